@@ -1,0 +1,1 @@
+"""The node's HTTP API: FastAPI for control, plain ASGI for the bytes of blobs."""

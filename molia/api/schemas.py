@@ -1,0 +1,301 @@
+"""The JSON that the API speaks: one model per object, made from the views of `base/views.py`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from molia.base import limits
+from molia.base.views import (
+    BlobHealth,
+    BlobInfo,
+    BlobPage,
+    BlobState,
+    JobState,
+    JobView,
+    ManifestView,
+    NodeView,
+    PutResult,
+    Readiness,
+)
+
+CID_PATTERN = r"^baf[ky]r4i[a-h][a-z2-7]{50}[aeimquy4]$"
+"""Exactly the CIDs that can name a blob here: BLAKE3-256, raw or dag-cbor, base32 lower."""
+REF_PATTERN = r"^(?:baf[ky]r4i[a-h][a-z2-7]{50}[aeimquy4]|[0-9a-fA-F]{64})$"
+"""A CID, or the hex BLAKE3 of a blob's bytes."""
+
+CidText = Annotated[str, Field(pattern=CID_PATTERN, examples=["bafkr4i" + "a" * 52])]
+HexDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Model(BaseModel):
+    """What all objects share: unknown members are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(Model):
+    """What went wrong, as RFC 9457 describes it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+
+
+class Put(Model):
+    """What became of a put."""
+
+    cid: CidText
+    size: Count
+    content: HexDigest
+    k: Count
+    n: Count
+    holders: Count
+    survives: Count
+    state: BlobState
+
+    @classmethod
+    def of(cls, result: PutResult) -> "Put":
+        """Return the object for a result."""
+        return cls(
+            cid=str(result.cid),
+            size=result.size,
+            content=result.content.hex(),
+            k=result.k,
+            n=result.n,
+            holders=result.holders,
+            survives=result.survives,
+            state=result.state,
+        )
+
+
+class Blob(Model):
+    """A line of the local index."""
+
+    cid: CidText
+    size: Count
+    content: HexDigest
+    name: str
+    created_unix_ms: int
+    pinned: bool
+    expires_unix_s: int | None
+    k: Count
+    n: Count
+
+    @classmethod
+    def of(cls, info: BlobInfo) -> "Blob":
+        """Return the object for an index line."""
+        return cls(
+            cid=str(info.cid),
+            size=info.size,
+            content=info.content.hex(),
+            name=info.name,
+            created_unix_ms=info.created_unix_ms,
+            pinned=info.pinned,
+            expires_unix_s=info.expires_unix_s,
+            k=info.k,
+            n=info.n,
+        )
+
+
+class Blobs(Model):
+    """A page of the local index, newest first."""
+
+    blobs: list[Blob]
+    next: str | None
+    """Cursor of the next page."""
+
+    @classmethod
+    def of(cls, page: BlobPage) -> "Blobs":
+        """Return the object for a page."""
+        return cls(blobs=[Blob.of(info) for info in page.blobs], next=page.next_cursor)
+
+
+class Share(Model):
+    """One share of a blob."""
+
+    index: Count
+    holders: list[str]
+    sound: bool
+    damaged_blocks: Count
+    last_verified_unix_s: int | None
+
+
+class Health(Model):
+    """What a blob would survive."""
+
+    cid: CidText
+    state: BlobState
+    survives: Count
+    spare_shares: Count
+    estimate_loss_per_year: float | None
+    shares: list[Share]
+
+    @classmethod
+    def of(cls, health: BlobHealth) -> "Health":
+        """Return the object for a blob's health."""
+        return cls(
+            cid=str(health.cid),
+            state=health.state,
+            survives=health.survives,
+            spare_shares=health.spare_shares,
+            estimate_loss_per_year=health.estimate_loss_per_year,
+            shares=[
+                Share(
+                    index=share.index,
+                    holders=list(share.holders),
+                    sound=share.sound,
+                    damaged_blocks=share.damaged_blocks,
+                    last_verified_unix_s=share.last_verified_unix_s,
+                )
+                for share in health.shares
+            ],
+        )
+
+
+class Manifest(Model):
+    """A blob's manifest, read out."""
+
+    cid: CidText
+    size: Count
+    block_size: Count
+    k: Count
+    n: Count
+    content: HexDigest
+    roots: list[HexDigest]
+
+    @classmethod
+    def of(cls, view: ManifestView) -> "Manifest":
+        """Return the object for a manifest."""
+        return cls(
+            cid=str(view.cid),
+            size=view.size,
+            block_size=view.block_size,
+            k=view.k,
+            n=view.n,
+            content=view.content.hex(),
+            roots=[root.hex() for root in view.roots],
+        )
+
+
+class Shard(Model):
+    """One shard of the store."""
+
+    index: Count
+    state: str
+    reason: str
+    keys: Count
+    log_bytes: Count
+    punchable_bytes: Count
+    last_recovery: str
+
+
+class Node(Model):
+    """Who the node is and how it is doing."""
+
+    peer: str
+    version: str
+    network: str
+    network_id: str
+    started_unix_s: int
+    uptime_s: float
+    workers: Count
+    api: list[str]
+    home: str
+    blobs: Count
+    stored_bytes: Count
+    quota_bytes: Count
+    disk_free_bytes: Count
+    shards: list[Shard]
+
+    @classmethod
+    def of(cls, view: NodeView) -> "Node":
+        """Return the object for a node."""
+        return cls(
+            peer=view.peer,
+            version=view.version,
+            network=view.network,
+            network_id=view.network_id,
+            started_unix_s=view.started_unix_s,
+            uptime_s=view.uptime_s,
+            workers=view.workers,
+            api=list(view.api),
+            home=view.home,
+            blobs=view.blobs,
+            stored_bytes=view.stored_bytes,
+            quota_bytes=view.quota_bytes,
+            disk_free_bytes=view.disk_free_bytes,
+            shards=[
+                Shard(
+                    index=shard.index,
+                    state=shard.state,
+                    reason=shard.reason,
+                    keys=shard.keys,
+                    log_bytes=shard.log_bytes,
+                    punchable_bytes=shard.punchable_bytes,
+                    last_recovery=shard.last_recovery,
+                )
+                for shard in view.shards
+            ],
+        )
+
+
+class JobRequest(Model):
+    """A job to start. `verify` without cids reads and checks everything."""
+
+    kind: Literal["verify"]
+    cids: Annotated[list[CidText], Field(max_length=limits.JOB_TARGETS_MAX)] = []
+
+
+class Job(Model):
+    """Long work, and where it stands."""
+
+    id: str
+    kind: str
+    state: JobState
+    created_unix_ms: int
+    updated_unix_ms: int
+    arguments: dict[str, Any]
+    progress: dict[str, Any]
+    error: str
+
+    @classmethod
+    def of(cls, view: JobView) -> "Job":
+        """Return the object for a job."""
+        return cls(
+            id=view.id,
+            kind=view.kind,
+            state=view.state,
+            created_unix_ms=view.created_unix_ms,
+            updated_unix_ms=view.updated_unix_ms,
+            arguments=view.arguments,
+            progress=view.progress,
+            error=view.error,
+        )
+
+
+class Jobs(Model):
+    """All jobs, newest first."""
+
+    jobs: list[Job]
+
+
+class Live(Model):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(Model):
+    """Whether the node takes work, and why not."""
+
+    ready: bool
+    reasons: list[str]
+
+    @classmethod
+    def of(cls, readiness: Readiness) -> "Ready":
+        """Return the object for a readiness."""
+        return cls(ready=readiness.ready, reasons=list(readiness.reasons))

@@ -1,0 +1,41 @@
+"""Who the node is, whether it lives, and what it measured."""
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from molia.api.negotiation import TEXT
+from molia.api.schemas import Live, Node, Ready
+from molia.node.service import NodeService
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def add_status_routes(app: FastAPI, service: NodeService) -> None:
+    """Register the routes on `app`."""
+
+    @app.get("/node", tags=["node"])
+    async def node() -> Node:
+        """Say who this node is, what its store holds and how its shards are."""
+        return Node.of(await service.node())
+
+    @app.get("/healthz", tags=["node"])
+    async def healthz() -> Live:
+        """Answer, which is all that liveness asks."""
+        return Live()
+
+    @app.get("/readyz", tags=["node"], responses={503: {"model": Ready}})
+    async def readyz(response: Response) -> Ready:
+        """Say whether the node takes work; 503 with the reasons when it does not."""
+        readiness = await service.readiness()
+        response.status_code = 200 if readiness.ready else 503
+        return Ready.of(readiness)
+
+    @app.get(
+        "/metrics",
+        tags=["node"],
+        response_class=Response,
+        responses={200: {"content": {TEXT: {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        """Give all metrics in Prometheus' text format."""
+        return Response(service.metrics(), media_type=_METRICS_TYPE)

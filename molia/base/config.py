@@ -1,0 +1,128 @@
+"""Every setting: frozen, with its default, its range and what moving it costs.
+
+These dataclasses are the only definition of a setting. `cli/settings.py` reads flags, environment
+and `molia.toml` into them; `docs/reference/settings.md` is generated from them. A field whose name
+ends in `_bytes` takes `10GiB` or a number, one that ends in `_s` takes `30s`, `2h`, `30d` or a
+number of seconds.
+"""
+
+from dataclasses import dataclass, field
+
+from molia.base import limits
+from molia.base.errors import BadConfig
+
+
+def require(holds: bool, setting: str, allowed: str) -> None:  # noqa: FBT001 - reads as a sentence
+    """Raise BadConfig naming `setting` and what it may be, unless `holds`."""
+    if not holds:
+        raise BadConfig(setting, f"must be {allowed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConfig:
+    """The local HTTP API."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:7070", "[::1]:7070")
+    """TCP addresses. One that is not loopback needs `auth = "required"`."""
+    auth: str = "local"
+    """`local`: local programs may put and get without a token. `required`: all need it."""
+    loopback: str = "restricted"
+    """`trusted` lets local programs delete and control without a token; any local user can."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names beside localhost under which the API answers, such as a reverse proxy's."""
+    max_blob_bytes: int = limits.BLOB_SIZE_MAX
+    """Largest body that a put takes; a larger one gets 413."""
+    socket: str = ""
+    """Path of the Unix socket. Empty: `api.sock` in the home."""
+
+    def __post_init__(self) -> None:
+        require(self.auth in ("local", "required"), "api.auth", "local or required")
+        require(self.loopback in ("restricted", "trusted"), "api.loopback", "restricted or trusted")
+        in_range = 1 <= self.max_blob_bytes <= limits.BLOB_SIZE_MAX
+        require(in_range, "api.max_blob_bytes", "1 byte to 1 TiB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """The store on this machine's disk."""
+
+    path: str = ""
+    """Directory of the store. Empty: `data` in the home. Local disks only: LMDB needs mmap."""
+    shards: int = 0
+    """Logs written side by side; fixed at init. 0: the physical cores, down to a power of two."""
+    quota_bytes: int = 0
+    """Disk bytes the store may use, recorded at init. 0: half of what is free then."""
+    reserve_bytes: int = 64 * limits.MIB
+    """Free disk space below which puts are refused, so that deletes and checkpoints still work."""
+
+    def __post_init__(self) -> None:
+        shards_fit = 0 <= self.shards <= limits.SHARDS_MAX
+        require(shards_fit, "store.shards", f"0 to {limits.SHARDS_MAX}")
+        quota_fits = self.quota_bytes == 0 or self.quota_bytes >= 256 * limits.MIB
+        require(quota_fits, "store.quota_bytes", "0, or at least 256 MiB")
+        require(self.reserve_bytes >= 0, "store.reserve_bytes", "0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseConfig:
+    """How long things are kept."""
+
+    default_s: int = 30 * 86_400
+    """Lease of a blob that is put with `pin=false`; pinned blobs are renewed for as long."""
+    sweep_s: int = 60
+    """How often leases that ran out are looked for. Less gives space back sooner, costs a scan."""
+    min_age_s: int = 3_600
+    """Nothing younger goes, whatever its lease says, unless the put asked for `expires`."""
+
+    def __post_init__(self) -> None:
+        require(60 <= self.default_s <= 10 * 365 * 86_400, "leases.default_s", "1 min to 10 years")
+        require(1 <= self.sweep_s <= 86_400, "leases.sweep_s", "1 s to 1 day")
+        require(0 <= self.min_age_s <= 30 * 86_400, "leases.min_age_s", "0 to 30 days")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DurabilityConfig:
+    """What counts as stored well enough."""
+
+    floor: int = 0
+    """Nodes that may vanish before a put is called `degraded`. A lone node survives 0."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.floor <= 4, "durability.floor", "0 to 4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What the node says on stderr."""
+
+    level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
+    format: str = "auto"
+    """`text`, `json`, or `auto`: text on a terminal, json elsewhere."""
+
+    def __post_init__(self) -> None:
+        levels = ("debug", "info", "warning", "error")
+        require(self.level in levels, "log.level", "debug, info, warning or error")
+        require(self.format in ("auto", "text", "json"), "log.format", "auto, text or json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of a node."""
+
+    network: str = "molia"
+    """Name of the network; nodes of different networks never meet."""
+    workers: int = 1
+    """Processes of the node. This version runs one."""
+    threads: int = 0
+    """Threads that hash, code and read. 0: two more than the machine has cores."""
+    api: ApiConfig = field(default_factory=ApiConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    leases: LeaseConfig = field(default_factory=LeaseConfig)
+    durability: DurabilityConfig = field(default_factory=DurabilityConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        require(1 <= len(self.network.encode()) <= 64, "network", "1 to 64 bytes")
+        require(self.workers == 1, "workers", "1 in this version")
+        require(0 <= self.threads <= 256, "threads", "0 to 256")

@@ -1,0 +1,46 @@
+"""The one hash, BLAKE3-256, plain and separated by purpose.
+
+`blake3_digest` is for bytes that other tools should be able to name (a block, a blob, a manifest:
+`b3sum` agrees). Everything else goes through `purpose_digest`, which is BLAKE3's derive-key mode
+with the context `molia v1 <purpose>`, so that no two uses can ever be confused.
+Source: docs/reference/ids.md; the BLAKE3 paper, section 2.3 (modes).
+"""
+
+from typing import Final, Literal
+
+from blake3 import blake3
+
+DIGEST_SIZE: Final = 32
+Purpose = Literal[
+    "network", "network-public", "psk", "routing-prefix", "routing-id", "merkle-node", "location",
+    "provider-key", "record-location", "record-key", "record-nonce", "record-value",
+    "blind-offset", "shard", "lease-owner",
+]  # fmt: skip
+EMPTY_DIGEST: Final = blake3(b"").digest()
+
+
+def blake3_digest(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the plain BLAKE3-256 of `data`, as `b3sum` prints it in hex."""
+    return blake3(data).digest()
+
+
+def purpose_digest(purpose: Purpose, data: bytes) -> bytes:
+    """Return H[purpose](data), 32 bytes that no other purpose can give."""
+    return blake3(data, derive_key_context=f"molia v1 {purpose}").digest()
+
+
+class ContentHasher:
+    """BLAKE3-256 of a stream; `update` drops the GIL for large chunks."""
+
+    __slots__ = ("_hasher",)
+
+    def __init__(self) -> None:
+        self._hasher = blake3()
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the stream."""
+        self._hasher.update(data)
+
+    def digest(self) -> bytes:
+        """Return the digest of what came so far; more may follow."""
+        return self._hasher.digest()

@@ -1,0 +1,296 @@
+"""Which blobs are here: the BIND, LISTING, ALIAS, PIN, LEASE and SHARE rows, read and written.
+
+All rows of one blob live on its home shard, so that one transaction makes it exist and one makes
+it go (docs/decisions/0004). Everything here is synchronous and may run in any thread; what changes
+something returns the transaction, which the caller hands to the home shard's writer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from molia.base import limits
+from molia.base.cid import Cid, Codec, Ref
+from molia.base.errors import BadInput, BlobNotFound, Damaged
+from molia.base.hashing import purpose_digest
+from molia.base.ids import ObjectId, PeerKey
+from molia.base.now import Now
+from molia.base.views import BlobInfo
+from molia.node.shards import ShardSet
+from molia.store import keys
+from molia.store.keys import Kind
+from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, ShareRow
+from molia.store.shard import Delete, Guard, Put, Shard, Transaction
+
+OWNER_SIZE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A blob that exists here."""
+
+    cid: Cid
+    row: BindRow
+    encoded: bytes
+    """The BIND row as stored, for guards."""
+    pinned: bool
+    is_second_copy: bool = False
+    """The BIND row is damaged; this is what the LISTING row repeats of it."""
+
+    @property
+    def is_raw(self) -> bool:
+        """A small blob kept whole."""
+        return self.cid.codec is Codec.RAW
+
+    @property
+    def info(self) -> BlobInfo:
+        """The line of the local index."""
+        return BlobInfo(
+            cid=self.cid,
+            size=self.row.size,
+            content=self.row.content,
+            name=self.row.name,
+            created_unix_ms=self.row.created_unix_ms,
+            pinned=self.pinned,
+            expires_unix_s=self.row.expires_unix_s,
+            k=1 if self.is_raw else limits.DATA_SHARES,
+            n=1 if self.is_raw else limits.TOTAL_SHARES,
+        )
+
+    def expired(self, now: Now) -> bool:
+        """Tell whether the user's own expiry has passed."""
+        return self.row.expires_unix_s is not None and self.row.expires_unix_s <= now.unix_s
+
+
+class Catalog:
+    """The blobs of this node."""
+
+    def __init__(self, shards: ShardSet, owner: PeerKey) -> None:
+        self._shards = shards
+        self._owner = purpose_digest("lease-owner", owner.key)[:OWNER_SIZE]
+
+    def home(self, cid: Cid) -> Shard:
+        """Return the shard with the blob's rows."""
+        return self._shards.shards[keys.home_shard(cid, self._shards.count)]
+
+    # ------------------------------------------------------------------ reading
+
+    def find(self, ref: Ref, now: Now) -> Bound:
+        """Return the blob that `ref` names. Raises BlobNotFound, Damaged."""
+        for cid in self._candidates(ref, now):
+            bound = self.bound(cid, now)
+            if bound is not None and not bound.expired(now):
+                return bound
+        raise BlobNotFound(ref)
+
+    def bound(self, cid: Cid, now: Now) -> Bound | None:
+        """Return the blob's rows, expired or not; None when there is none."""
+        home, is_second_copy = self.home(cid), False
+        try:
+            encoded = home.get(Kind.META, keys.bind_key(cid), now=now)
+        except Damaged:
+            encoded, is_second_copy = self._second_copy(cid, now), True
+            if encoded is None:
+                raise
+        if encoded is None:
+            return None
+        pinned = home.size_of(Kind.META, keys.pin_key(cid), now=now) is not None
+        return Bound(cid, BindRow.decode(encoded), encoded, pinned, is_second_copy)
+
+    def _second_copy(self, cid: Cid, now: Now) -> bytes | None:
+        """Return the blob's BIND row as its LISTING row repeats it, or None."""
+        home = self.home(cid)
+        for key in _walk(home, keys.Space.LISTING, now):
+            if keys.split_listing_key(key)[1] == cid:
+                return home.get(Kind.META, key, now=now)
+        return None
+
+    def _candidates(self, ref: Ref, now: Now) -> list[Cid]:
+        """A CID names itself; a content hash, or a raw CID of a large blob, goes through ALIAS."""
+        first = ref if isinstance(ref, Cid) else Cid(Codec.RAW, ref.digest)
+        if first.codec is not Codec.RAW:
+            return [first]
+        found = [first]
+        for shard in self._shards.shards:
+            value = shard.get(Kind.META, keys.alias_key(first.digest), now=now)
+            if value is not None:
+                found.append(AliasRow.decode(value).cid)
+        return found
+
+    def listing(self, after: bytes, limit: int, now: Now) -> list[tuple[bytes, Bound]]:
+        """Return up to `limit` blobs behind the listing key `after`, newest first."""
+        prefix = bytes((keys.Space.LISTING,))
+        rows = [
+            row.key
+            for shard in self._shards.shards
+            for row in shard.scan(Kind.META, prefix, now=now, after=after, limit=limit)
+        ]
+        page = []
+        for key in sorted(rows)[:limit]:
+            try:
+                bound = self.bound(keys.split_listing_key(key)[1], now)
+            except Damaged:
+                continue  # `verify` reports it; the others are listed
+            if bound is not None:
+                page.append((key, bound))
+        return page
+
+    def all_bound(self, now: Now) -> Iterator[Bound]:
+        """Yield every readable blob, newest first on each shard."""
+        for shard in self._shards.shards:
+            for key in _walk(shard, keys.Space.LISTING, now):
+                try:
+                    bound = self.bound(keys.split_listing_key(key)[1], now)
+                except Damaged:
+                    continue
+                if bound is not None:
+                    yield bound
+
+    def count(self, now: Now) -> int:
+        """Return how many blobs are listed; walks all of them."""
+        return sum(
+            sum(1 for _ in _walk(shard, keys.Space.LISTING, now)) for shard in self._shards.shards
+        )
+
+    def is_bound(self, object_id: ObjectId, now: Now) -> bool:
+        """Tell whether some blob owns the object: its LEASE row came and goes with BIND."""
+        prefix = bytes((keys.Space.LEASE,)) + object_id
+        return any(shard.scan(Kind.META, prefix, now=now, limit=1) for shard in self._shards.shards)
+
+    def share_rows(self, bound: Bound, now: Now) -> dict[int, ShareRow]:
+        """Return what is known of each share; an absent one was never looked at."""
+        home, known = self.home(bound.cid), {}
+        for share in _shares(bound):
+            value = home.get(Kind.META, keys.share_key(bound.row.object_id, share), now=now)
+            if value is not None:
+                known[share] = ShareRow.decode(value)
+        return known
+
+    # ------------------------------------------------------------------ transactions
+
+    def bind(self, cid: Cid, row: BindRow, *, pin: bool, lease_s: int, now: Now) -> Transaction:
+        """Return what makes a blob exist; refused when it does already."""
+        lease = LeaseRow(row.expires_unix_s or int(now.unix_s) + lease_s)
+        key = keys.bind_key(cid)
+        ops = [
+            Put(Kind.META, key, row.encode()),
+            Put(Kind.META, self.lease_key(row.object_id), lease.encode()),
+            # the listing repeats the row: a flipped bit in one of them loses nothing
+            Put(Kind.META, keys.listing_key(row.created_unix_ms, cid), row.encode()),
+        ]
+        if cid.codec is Codec.MANIFEST:
+            ops.append(Put(Kind.META, keys.alias_key(row.content), AliasRow(cid).encode()))
+        if pin:
+            ops.append(Put(Kind.META, keys.pin_key(cid), PinRow(int(now.unix_s)).encode()))
+        return Transaction(tuple(ops), Guard(Kind.META, key, None))
+
+    def unbind(self, bound: Bound) -> Transaction:
+        """Return what makes a blob stop existing; refused when it has changed meanwhile."""
+        row, cid = bound.row, bound.cid
+        gone = [
+            keys.bind_key(cid),
+            keys.pin_key(cid),
+            self.lease_key(row.object_id),
+            keys.listing_key(row.created_unix_ms, cid),
+            *(keys.share_key(row.object_id, share) for share in _shares(bound)),
+        ]
+        if cid.codec is Codec.MANIFEST:
+            gone.append(keys.alias_key(row.content))
+        ops: list[Put | Delete] = [Delete(Kind.META, key) for key in gone]
+        if bound.is_raw:  # the bytes lie on the home shard as well
+            block = keys.block_key(row.object_id, keys.WHOLE_SHARE, 0)
+            ops.append(Delete(Kind.BLOCK, block))
+        return Transaction(tuple(ops), Guard(Kind.META, keys.bind_key(cid), bound.encoded))
+
+    def keep(
+        self, bound: Bound, *, pin: bool, expires_unix_s: int | None, lease_s: int, now: Now
+    ) -> Transaction | None:
+        """Return what a second put of the same bytes changes, or None when that is nothing.
+
+        The longer wish wins: a put without an expiry ends an earlier one.
+        """
+        ours = bound.row.expires_unix_s
+        longest = None if ours is None or expires_unix_s is None else max(ours, expires_unix_s)
+        if longest == ours and (bound.pinned or not pin):
+            return None
+        ops: list[Put | Delete] = []
+        if longest != ours:
+            row = replace(bound.row, expires_unix_s=longest)
+            listing = keys.listing_key(row.created_unix_ms, bound.cid)
+            ops.append(Put(Kind.META, keys.bind_key(bound.cid), row.encode()))
+            ops.append(Put(Kind.META, listing, row.encode()))
+        until = longest or int(now.unix_s) + lease_s
+        ops.append(Put(Kind.META, self.lease_key(bound.row.object_id), LeaseRow(until).encode()))
+        if pin:
+            row_pin = PinRow(int(now.unix_s)).encode()
+            ops.append(Put(Kind.META, keys.pin_key(bound.cid), row_pin))
+        return Transaction(tuple(ops), self._unchanged(bound))
+
+    def pin(self, bound: Bound, *, pinned: bool, lease_s: int, now: Now) -> Transaction:
+        """Return what pins or unpins a blob; an unpinned one lives on for a lease."""
+        until = bound.row.expires_unix_s or int(now.unix_s) + lease_s
+        lease = Put(Kind.META, self.lease_key(bound.row.object_id), LeaseRow(until).encode())
+        key = keys.pin_key(bound.cid)
+        change = (
+            Put(Kind.META, key, PinRow(int(now.unix_s)).encode())
+            if pinned
+            else Delete(Kind.META, key)
+        )
+        return Transaction((lease, change), self._unchanged(bound))
+
+    def mend(self, bound: Bound) -> Transaction:
+        """Return what writes a damaged BIND row again from its second copy."""
+        listing = keys.listing_key(bound.row.created_unix_ms, bound.cid)
+        put = Put(Kind.META, keys.bind_key(bound.cid), bound.encoded)
+        return Transaction((put,), Guard(Kind.META, listing, bound.encoded))
+
+    def renew(self, bound: Bound, until_unix_s: int) -> Transaction:
+        """Return what moves the end of our lease."""
+        lease = LeaseRow(until_unix_s).encode()
+        put = Put(Kind.META, self.lease_key(bound.row.object_id), lease)
+        return Transaction((put,), self._unchanged(bound))
+
+    def note_shares(self, bound: Bound, rows: dict[int, ShareRow]) -> Transaction:
+        """Return what records how the shares were found."""
+        object_id = bound.row.object_id
+        ops = tuple(
+            Put(Kind.META, keys.share_key(object_id, share), row.encode())
+            for share, row in rows.items()
+        )
+        return Transaction(ops, self._unchanged(bound))
+
+    def lease_key(self, object_id: ObjectId) -> bytes:
+        """Return the key of this node's own lease on all shares of an object."""
+        return keys.lease_key(object_id, keys.WHOLE_SHARE, self._owner)
+
+    def _unchanged(self, bound: Bound) -> Guard:
+        return Guard(Kind.META, keys.bind_key(bound.cid), bound.encoded)
+
+
+def parse_cursor(text: str | None) -> bytes:
+    """Return the listing key that a cursor stands for. Raises BadInput for one not ours."""
+    if text is None:
+        return b""
+    try:
+        key = bytes.fromhex(text)
+        keys.split_listing_key(key)
+    except ValueError:
+        raise BadInput("the cursor is not one that this node gave") from None
+    return key
+
+
+def _walk(shard: Shard, space: keys.Space, now: Now) -> Iterator[bytes]:
+    """Yield all keys of a namespace on one shard, in order."""
+    after = b""
+    while True:
+        rows = shard.scan(
+            Kind.META, bytes((space,)), now=now, after=after, limit=limits.SCAN_ROWS_MAX
+        )
+        yield from (row.key for row in rows)
+        if len(rows) < limits.SCAN_ROWS_MAX:
+            return
+        after = rows[-1].key
+
+
+def _shares(bound: Bound) -> range | tuple[int, ...]:
+    return (keys.WHOLE_SHARE,) if bound.is_raw else range(limits.TOTAL_SHARES)

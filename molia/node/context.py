@@ -1,0 +1,44 @@
+"""What every part of a running node is given, in one frozen value."""
+
+from dataclasses import dataclass
+
+from molia.base.cid import Cid
+from molia.base.config import Config
+from molia.base.entropy import Entropy
+from molia.base.ids import PeerKey
+from molia.base.now import Now
+from molia.node.budget import Budget
+from molia.node.catalog import Catalog
+from molia.node.leaves import LeafCache
+from molia.node.metrics import Metrics
+from molia.node.objects import Objects
+from molia.node.offload import Offload
+from molia.node.shards import ShardSet, ShardWriter
+from molia.node.system import SystemClock
+from molia.store.keys import home_shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The parts of one node."""
+
+    config: Config
+    peer: PeerKey
+    quota_bytes: int
+    clock: SystemClock
+    entropy: Entropy
+    shards: ShardSet
+    catalog: Catalog
+    objects: Objects
+    offload: Offload
+    budget: Budget
+    metrics: Metrics
+    leaves: LeafCache
+
+    def now(self) -> Now:
+        """Return this instant."""
+        return self.clock.now()
+
+    def home_writer(self, cid: Cid) -> ShardWriter:
+        """Return the writer of the shard with a blob's rows."""
+        return self.shards.writers[home_shard(cid, self.shards.count)]

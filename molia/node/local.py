@@ -1,0 +1,326 @@
+"""The node behind `NodeService`: hands each question to the part that answers it."""
+
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from molia.base import limits
+from molia.base.cid import Cid, Ref
+from molia.base.errors import (
+    BodyTooLarge,
+    Damaged,
+    NoSpace,
+    NotFound,
+    ShardUnavailable,
+    ShuttingDown,
+)
+from molia.base.ids import JobId, network_id, network_label
+from molia.base.views import (
+    BlobHealth,
+    BlobInfo,
+    BlobPage,
+    BlobState,
+    JobEvent,
+    JobView,
+    ManifestView,
+    NodeView,
+    PutOptions,
+    PutResult,
+    Readiness,
+    ShardView,
+)
+from molia.blobs.manifest import Manifest
+from molia.node.catalog import Bound, parse_cursor
+from molia.node.context import Context
+from molia.node.heal import Healer
+from molia.node.health import health_of
+from molia.node.home import store_path
+from molia.node.jobs import Jobs
+from molia.node.puts import put_blob, remove_bound
+from molia.node.reads import LocalReader
+from molia.node.service import BlobReader
+from molia.node.space import Space
+from molia.node.sweep import Sweeper
+from molia.node.verify import run_verify
+from molia.store.recovery import RecoveryReport
+
+log = structlog.get_logger(__name__)
+
+
+class LocalNode:
+    """One node of one process."""
+
+    def __init__(self, context: Context, *, home: Path, reports: Sequence[RecoveryReport]) -> None:
+        self.context = context
+        self._home, self._reports = home, reports
+        self._started = context.now()
+        self._stopping = False
+        self._space = Space(store_path(home, context.config))
+        self._healer = Healer(context)
+        self._jobs = Jobs(context, {"verify": run_verify})
+        self._sweeper = Sweeper(context, start=self._started)
+        self.api_urls: tuple[str, ...] = ()
+        metrics = context.metrics
+        metrics.watch(self._shard_views)
+        metrics.gauge(
+            "molia_buffer_bytes", "Bytes of stripes in memory", lambda: context.budget.used_bytes
+        )
+        metrics.gauge(
+            "molia_buffer_waiting",
+            "Requests waiting for memory",
+            lambda: context.budget.waiting_count,
+        )
+
+    async def start(self, tasks: TaskGroup) -> None:
+        """Sweep what a crash left, then start the background work."""
+        context = self.context
+        try:
+            swept = await context.objects.sweep_unfinished()
+        except (ShardUnavailable, NoSpace, Damaged) as error:
+            log.warning("sweep_failed", reason=str(error))
+        else:
+            if swept:
+                context.metrics.objects_swept.inc(swept)
+                log.info("unfinished_objects_removed", count=swept)
+        context.metrics.blob_count = await context.offload.run(context.catalog.count, context.now())
+        await self._jobs.load()
+        tasks.start_soon(self._healer.run)
+        tasks.start_soon(self._jobs.run)
+        tasks.start_soon(self._sweeper.run)
+
+    def stop_taking_work(self) -> None:
+        """Refuse new puts and jobs from now on."""
+        self._stopping = True
+
+    # ------------------------------------------------------------------ blobs
+
+    async def admit_put(self, options: PutOptions) -> None:
+        """See `NodeService.admit_put`."""
+        if self._stopping:
+            raise ShuttingDown("the node is stopping")
+        size = options.size or 0
+        size_max = self.context.config.api.max_blob_bytes
+        if size > size_max:
+            raise BodyTooLarge(f"the body has {size} bytes; at most {size_max} are taken")
+        if options.size is None or size >= limits.RAW_SIZE_STOP:
+            self._require_writable()  # a small blob needs its home shard alone, and finds out there
+        self._require_space(size)
+
+    async def put_blob(self, chunks: AsyncIterator[bytes], options: PutOptions) -> PutResult:
+        """See `NodeService.put_blob`."""
+        if self._stopping:
+            raise ShuttingDown("the node is stopping")
+        return await put_blob(self.context, chunks, options)
+
+    async def open_blob(self, ref: Ref) -> BlobReader:
+        """See `NodeService.open_blob`."""
+        return LocalReader(self.context, await self._find(ref), self._healer)
+
+    async def blob_info(self, ref: Ref) -> BlobInfo:
+        """See `NodeService.blob_info`."""
+        return (await self._find(ref)).info
+
+    async def list_blobs(
+        self, *, cursor: str | None, limit: int, state: BlobState | None, pinned: bool | None
+    ) -> BlobPage:
+        """See `NodeService.list_blobs`."""
+        after = parse_cursor(cursor)
+        limit = max(1, min(limit, limits.LIST_LIMIT_MAX))
+        return await self.context.offload.run(self._page, after, limit, state, pinned=pinned)
+
+    async def delete_blob(self, ref: Ref) -> None:
+        """See `NodeService.delete_blob`."""
+        bound = await self._find(ref)
+        with anyio.CancelScope(shield=True):  # a client that leaves does not stop it half-way
+            while not await remove_bound(self.context, bound):
+                bound = await self._find(ref)
+        self.context.leaves.forget(bound.row.object_id)
+        log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
+
+    async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:
+        """See `NodeService.pin_blob`."""
+        context = self.context
+        bound = await self._find(ref)
+        if bound.pinned != pinned:
+            change = context.catalog.pin(
+                bound, pinned=pinned, lease_s=context.config.leases.default_s, now=context.now()
+            )
+            await context.home_writer(bound.cid).write(change)
+            bound = await self._find(bound.cid)
+        return bound.info
+
+    async def blob_health(self, ref: Ref) -> BlobHealth:
+        """See `NodeService.blob_health`."""
+        bound = await self._find(ref)
+        return await self.context.offload.run(health_of, self.context, bound)
+
+    async def blob_manifest(self, ref: Ref) -> ManifestView:
+        """See `NodeService.blob_manifest`."""
+        bound = await self._find(ref)
+        if bound.is_raw:
+            raise NotFound(f"{bound.cid} is small and kept whole: it has no manifest")
+        manifest = Manifest.decode(bound.row.manifest)
+        return ManifestView(
+            cid=bound.cid,
+            encoded=bound.row.manifest,
+            size=manifest.size,
+            block_size=manifest.block_size,
+            k=limits.DATA_SHARES,
+            n=limits.TOTAL_SHARES,
+            content=manifest.content,
+            roots=tuple(manifest.roots),
+        )
+
+    # ------------------------------------------------------------------ the node
+
+    async def node(self) -> NodeView:
+        """See `NodeService.node`."""
+        context = self.context
+        shards = await context.offload.run(self._shard_views)
+        now = context.now()
+        disk = await context.offload.run(shutil.disk_usage, self._home)
+        network = network_id(context.config.network)
+        return NodeView(
+            peer=str(context.peer),
+            version=version("molia"),
+            network=context.config.network,
+            network_id=network_label(network),
+            started_unix_s=int(self._started.unix_s),
+            uptime_s=round(now.mono_s - self._started.mono_s, 3),
+            workers=context.config.workers,
+            api=self.api_urls,
+            home=str(self._home),
+            blobs=context.metrics.blob_count,
+            stored_bytes=sum(shard.log_bytes for shard in shards),
+            quota_bytes=context.quota_bytes,
+            disk_free_bytes=disk.free,
+            shards=tuple(shards),
+        )
+
+    async def readiness(self) -> Readiness:
+        """See `NodeService.readiness`."""
+        reasons = []
+        if self._stopping:
+            reasons.append("the node is stopping")
+        views = self._shard_views()
+        reasons += [
+            f"shard {view.index} takes no writes: {view.reason}"
+            for view in views
+            if view.state == "read-only"
+        ]
+        reasons += [f"shard {view.index} is full" for view in views if view.state == "full"]
+        notes = self._sweeper.notes(self.context.now())
+        return Readiness(ready=not reasons, reasons=(*reasons, *notes))
+
+    async def start_verify(self, cids: Sequence[Cid]) -> JobView:
+        """See `NodeService.start_verify`."""
+        if self._stopping:
+            raise ShuttingDown("the node is stopping")
+        return await self._jobs.start("verify", {"cids": [str(cid) for cid in cids]})
+
+    async def jobs(self) -> tuple[JobView, ...]:
+        """See `NodeService.jobs`."""
+        return self._jobs.views()
+
+    async def job(self, job_id: JobId) -> JobView:
+        """See `NodeService.job`."""
+        return self._jobs.find(job_id).view
+
+    def job_events(self, job_id: JobId, *, after: int) -> AsyncIterator[JobEvent]:
+        """See `NodeService.job_events`."""
+        return self._jobs.events(job_id, after=after)
+
+    async def cancel_job(self, job_id: JobId) -> JobView:
+        """See `NodeService.cancel_job`."""
+        return await self._jobs.cancel(job_id)
+
+    def metrics(self) -> bytes:
+        """See `NodeService.metrics`."""
+        return self.context.metrics.render()
+
+    # ------------------------------------------------------------------ helpers
+
+    async def _find(self, ref: Ref) -> Bound:
+        context = self.context
+        bound = await context.offload.run(context.catalog.find, ref, context.now())
+        if bound.is_second_copy:  # what changes a blob is guarded by its BIND row: mend that first
+            try:
+                await context.home_writer(bound.cid).write(context.catalog.mend(bound))
+            except (ShardUnavailable, NoSpace) as error:  # reading goes on without it
+                log.warning("row_not_mended", blob=bound.cid.short, reason=str(error))
+            else:
+                log.warning("row_mended", blob=bound.cid.short)
+        return bound
+
+    def _page(
+        self, after: bytes, limit: int, state: BlobState | None, *, pinned: bool | None
+    ) -> BlobPage:
+        """Fill a page with the rows that are wanted; stop looking after a bounded walk."""
+        now, catalog = self.context.now(), self.context.catalog
+        found: list[BlobInfo] = []
+        walked = 0
+        while len(found) < limit and walked < limits.SCAN_ROWS_MAX:
+            rows = catalog.listing(after, limits.LIST_LIMIT_MAX if state else limit, now)
+            if not rows:
+                return BlobPage(blobs=tuple(found), next_cursor=None)
+            for key, bound in rows:
+                walked, after = walked + 1, key
+                if not bound.expired(now) and self._wanted(bound, state, pinned=pinned):
+                    found.append(bound.info)
+                    if len(found) == limit:
+                        break
+        return BlobPage(blobs=tuple(found), next_cursor=after.hex())
+
+    def _wanted(self, bound: Bound, state: BlobState | None, *, pinned: bool | None) -> bool:
+        if pinned is not None and bound.pinned != pinned:
+            return False
+        if state is None:
+            return True
+        order = list(BlobState)
+        return order.index(health_of(self.context, bound).state) >= order.index(state)
+
+    def _require_writable(self) -> None:
+        for writer in self.context.shards.writers:
+            if writer.shard.failure:
+                raise ShardUnavailable(
+                    f"shard {writer.index} takes no writes: {writer.shard.failure}",
+                    hint="check the disk, then restart the node",
+                )
+
+    def _require_space(self, size: int) -> None:
+        """Refuse early what cannot fit; what slips through is found when it is written."""
+        needed = size if size < limits.RAW_SIZE_STOP else size * limits.TOTAL_SHARES // 10
+        space = self._space.look(self.context)
+        if needed > space.free_bytes:
+            raise NoSpace(
+                f"the blob needs {needed} bytes; the disk has {space.free_bytes} to give",
+                hint="delete something, or move store.path to a larger disk",
+            )
+        if space.used_bytes + needed > self.context.quota_bytes:
+            raise NoSpace(
+                f"the store's quota of {self.context.quota_bytes} bytes is used up",
+                hint="delete something, or raise store.quota_bytes",
+            )
+
+    def _shard_views(self) -> list[ShardView]:
+        views = []
+        for index, shard in enumerate(self.context.shards.shards):
+            stats = shard.stats()
+            state = "read-only" if stats.failure else "full" if stats.full else "ok"
+            views.append(
+                ShardView(
+                    index=index,
+                    state=state,
+                    reason=stats.failure,
+                    keys=stats.keys,
+                    log_bytes=stats.log_bytes,
+                    punchable_bytes=stats.punchable_bytes,
+                    last_recovery=self._reports[index].summary(),
+                )
+            )
+        return views

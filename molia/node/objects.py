@@ -1,0 +1,163 @@
+"""An object's life on the shards: begun by an UPLOAD row, owned by a blob once bound, or swept.
+
+An UPLOAD row says "these blocks belong to nobody yet, or to nobody any more": it is written before
+the first block of a large blob and again before a blob's rows go, and it goes last. Whatever a
+crash leaves behind it is found by its row at the next start.
+
+Who binds, mends or removes an object has it `alone` meanwhile: else one would take away the row
+that another relies on, or store blocks that nobody deletes.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import structlog
+
+from molia.base import limits
+from molia.base.ids import ObjectId
+from molia.base.now import Now
+from molia.node.catalog import Catalog
+from molia.node.offload import Offload
+from molia.node.shards import ShardSet
+from molia.node.system import SystemClock
+from molia.store import keys
+from molia.store.disk import Buffer
+from molia.store.keys import Kind
+from molia.store.rows import UploadRow
+from molia.store.shard import Delete, Put, Transaction
+
+log = structlog.get_logger(__name__)
+
+DELETE_SLICE: Final = 512
+
+
+class Objects:
+    """Blocks by object."""
+
+    def __init__(
+        self, shards: ShardSet, catalog: Catalog, offload: Offload, clock: SystemClock, epoch: int
+    ) -> None:
+        self._shards, self._catalog, self._offload = shards, catalog, offload
+        self._clock, self._epoch = clock, epoch
+        self._held: dict[ObjectId, tuple[anyio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def alone(self, object_id: ObjectId) -> AsyncIterator[None]:
+        """Let nobody else bind, mend or remove the object until the block ends."""
+        lock, users = self._held.get(object_id) or (anyio.Lock(), 0)
+        self._held[object_id] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, users = self._held[object_id]
+            if users > 1:
+                self._held[object_id] = (lock, users - 1)
+            else:
+                del self._held[object_id]
+
+    async def is_bound(self, object_id: ObjectId) -> bool:
+        """Tell whether some blob owns the object."""
+        return await self._offload.run(self._catalog.is_bound, object_id, self._clock.now())
+
+    async def begin(self, object_id: ObjectId) -> None:
+        """Return once a crash from now on would not leave the object's blocks behind."""
+        key = keys.upload_key(object_id)
+        row = UploadRow(self._epoch).encode()
+        await self._shards.writer_of(Kind.META, key).write(Transaction((Put(Kind.META, key, row),)))
+
+    async def end(self, object_id: ObjectId) -> None:
+        """Forget the UPLOAD row: the object is owned, or gone."""
+        key = keys.upload_key(object_id)
+        await self._shards.writer_of(Kind.META, key).write(Transaction((Delete(Kind.META, key),)))
+
+    async def store(
+        self,
+        object_id: ObjectId,
+        blocks: Iterable[tuple[int, int, Buffer]],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Store (share, stripe, bytes) blocks; return when all are durable."""
+        by_shard: dict[int, list[Put]] = {}
+        for share, stripe, data in blocks:
+            key = keys.block_key(object_id, share, stripe)
+            index = keys.shard_of(Kind.BLOCK, key, self._shards.count)
+            put = Put(Kind.BLOCK, key, data, overwrite=overwrite)
+            by_shard.setdefault(index, []).append(put)
+        await self._shards.write_all(
+            {index: [Transaction(tuple(puts))] for index, puts in by_shard.items()}
+        )
+
+    async def drop(self, object_id: ObjectId) -> None:
+        """Delete all blocks of an object that nobody owns, then its UPLOAD row.
+
+        While a shard takes no writes the row stays: some blocks may lie there, even some that were
+        never acknowledged, and the next start looks for them.
+        """
+        await self._shards.settle()  # a cancelled write may still be under way
+        for index, shard in enumerate(self._shards.shards):
+            if not shard.failure:
+                await self._delete_blocks(index, object_id)
+        if any(shard.failure for shard in self._shards.shards):
+            log.warning("object_left_behind", reason="a shard takes no writes")
+        else:
+            await self.end(object_id)
+
+    async def _delete_blocks(self, shard_index: int, object_id: ObjectId) -> None:
+        writer, after = self._shards.writers[shard_index], b""
+        while True:
+            rows = await self._offload.run(
+                writer.shard.scan,
+                Kind.BLOCK,
+                bytes(object_id),
+                now=self._clock.now(),
+                after=after,
+                limit=DELETE_SLICE,
+            )
+            if rows:
+                await writer.write(Transaction(tuple(Delete(Kind.BLOCK, row.key) for row in rows)))
+                after = rows[-1].key
+            if len(rows) < DELETE_SLICE:
+                return
+
+    async def abandon(self, object_id: ObjectId) -> None:
+        """Drop the object of an upload that failed, unless it was bound after all.
+
+        A write whose caller was told that it took too long may still be done.
+        """
+        async with self.alone(object_id):
+            await self._shards.settle()
+            bound = await self.is_bound(object_id)
+            await (self.end(object_id) if bound else self.drop(object_id))
+
+    async def sweep_unfinished(self) -> int:
+        """Delete what uploads and deletions of an earlier run left; return how many objects."""
+        swept = 0
+        for object_id in await self._offload.run(self._left_behind, self._clock.now()):
+            if await self.is_bound(object_id):
+                await self.end(object_id)
+            else:
+                await self.drop(object_id)
+                swept += 1
+        return swept
+
+    def _left_behind(self, now: Now) -> Sequence[ObjectId]:
+        prefix = bytes((keys.Space.UPLOAD,))
+        found = []
+        for shard in self._shards.shards:
+            after = b""
+            while True:
+                rows = shard.scan(
+                    Kind.META, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX
+                )
+                for row in rows:
+                    value = shard.get(Kind.META, row.key, now=now)
+                    if value is not None and UploadRow.decode(value).epoch != self._epoch:
+                        found.append(ObjectId(row.key[len(prefix) :]))
+                if len(rows) < limits.SCAN_ROWS_MAX:
+                    break
+                after = rows[-1].key
+        return found

@@ -1,0 +1,36 @@
+"""How much more the store may take, looked up now and then: a small put costs no system call."""
+
+import shutil
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from molia.node.context import Context
+
+LOOK_INTERVAL_S: Final = 0.25
+
+
+class Found(NamedTuple):
+    """What was found at the last look."""
+
+    free_bytes: int
+    """What the disk can give above the reserve."""
+    used_bytes: int
+    """What the store uses."""
+
+
+class Space:
+    """The free space of the store's file system, at most a quarter of a second old."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looked_s = float("-inf")
+        self._found = Found(0, 0)
+
+    def look(self, context: Context) -> Found:
+        """Return what is free and used."""
+        now_s = context.now().mono_s
+        if now_s - self._looked_s >= LOOK_INTERVAL_S:
+            free = shutil.disk_usage(self._path).free - context.config.store.reserve_bytes
+            used = sum(shard.stats().log_bytes for shard in context.shards.shards)
+            self._found, self._looked_s = Found(max(0, free), used), now_s
+        return self._found

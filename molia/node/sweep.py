@@ -1,0 +1,132 @@
+"""Removes what nobody wants any more: leases that ran out, and the user's own expiry dates.
+
+A pass walks all blobs and lets `blobs.leases` decide. It never removes anything while the
+machine's clock cannot be trusted, and it renews our own leases on what is pinned.
+"""
+
+from typing import Final
+
+import anyio
+import structlog
+
+from molia.base.errors import Damaged, MoliaError
+from molia.base.ids import ObjectId
+from molia.base.now import Now
+from molia.blobs.leases import Claim, Effect, Lapse, Lease, LeaseSweep, Remove, Renew
+from molia.node.catalog import Bound
+from molia.node.context import Context
+from molia.node.puts import remove_bound
+from molia.store import keys
+from molia.store.keys import Kind, Space
+from molia.store.rows import LeaseRow
+from molia.store.shard import Delete, Transaction
+
+log = structlog.get_logger(__name__)
+
+CLOCK_DRIFT_MAX_S: Final = 600.0
+PASS_SHARE: Final = 20
+"""A pass takes at most one part in this many of the time."""
+_LEASES_MAX: Final = 1000
+_EFFECTS_MAX: Final = 10_000
+"""Removals and renewals of one pass; the next pass does the rest."""
+
+
+class ClockGuard:
+    """Tells whether wall time still runs like monotonic time since the start."""
+
+    def __init__(self, start: Now) -> None:
+        self._start = start
+
+    def trusts(self, now: Now) -> bool:
+        """Tell whether removal by expiry may run: the two clocks agree within 10 minutes."""
+        drift_s = (now.unix_s - self._start.unix_s) - (now.mono_s - self._start.mono_s)
+        return abs(drift_s) <= CLOCK_DRIFT_MAX_S
+
+
+class Sweeper:
+    """The background task that ends leases."""
+
+    def __init__(self, context: Context, *, start: Now) -> None:
+        self._context = context
+        self._clock = ClockGuard(start)
+
+    def notes(self, now: Now) -> tuple[str, ...]:
+        """Return what `readyz` should say of the clock."""
+        if self._clock.trusts(now):
+            return ()
+        return ("the clock jumped since the start: nothing expires until a restart",)
+
+    async def run(self) -> None:
+        """Make a pass every `leases.sweep_s` seconds, for as long as the node lives."""
+        interval_s = float(self._context.config.leases.sweep_s)
+        while True:
+            await anyio.sleep(interval_s)
+            started_s = self._context.now().mono_s
+            try:
+                await self.sweep()
+            except MoliaError as error:
+                log.warning("sweep_failed", reason=str(error))
+            took_s = self._context.now().mono_s - started_s
+            interval_s = max(float(self._context.config.leases.sweep_s), took_s * PASS_SHARE)
+
+    async def sweep(self) -> int:
+        """Make one pass now; return how many blobs went."""
+        now = self._context.now()
+        if not self._clock.trusts(now):
+            return 0
+        decided = await self._context.offload.run(self._decide, now)
+        removed = 0
+        for bound, effect in decided:
+            match effect:
+                case Remove():
+                    if await remove_bound(self._context, bound):
+                        removed += 1
+                        self._context.metrics.leases_ended.inc()
+                        self._context.leaves.forget(bound.row.object_id)
+                        log.info("blob_expired", blob=bound.cid.short, size_bytes=bound.row.size)
+                case Renew():
+                    until = int(now.unix_s) + self._context.config.leases.default_s
+                    change = self._context.catalog.renew(bound, until)
+                    await self._context.home_writer(bound.cid).write(change)
+                case Lapse(lease=lease):
+                    await self._end_lease(bound, lease)
+        return removed
+
+    async def _end_lease(self, bound: Bound, lease: Lease) -> None:
+        """Our own row stays as long as its blob: it also says that the object is bound."""
+        key = keys.lease_key(lease.object_id, lease.share, lease.owner)
+        if key != self._context.catalog.lease_key(lease.object_id):
+            delete = Transaction((Delete(Kind.META, key),))
+            await self._context.home_writer(bound.cid).write(delete)
+
+    def _decide(self, now: Now) -> list[tuple[Bound, Effect]]:
+        """Walk the blobs in a thread and return what is to be done about which."""
+        sweep = LeaseSweep(now, min_age_s=self._context.config.leases.min_age_s)
+        decided: list[tuple[Bound, Effect]] = []
+        for bound in self._context.catalog.all_bound(now):
+            row = bound.row
+            sweep.on_claim(
+                Claim(row.object_id, row.created_unix_ms // 1000, bound.pinned, row.expires_unix_s)
+            )
+            for lease in self._leases(bound, row.object_id, now):
+                sweep.on_lease(lease)
+            sweep.on_end()
+            decided += [(bound, effect) for effect in sweep.take_effects()]
+            if len(decided) >= _EFFECTS_MAX:
+                break
+        return decided
+
+    def _leases(self, bound: Bound, object_id: ObjectId, now: Now) -> list[Lease]:
+        home, prefix = self._context.catalog.home(bound.cid), bytes((Space.LEASE,)) + object_id
+        leases = []
+        for row in home.scan(Kind.META, prefix, now=now, limit=_LEASES_MAX):
+            try:
+                value = home.get(Kind.META, row.key, now=now)
+            except Damaged:
+                continue  # `verify` writes it again
+            if value is not None:
+                share = int.from_bytes(row.key[len(prefix) : len(prefix) + 2])
+                owner = row.key[len(prefix) + 2 :]
+                expires = LeaseRow.decode(value).expires_unix_s
+                leases.append(Lease(object_id, share, owner, expires))
+        return leases

@@ -1,0 +1,60 @@
+"""`python -m molia.sim powercut`: try the states after power cuts, for as long as you like."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+
+from molia.sim.campaign import Failure, Tally, scratch, try_seed, try_seeds
+
+FAILURES_SHOWN = 10
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a campaign. Return 0 if every state was survived, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m molia.sim", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    powercut = commands.add_parser("powercut", help="the store's shard under power cuts")
+    powercut.add_argument("--states", type=int, default=50_000, help="how many to try at least")
+    powercut.add_argument("--seed", type=int, default=1, help="the first workload")
+    powercut.add_argument("--state", type=int, help="try this state of that workload alone")
+    options = parser.parse_args(arguments)
+    if options.state is not None:
+        return replay(options.seed, options.state)
+    return campaign(options.seed, options.states)
+
+
+def campaign(first_seed: int, states: int) -> int:
+    """Try at least `states` states from `first_seed` on, and print what came of it."""
+    total = Tally()
+    for tally in try_seeds(itertools.count(first_seed), states=states):
+        total.add(tally)
+        for failure in tally.failures[:1]:
+            print(failure, flush=True)
+        if total.seeds % 20 == 0:
+            print(f"{total.total():,} states of {total.seeds} seeds", flush=True)
+        if len(total.failures) > FAILURES_SHOWN * 100:
+            break
+    print("\n".join(total.lines()))
+    return report(total.failures)
+
+
+def replay(seed: int, state: int) -> int:
+    """Try one state of one workload, and print what became of each unsafe change."""
+    with scratch() as root:
+        tally = try_seed(seed, root, only=state)
+    for failure in tally.failures:
+        print(failure.verdict.details)
+    print("\n".join(tally.lines()))
+    return report(tally.failures)
+
+
+def report(failures: list[Failure]) -> int:
+    """Print the first failures. Return the exit code."""
+    for failure in failures[:FAILURES_SHOWN]:
+        print(failure)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,41 @@
+"""Looks at a shard from outside: all that it holds, and how it goes when its process dies."""
+
+from typing import Final
+
+from molia.base.now import Now
+from molia.sim.disk import SimDisk
+from molia.sim.shard_model import Key
+from molia.store.keys import DATA_KINDS
+from molia.store.shard import Shard
+
+ROWS_MAX: Final = 1_000
+
+
+def read_all(shard: Shard, now: Now) -> dict[Key, bytes]:
+    """Return every value that is there. Raises Damaged; AssertionError if scan and get disagree."""
+    found: dict[Key, bytes] = {}
+    for kind in DATA_KINDS:
+        rows = shard.scan(kind, b"", now=now, limit=ROWS_MAX)
+        keys = [row.key for row in rows]
+        assert keys == sorted(set(keys)), f"a scan of {kind.name} is out of order"
+        for row in rows:
+            value = shard.get(kind, row.key, now=now)
+            assert value is not None, f"a scan shows {kind.name} {row.key.hex()}, a read does not"
+            assert len(value) == row.size, f"{kind.name} {row.key.hex()}: size {row.size} in a scan"
+            found[kind, row.key] = value
+    return found
+
+
+def audit_all(shard: Shard, now: Now) -> str:
+    """Return what audits of all segments find wrong, or nothing."""
+    for segment_id in shard.audit_segments():
+        audit = shard.audit_segment(segment_id, now=now)
+        if audit.damaged or audit.index_wrong:
+            return f"an audit finds {audit}"
+    return ""
+
+
+def release(shard: Shard, disk: SimDisk) -> None:
+    """Let go of a shard as the death of its process would: nothing more is written."""
+    shard._release()  # noqa: SLF001  a process that is killed closes nothing in order
+    disk.release_locks()

@@ -1,0 +1,226 @@
+"""Comparing a segment's own bytes with their checksums, its footer and the index.
+
+The log is the truth: what the index says otherwise is wrong, and `truth_of` tells what it should
+say. Everything here only reads, and may run beside the writer.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from molia.store.disk import File
+from molia.store.files import SegmentFiles
+from molia.store.frame import head_size, parse_head
+from molia.store.index import ENTRY, TOMBSTONE, Entry
+from molia.store.keys import DATA_KINDS, Kind
+from molia.store.log import Log
+from molia.store.ops import DamagedFrame, NamedKey, SegmentAudit
+from molia.store.segment import (
+    HEADER_SIZE,
+    FooterEntry,
+    Found,
+    Gap,
+    Seal,
+    Walker,
+    encode_entry,
+    parse_entries,
+    parse_header,
+    read_seal,
+)
+
+Find = Callable[[bytes], bytes | None]
+
+
+class Auditor:
+    """Audits the segments of one shard.
+
+    find: returns the packed entry of a tagged key as a reader would find it.
+    """
+
+    def __init__(self, log: Log, files: SegmentFiles, find: Find) -> None:
+        self._log, self._files, self._find = log, files, find
+
+    # ------------------------------------------------------------------------ one segment
+
+    def audit(self, segment_id: int, later: Iterable[int], unix_s: float) -> SegmentAudit:
+        """Return what is wrong with a segment. later: the ids of the segments behind it."""
+        file, size = self._open(segment_id)
+        header = parse_header(file.read(0, HEADER_SIZE))
+        seal = read_seal(file, size, seed=self._log.seed)
+        judge = _Judge(self, segment_id, file, unix_s)
+        if header is None:
+            judge.damaged.append(DamagedFrame(0, b"", 0, "the segment's header is damaged"))
+        if seal is None and not self._is_open(segment_id):
+            judge.damaged.append(DamagedFrame(0, b"", size, "the segment has no sound seal"))
+        walker = Walker(file, size, seed=self._log.seed, values=True)
+        for item in walker.walk(HEADER_SIZE, header.base_lsn if header is not None else 0):
+            judge.take(item)
+        if seal is not None:
+            judge.compare_footer(seal)
+        judge.decide_missing([segment_id, *later])
+        return SegmentAudit(
+            segment_id, judge.frames, size, tuple(judge.damaged), tuple(judge.wrong)
+        )
+
+    def _open(self, segment_id: int) -> tuple[File, int]:
+        """Return a segment and how much of it is acknowledged."""
+        tail = self._log.tail
+        if tail.segment_id == segment_id and tail.file is not None:
+            return self._files.get(segment_id), tail.offset
+        file = self._files.get(segment_id)
+        return file, file.size()
+
+    def _is_open(self, segment_id: int) -> bool:
+        tail = self._log.tail
+        return tail.file is not None and tail.segment_id == segment_id
+
+    def current(self, tagged: bytes) -> Entry | None:
+        """Return where a key leads now."""
+        packed = self._find(tagged)
+        return Entry.unpack(packed) if packed is not None else None
+
+    def leads_somewhere(self, tagged: bytes, entry: Entry) -> bool:
+        """Tell whether an index entry points at a frame of its key."""
+        size = head_size(len(tagged) - 1, entry.vlen)
+        if entry.value_offset < size:
+            return False
+        try:
+            data = self._files.get(entry.segment_id).read(entry.value_offset - size, size)
+        except OSError:
+            return False
+        head = parse_head(data, 0, seed=self._log.seed)
+        if head is None:
+            return False
+        wanted = (tagged[0], tagged[1:], entry.vlen, entry.expiry)
+        return (head.kind, head.key, head.vlen, head.expiry) == wanted
+
+    def astray(self, entries: Iterable[tuple[bytes, bytes]]) -> list[NamedKey]:
+        """Return the keys, of tagged keys and packed entries, that lead to no frame of theirs."""
+        return [
+            (Kind(tagged[0]), tagged[1:])
+            for tagged, packed in entries
+            if not self.leads_somewhere(tagged, Entry.unpack(packed))
+            and self._find(tagged) == packed
+        ]
+
+    # ------------------------------------------------------------------------ all segments
+
+    def entries_of(self, segment_id: int) -> Iterator[FooterEntry]:
+        """Yield what a segment's footer lists, or would list."""
+        file, size = self._open(segment_id)
+        if self._is_open(segment_id):
+            yield from parse_entries(bytes(self._log.tail.footer))
+            return
+        seal = read_seal(file, size, seed=self._log.seed)
+        if seal is not None:
+            yield from parse_entries(seal.entries)
+            return
+        walker = Walker(file, size, seed=self._log.seed, values=False)
+        for item in walker.walk(HEADER_SIZE, 0):
+            if isinstance(item, Found) and item.head.kind != Kind.SEAL:
+                yield from parse_entries(encode_entry(item.head, item.value_offset))
+
+    def truth_of(self, tagged_keys: set[bytes], segments: Iterable[int]) -> dict[bytes, bytes]:
+        """Return the packed entries that the index should have; tombstones for what is gone."""
+        truth = {tagged: ENTRY.pack(0, 0, 0, 0, TOMBSTONE) for tagged in tagged_keys}
+        best = dict.fromkeys(tagged_keys, 0)
+        for segment_id in segments:
+            for entry in self.entries_of(segment_id):
+                tagged = bytes((entry.target,)) + entry.key
+                if entry.lsn > best.get(tagged, entry.lsn):
+                    best[tagged] = entry.lsn
+                    flags = TOMBSTONE if entry.kind == Kind.DELETE else 0
+                    truth[tagged] = ENTRY.pack(
+                        segment_id, entry.value_offset, entry.vlen, entry.expiry, flags
+                    )
+        return truth
+
+
+class _Judge:
+    """Collects what is wrong with one segment."""
+
+    def __init__(self, auditor: Auditor, segment_id: int, file: File, unix_s: float) -> None:
+        self._auditor, self._segment_id = auditor, segment_id
+        self._file, self._unix_s = file, unix_s
+        self._holes: list[tuple[int, int]] = []
+        self._missing: dict[bytes, int] = {}
+        self._listed: set[tuple[int, int, bytes]] = set()
+        self.frames = 0
+        self.damaged: list[DamagedFrame] = []
+        self.wrong: list[NamedKey] = []
+
+    def take(self, item: Found | Gap) -> None:
+        if isinstance(item, Gap):
+            self.damaged.append(DamagedFrame(0, b"", item.offset, "no frame can be read here"))
+            return
+        head = item.head
+        if head.kind == Kind.SEAL:
+            return
+        self.frames += 1
+        self._listed.add((head.lsn, item.value_offset, head.key))
+        if head.target not in DATA_KINDS:
+            return
+        tagged = bytes((head.target,)) + head.key
+        if head.kind == Kind.DELETE:
+            self._judge_delete(tagged, item)
+        else:
+            self._judge_value(tagged, item)
+
+    def _judge_delete(self, tagged: bytes, item: Found) -> None:
+        current = self._auditor.current(tagged)
+        if current is not None and current.place < (self._segment_id, item.value_offset):
+            self._is_wrong(tagged)
+
+    def _judge_value(self, tagged: bytes, item: Found) -> None:
+        head = item.head
+        here = (self._segment_id, item.value_offset)
+        current = self._auditor.current(tagged)
+        alive = current is not None and current.place == here
+        if not item.value_sound and (alive or not self._in_hole(item)):
+            # it may have been punched, and its key deleted, while it was being read
+            if alive and self._auditor.current(tagged) != current:
+                return
+            reason = "the value does not match its checksum"
+            self.damaged.append(DamagedFrame(head.target, head.key, item.offset, reason))
+        if current is None:
+            if not 0 < head.expiry <= self._unix_s:
+                self._missing[tagged] = head.lsn
+        elif alive:
+            if (current.vlen, current.expiry) != (head.vlen, head.expiry):
+                self._is_wrong(tagged)
+        elif self._is_astray(tagged, current, here) and self._auditor.current(tagged) == current:
+            self._is_wrong(tagged)
+
+    def _is_astray(self, tagged: bytes, current: Entry, here: tuple[int, int]) -> bool:
+        """Tell whether an entry that leads elsewhere leads back, or to no frame of its key."""
+        return current.place < here or not self._auditor.leads_somewhere(tagged, current)
+
+    def _in_hole(self, item: Found) -> bool:
+        start, stop = item.value_offset, item.stop
+        for _ in range(2):
+            if any(low < stop and start < high for low, high in self._holes):
+                return True
+            self._holes = self._file.holes()
+        return False
+
+    def compare_footer(self, seal: Seal) -> None:
+        """Compare what the footer lists with the frames that were found."""
+        listed = {(entry.lsn, entry.value_offset, entry.key) for entry in seal}
+        if listed != self._listed:
+            reason = f"the footer and the frames differ in {len(listed ^ self._listed)} places"
+            self.damaged.append(DamagedFrame(0, b"", seal.offset, reason))
+
+    def decide_missing(self, segments: Iterable[int]) -> None:
+        """Keys without an index entry are wrong unless a later frame deleted them."""
+        if not self._missing:
+            return
+        for segment_id in segments:
+            for entry in self._auditor.entries_of(segment_id):
+                tagged = bytes((entry.target,)) + entry.key
+                if self._missing.get(tagged, entry.lsn) < entry.lsn:
+                    # deleted, or a later value, which is that segment's own affair
+                    del self._missing[tagged]
+        for tagged in self._missing:
+            if self._auditor.current(tagged) is None:
+                self._is_wrong(tagged)
+
+    def _is_wrong(self, tagged: bytes) -> None:
+        self.wrong.append((Kind(tagged[0]), tagged[1:]))

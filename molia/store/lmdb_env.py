@@ -1,0 +1,146 @@
+"""LMDB: the one importer. An environment with default flags, so every commit is synced.
+
+LMDB's own answer to a failed sync is to go on as if nothing had happened; here any failed commit
+that is not a full disk is `IndexFailed`, and the shard stops writing.
+Source: LMDB's documentation, "Restrictions/Caveats"; docs/explanation/store.md.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import lmdb
+
+from molia.base.limits import LMDB_READERS_MAX
+
+_ENGINE: Final = 0
+"""LMDB's 0.9 format, whichever engines the binding brings along."""
+_NAMES_MAX: Final = 16
+Result = TypeVar("Result")
+
+
+class IndexFull(Exception):
+    """A commit did not fit on the disk or in the map; nothing of it was kept."""
+
+
+class IndexFailed(Exception):
+    """The environment cannot be opened, read or written."""
+
+
+class Env:
+    """One LMDB environment; a path may be open once per process, and never across a fork."""
+
+    def __init__(self, path: str, *, map_bytes: int, names: Iterable[str]) -> None:
+        self._pid = os.getpid()
+        try:
+            self._env = lmdb.open(
+                path, map_size=map_bytes, max_dbs=_NAMES_MAX, max_readers=LMDB_READERS_MAX,
+                mode=0o600, lib_version=_ENGINE, readahead=False,
+            )  # fmt: skip
+            try:
+                self._dbs: dict[str, Any] = {
+                    name: self._env.open_db(name.encode()) for name in names
+                }
+            except BaseException:
+                self._env.close()
+                raise
+        except (lmdb.Error, OSError) as error:
+            raise IndexFailed(f"{path}: {error}") from None
+
+    def get(self, name: str, key: bytes) -> bytes | None:
+        """Return one value, in a read transaction of its own."""
+        assert os.getpid() == self._pid, "an environment does not cross a fork"
+        try:
+            with self._env.begin() as txn:
+                found: bytes | None = txn.get(key, db=self._dbs[name])
+                return found
+        except lmdb.Error as error:
+            raise IndexFailed(str(error)) from None
+
+    @contextmanager
+    def read(self) -> Iterator["Reader"]:
+        """Give a snapshot; keep it for less than a second."""
+        assert os.getpid() == self._pid, "an environment does not cross a fork"
+        try:
+            with self._env.begin() as txn:
+                yield Reader(txn, self._dbs)
+        except lmdb.Error as error:
+            raise IndexFailed(str(error)) from None
+
+    def write(self, fill: Callable[["Writer"], Result]) -> Result:
+        """Return what `fill` returns, once all that it wrote is durable.
+
+        Raises IndexFull or IndexFailed, and nothing is kept.
+        """
+        assert os.getpid() == self._pid, "an environment does not cross a fork"
+        try:
+            with self._env.begin(write=True) as txn:
+                return fill(Writer(txn, self._dbs))
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise IndexFull(str(error)) from None
+        except lmdb.Error as error:
+            raise IndexFailed(str(error)) from None
+
+    def forget_dead_readers(self) -> None:
+        """Free the slots of readers whose process is gone; they would hold old pages."""
+        try:
+            self._env.reader_check()
+        except lmdb.Error as error:
+            raise IndexFailed(str(error)) from None
+
+    def close(self) -> None:
+        """Close the environment; nobody may be reading."""
+        self._env.close()
+
+
+class Reader:
+    """A snapshot of an environment."""
+
+    def __init__(self, txn: "lmdb.Transaction[bytes]", dbs: dict[str, Any]) -> None:
+        self._txn, self._dbs = txn, dbs
+
+    def get(self, name: str, key: bytes) -> bytes | None:
+        """Return one value."""
+        found: bytes | None = self._txn.get(key, db=self._dbs[name])
+        return found
+
+    def finder(self, names: dict[int, str]) -> Callable[[bytes], bytes | None]:
+        """Return a look-up by keys whose first byte chooses among `names`."""
+        get = self._txn.get
+        dbs = {tag: self._dbs[name] for tag, name in names.items()}
+
+        def find(tagged: bytes) -> bytes | None:
+            return get(tagged[1:], None, dbs[tagged[0]])
+
+        return find
+
+    def get_many(self, name: str, keys: list[bytes]) -> dict[bytes, bytes]:
+        """Return the values of those keys that are there."""
+        return dict(self._txn.cursor(db=self._dbs[name]).getmulti(keys))
+
+    def items(self, name: str, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield keys and values in order from the first key that is not below `start`."""
+        cursor = self._txn.cursor(db=self._dbs[name])
+        if cursor.set_range(start) if start else cursor.first():
+            yield from cursor.iternext()
+
+    def count(self, name: str) -> int:
+        """Return the number of keys."""
+        return int(self._txn.stat(self._dbs[name])["entries"])
+
+
+class Writer(Reader):
+    """A write transaction."""
+
+    def put(self, name: str, key: bytes, value: bytes) -> None:
+        """Set one value."""
+        self._txn.put(key, value, db=self._dbs[name])
+
+    def put_many(self, name: str, items: list[tuple[bytes, bytes]]) -> None:
+        """Set many values; sorted keys are quickest."""
+        self._txn.cursor(db=self._dbs[name]).putmulti(items)
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Remove a key; one that is not there is fine."""
+        self._txn.delete(key, db=self._dbs[name])

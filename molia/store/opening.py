@@ -1,0 +1,345 @@
+"""Opening a shard: directories, the lock, the index, recovery."""
+
+import contextlib
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from molia.base.errors import HomeLocked, NoSpace, ShardUnavailable
+from molia.base.now import Now
+from molia.store.ballast import Ballast
+from molia.store.disk import Disk, Lock
+from molia.store.index import Dead, Index, Position, SegmentRow, Slice, mark_rows, punch_range
+from molia.store.lmdb_env import IndexFailed, IndexFull
+from molia.store.log import Home, Log
+from molia.store.memtable import Generation, in_slices
+from molia.store.migrate import shard_name
+from molia.store.ops import Counters, RecoveryReport, ShardOptions
+from molia.store.recovery import Recovery
+
+_INDEX_NAME: Final = re.compile(r"^index-(\d{4,9})$")
+_REBUILD_SLICE_KEYS: Final = 100_000
+"""Nobody waits during a rebuild, so its transactions are larger."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """The parts of a shard that is ready."""
+
+    home: Home
+    lock: Lock
+    index: Index
+    log: Log
+    rows: dict[int, SegmentRow]
+    generation: Generation
+    """What did not fit into the index; empty unless the disk is full."""
+    ballast: Ballast
+    counters: Counters
+    epoch: int
+    position: Position
+    report: RecoveryReport
+
+
+def open_parts(
+    disk: Disk, index: int, *, store_uuid: bytes, options: ShardOptions, now: Now, rebuild: bool
+) -> Opened:
+    """Return a shard's parts, recovered. Raises HomeLocked, ShardUnavailable."""
+    home = Home(disk, shard_name(index), index, store_uuid)
+    try:
+        created = _make_directories(home)
+        lock = _lock(home)
+    except OSError as error:
+        raise _unavailable(home, error) from None
+    try:
+        opening = _Opening(home, options, now, rebuild=rebuild and not created)
+        return opening.run(lock, created=created)
+    except OSError as error:
+        lock.release()
+        raise _unavailable(home, error) from None
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _unavailable(home: Home, error: Exception) -> ShardUnavailable:
+    return ShardUnavailable(
+        f"{home.name} cannot be opened: {error}", hint="check the disk, then start the node again"
+    )
+
+
+def _make_directories(home: Home) -> bool:
+    """Make what is missing, durably; True if the shard is new."""
+    disk, created = home.disk, not home.disk.exists(home.name)
+    if not disk.exists(f"{home.name}/seg"):
+        disk.make_dir(f"{home.name}/seg")
+    # also when they were there: a power cut may have left them unsynced
+    disk.sync_dir(home.name)
+    disk.sync_dir("")
+    return created
+
+
+def _lock(home: Home) -> Lock:
+    try:
+        return home.disk.lock(f"{home.name}/LOCK")
+    except BlockingIOError:
+        raise HomeLocked(f"another process writes {home.name}", hint="stop it first") from None
+
+
+class _Opening:
+    def __init__(self, home: Home, options: ShardOptions, now: Now, *, rebuild: bool) -> None:
+        self._home, self._options, self._now = home, options, now
+        self._reason = "it was asked for" if rebuild else ""
+        self._rows: dict[int, SegmentRow] = {}
+        self._counters = Counters()
+
+    def run(self, lock: Lock, *, created: bool) -> Opened:
+        self._clean()
+        index, position = self._open_index(created=created)
+        try:
+            return self._recover(index, position, lock, created=created)
+        except IndexFailed as error:
+            index.close()
+            if self._reason:
+                raise _unavailable(self._home, error) from None
+            self._reason = f"reading it failed: {error}"
+            self._rows = {}
+        except BaseException:
+            index.close()
+            raise
+        index = self._new_index()
+        try:
+            return self._recover(index, None, lock, created=created)
+        except IndexFailed as error:
+            index.close()
+            raise _unavailable(self._home, error) from None
+        except BaseException:
+            index.close()
+            raise
+
+    # ------------------------------------------------------------------------ directories
+
+    def _clean(self) -> None:
+        """Remove what only a running writer needs."""
+        disk, name = self._home.disk, self._home.name
+        for entry in disk.list_dir(f"{name}/seg"):
+            if entry.endswith(".cmp"):
+                disk.unlink(f"{name}/seg/{entry}")
+        for entry in disk.list_dir(name):
+            if entry.startswith("delta-"):
+                disk.remove_tree(f"{name}/{entry}")
+
+    def _index_numbers(self) -> list[int]:
+        matches = map(_INDEX_NAME.match, self._home.disk.list_dir(self._home.name))
+        return sorted(int(match[1]) for match in matches if match is not None)
+
+    def _open_index(self, *, created: bool) -> tuple[Index, Position | None]:
+        """Return the newest whole index and its position; else a new one, and None."""
+        numbers = self._index_numbers()
+        if not self._reason:
+            for number in reversed(numbers):
+                index = self._try_index(number)
+                if index is not None:
+                    self._remove_others(number)
+                    return index, index.position()
+            has_log = bool(self._home.disk.list_dir(f"{self._home.name}/seg"))
+            if has_log and not created:
+                self._reason = "it was lost" if not numbers else "it cannot be read"
+        return self._new_index(), None
+
+    def _try_index(self, number: int) -> Index | None:
+        try:
+            index = self._make_index(number)
+        except IndexFailed:
+            return None
+        try:
+            position = index.position()
+            self._rows = index.rows()
+            if position is not None and self._knows_all(position):
+                return index
+        except IndexFailed:
+            pass
+        self._rows = {}
+        index.close()
+        return None
+
+    def _knows_all(self, position: Position) -> bool:
+        """Tell whether every segment before the position has its row: nothing unlinks any yet."""
+        names = self._home.disk.list_dir(f"{self._home.name}/seg")
+        ids = [int(name[:16], 16) for name in names if name.endswith(".log")]
+        return all(sid in self._rows for sid in ids if sid < position.segment_id)
+
+    def _new_index(self) -> Index:
+        return self._make_index(max(self._index_numbers(), default=0) + 1)
+
+    def _make_index(self, number: int) -> Index:
+        name = f"{self._home.name}/index-{number:04d}"
+        self._home.disk.make_dir(name)
+        index = Index(self._home.disk.path_of(name), map_bytes=self._options.map_bytes)
+        try:
+            # LMDB syncs its file, not the file's name
+            self._home.disk.sync_dir(name)
+            self._home.disk.sync_dir(self._home.name)
+        except BaseException:
+            index.close()
+            raise
+        self._number = number
+        return index
+
+    def _remove_others(self, number: int) -> None:
+        for other in self._index_numbers():
+            if other != number:
+                self._home.disk.remove_tree(f"{self._home.name}/index-{other:04d}")
+
+    # ------------------------------------------------------------------------ recovery
+
+    def _recover(
+        self, index: Index, position: Position | None, lock: Lock, *, created: bool
+    ) -> Opened:
+        options, rows = self._options, self._rows
+        log = Log(
+            self._home, segment_bytes=options.segment_bytes, rows=rows, counters=self._counters
+        )
+        recovery = Recovery(
+            self._home, seed=log.seed, position=position, rows=rows,
+            flush=lambda generation: self._flush_if_it_fits(index, generation),
+            flush_keys=options.checkpoint_keys,
+        )  # fmt: skip
+        recovery.run()
+        log.adopt(recovery.tail)
+        ballast = Ballast(
+            self._home, size=options.ballast_bytes, reserve_bytes=options.reserve_bytes
+        )
+        try:
+            ballast.open()
+        except OSError as error:
+            log.latch(f"making the ballast failed: {error.strerror or error}")
+        epoch = index.number(b"epoch") + 1
+        self._end_log(recovery, log, ballast)
+        opened = Opened(
+            self._home, lock, index, log, rows, recovery.generation, ballast, self._counters,
+            epoch, position or Position(0, 0, 0), recovery.report(created=False, rebuild_reason=""),
+        )  # fmt: skip
+        self._publish(opened)
+        if self._reason and not log.failure and not opened.generation.entries:
+            with contextlib.suppress(IndexFull):
+                self._note_punched(index)
+        self._check_suspects(recovery, opened)
+        opened.report = recovery.report(created=created, rebuild_reason=self._reason)
+        return opened
+
+    def _end_log(self, recovery: Recovery, log: Log, ballast: Ballast) -> None:
+        """Cut a torn tail off, make what was read durable, seal.
+
+        When the disk is full the seal waits for the next batch; when it fails the shard only reads.
+        """
+        if recovery.failure:
+            log.latch(f"syncing what was there failed: {recovery.failure}")
+        tail = log.tail
+        if tail.file is None or log.failure:
+            return
+        try:
+            if recovery.cut is not None:
+                self._truncate(log)
+            tail.file.sync()
+        except OSError as error:
+            log.latch(f"ending the log failed: {error.strerror or error}")
+            return
+        try:
+            self._seal(log)
+        except NoSpace:
+            if ballast.release():
+                self._seal_if_it_fits(log)
+        except ShardUnavailable:
+            return
+
+    def _truncate(self, log: Log) -> None:
+        assert log.tail.file is not None, "there is a segment to cut"
+        log.tail.file.truncate(log.tail.offset)
+
+    def _seal(self, log: Log) -> None:
+        log.seal(self._now)
+
+    def _seal_if_it_fits(self, log: Log) -> None:
+        try:
+            self._seal(log)
+        except (NoSpace, ShardUnavailable):
+            return
+
+    def _publish(self, opened: Opened) -> None:
+        """Checkpoint what was replayed; what does not fit stays in the memtable."""
+        if opened.log.failure:
+            return
+        position = opened.log.position()
+        marks = mark_rows(
+            position, epoch=opened.epoch,
+            max_seen_unix_s=max(opened.index.number(b"max_seen_time"), int(self._now.unix_s)),
+        )  # fmt: skip
+        for _ in range(2):
+            try:
+                self._flush(opened.index, opened.generation, marks)
+            except IndexFull:
+                if not opened.ballast.release():
+                    return
+                continue
+            opened.generation, opened.position = Generation(), position
+            self._remove_others(self._number)
+            return
+
+    def _flush_if_it_fits(self, index: Index, generation: Generation) -> bool:
+        try:
+            self._flush(index, generation)
+        except IndexFull:
+            return False
+        return True
+
+    def _flush(
+        self, index: Index, generation: Generation, marks: dict[bytes, bytes] | None = None
+    ) -> None:
+        """Bring a generation into the index; with `marks`, move its position as well."""
+        size = _REBUILD_SLICE_KEYS if self._reason else self._options.slice_keys
+        changed = set(self._rows)
+        cuts = [cut for cut in in_slices(generation.entries, size) if cut is not None]
+        for number, cut in enumerate(cuts or [[]]):
+            items = [(tagged, generation.entries[tagged]) for tagged in cut]
+            work = Slice(items, self._rows, changed)
+            if number == len(cuts) - 1 or not cuts:
+                work.dead, work.marks = generation.dead, marks or {}
+            index.write_slice(work)
+            self._counters.index_commits += 1
+
+    def _note_punched(self, index: Index) -> None:
+        """After a rebuild: take what is a hole already off the list of dead values."""
+        done: list[Dead] = []
+        for segment_id, group in groupby(index.dead_page(2**62), lambda dead: dead.segment_id):
+            file = self._home.disk.open(self._home.segment(segment_id), writable=False)
+            try:
+                holes = file.holes()
+            finally:
+                file.close()
+            gone = [dead for dead in group if _is_hole(dead, holes)]
+            self._rows[segment_id].punched_bytes = sum(dead.size for dead in gone)
+            done += gone
+        if done:
+            touched = {dead.segment_id for dead in done}
+            index.forget_dead(done, {sid: self._rows[sid] for sid in touched})
+
+    def _check_suspects(self, recovery: Recovery, opened: Opened) -> None:
+        """A value in a hole is fine if its key has moved on, else it is damage."""
+        newest = opened.generation.entries
+        for suspect in recovery.suspects:
+            packed = newest.get(suspect.tagged) or opened.index.get(suspect.tagged)
+            if packed == suspect.entry:
+                recovery.findings.damage(
+                    suspect.segment_id, suspect.offset, "the value of a live key is a hole",
+                    kind=suspect.tagged[0], key=suspect.tagged[1:],
+                )  # fmt: skip
+
+
+def _is_hole(dead: Dead, holes: list[tuple[int, int]]) -> bool:
+    place = punch_range(dead.value_offset, dead.vlen)
+    if place is None:
+        return True
+    at = bisect_right(holes, (place[0], 2**63)) - 1
+    return at >= 0 and holes[at][0] <= place[0] and place[1] <= holes[at][1]

@@ -1,0 +1,183 @@
+"""Reading values: from any thread, beside the one that writes."""
+
+from collections.abc import Callable
+from typing import Final
+
+from molia.base.errors import Damaged, ShardUnavailable
+from molia.base.limits import KIB, SCAN_ROWS_MAX
+from molia.store.files import SegmentFiles
+from molia.store.frame import CHUNK_SIZE, chunks_sound, crc, expected_sums, head_size
+from molia.store.index import ENTRY, TAGS, TOMBSTONE, Entry, Index
+from molia.store.keys import Kind
+from molia.store.lmdb_env import IndexFailed
+from molia.store.memtable import Memtable
+from molia.store.ops import Counters, Row
+
+_TRIES: Final = 3
+_UNPACK: Final = ENTRY.unpack
+_ONE_READ_MAX: Final = 16 * KIB
+"""Up to this size head and value come with one read; above, cutting the head off would copy the
+value, which costs more than a second read."""
+_PAGE_COUNT: Final = 256
+
+
+class ValueReader:
+    """Looks keys up and reads what they lead to.
+
+    punch_epoch: returns a number that grows before any value is punched.
+    """
+
+    def __init__(
+        self, *, index: Index, memtable: Memtable, files: SegmentFiles, counters: Counters,
+        seed: int, punch_epoch: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._index, self._memtable, self._files = index, memtable, files
+        self._counters, self._seed, self._punch_epoch = counters, seed, punch_epoch
+
+    def find(self, tagged: bytes) -> bytes | None:
+        """Return the packed entry of a key that is there, expired or not."""
+        packed = self._memtable.get(tagged)
+        if packed is None:
+            return self._index.get(tagged)
+        return None if packed[-1] & TOMBSTONE else packed
+
+    def size_of(self, kind: Kind, key: bytes, unix_s: float) -> int | None:
+        """Return the size of a live value."""
+        packed = self._find(TAGS[kind] + key)
+        if packed is None:
+            return None
+        entry = Entry.unpack(packed)
+        return None if 0 < entry.expiry <= unix_s else entry.vlen
+
+    def get(
+        self, kind: Kind, key: bytes, unix_s: float, *, start: int = 0, stop: int | None = None,
+        check: bool = True,
+    ) -> bytes | None:  # fmt: skip
+        """Return bytes [start, stop) of a live value, or None. Raises Damaged."""
+        tagged = TAGS[kind] + key
+        before, reason = None, ""
+        for _ in range(_TRIES):
+            epoch = self._punch_epoch()
+            packed = self._find(tagged)
+            if packed is None:
+                return None
+            entry = _UNPACK(packed)
+            if 0 < entry[3] <= unix_s:
+                return None
+            if packed == before:
+                break
+            found = self._read(kind, key, entry, start, stop, check=check)
+            if isinstance(found, bytes) and (
+                # unchecked bytes may be those of a value that was being punched
+                check or epoch == self._punch_epoch() or self._find(tagged) == packed
+            ):
+                return found
+            before, reason = packed, found if isinstance(found, str) else "it keeps moving"
+            self._counters.reread += 1
+            if isinstance(found, bytes):
+                before = None
+        self._counters.damaged_reads += 1
+        name = f"{kind.name.lower()} {key.hex()}"
+        raise Damaged(f"the stored {name} is damaged: {reason}", kind=kind, key=key)
+
+    def _find(self, tagged: bytes) -> bytes | None:
+        try:
+            return self.find(tagged)
+        except IndexFailed as error:
+            raise ShardUnavailable(
+                f"the index cannot be read: {error}",
+                hint="restart the node; molia verify --rebuild-index makes a new index",
+            ) from None
+
+    def _read(
+        self,
+        kind: Kind,
+        key: bytes,
+        entry: tuple[int, ...],
+        start: int,
+        stop: int | None,
+        *,
+        check: bool,
+    ) -> bytes | str:
+        """Return the bytes asked for, or what is wrong with them."""
+        segment_id, value_offset, vlen, expiry, _ = entry
+        low = min(max(start, 0), vlen)
+        high = vlen if stop is None else min(max(stop, low), vlen)
+        ahead = head_size(len(key), vlen)
+        if value_offset < ahead:
+            return "its index entry is wrong"
+        try:
+            file = self._files.get(segment_id)
+            if vlen <= _ONE_READ_MAX:
+                head = file.read(value_offset - ahead, ahead + vlen)
+                value, base = head[ahead:], 0
+            else:
+                head = file.read(value_offset - ahead, ahead)
+                base = low // CHUNK_SIZE * CHUNK_SIZE if check else low
+                top = min(-(-high // CHUNK_SIZE) * CHUNK_SIZE, vlen) if check else high
+                value = file.read(value_offset + base, top - base)
+        except OSError as error:
+            return error.strerror or "it cannot be read"
+        sums = expected_sums(head, kind=kind, key=key, vlen=vlen, expiry=expiry, seed=self._seed)
+        if sums is None:
+            return "no such frame is where the index says"
+        if low == high:
+            return b""
+        if check and not _sound(sums, base, value):
+            return "it does not match its checksum"
+        if base == low and len(value) == high - low:
+            return value
+        cut = value[low - base : high - base]
+        return cut if len(cut) == high - low else "it ends too soon"
+
+    # ------------------------------------------------------------------------ scans
+
+    def scan(
+        self, kind: Kind, prefix: bytes, unix_s: float, *, after: bytes, limit: int
+    ) -> list[Row]:
+        """Return up to `limit` live keys with `prefix` that are above `after`, in order."""
+        rows: list[Row] = []
+        limit = min(limit, SCAN_ROWS_MAX)
+        complete = False
+        while len(rows) < limit and not complete:
+            page, complete, after = self._page(kind, prefix, after, limit - len(rows))
+            for key, packed in page:
+                entry = Entry.unpack(packed)
+                expired = 0 < entry.expiry <= unix_s
+                if not entry.flags & TOMBSTONE and not expired:
+                    rows.append(Row(key, entry.vlen, entry.expiry))
+        return rows[:limit]
+
+    def _page(
+        self, kind: Kind, prefix: bytes, after: bytes, wanted: int
+    ) -> tuple[list[tuple[bytes, bytes]], bool, bytes]:
+        """Return some next keys with their newest entries, whether they are all, and the last."""
+        count = min(max(wanted, 16), _PAGE_COUNT) + 16
+        tag = TAGS[kind]
+        merged: dict[bytes, bytes] = {}
+        stops: list[bytes] = []
+        generations = self._memtable.generations()  # before the index: see memtable.py
+        fresh: list[tuple[bytes, bytes]] = []
+        for generation in generations:
+            keys, complete = generation.page(tag + after, tag + prefix, count)
+            fresh += [(key[1:], generation.entries[key]) for key in reversed(keys)]
+            if not complete:
+                stops.append(keys[-1][1:])
+        try:
+            with self._index.read() as snapshot:
+                old = snapshot.page(kind, after, prefix, count)
+        except IndexFailed as error:
+            raise ShardUnavailable(f"the index cannot be read: {error}") from None
+        if len(old) == count:
+            stops.append(old[-1][0])
+        merged.update(old)
+        merged.update(reversed(fresh))
+        horizon = min(stops, default=None)
+        keys = sorted(key for key in merged if horizon is None or key <= horizon)
+        last = horizon if horizon is not None else after
+        return [(key, merged[key]) for key in keys], horizon is None, last
+
+
+def _sound(sums: tuple[int, bytes], base: int, value: bytes) -> bool:
+    vcrc, table = sums
+    return chunks_sound(table, base // CHUNK_SIZE, value) if table else crc(value) == vcrc

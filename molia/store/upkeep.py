@@ -1,0 +1,204 @@
+"""What a shard does between batches: checkpoints, MARKs, punching, getting its ballast back."""
+
+from typing import Final, NoReturn
+
+from molia.base.errors import NoSpace
+from molia.base.now import Now
+from molia.store.ballast import Ballast
+from molia.store.checkpoint import Checkpoint
+from molia.store.index import Index, Position, SegmentRow
+from molia.store.lmdb_env import IndexFailed, IndexFull
+from molia.store.log import Log, is_full
+from molia.store.memtable import Memtable
+from molia.store.ops import Counters, ShardOptions
+from molia.store.punch import Puncher
+
+MARK_AFTER_S: Final = 1.0
+"""So long after the last batch a MARK vouches for it, if nothing else has."""
+PUNCH_AFTER_S: Final = 10.0
+CHECKPOINT_AFTER_S: Final = 60.0
+CHECKPOINT_MIN_KEYS: Final = 1_000
+RETRY_S: Final = 5.0
+_STEPS_MAX: Final = 1_000_000
+
+
+class Upkeep:
+    """Decides what is due and does it in slices of a few milliseconds."""
+
+    def __init__(
+        self, *, log: Log, index: Index, memtable: Memtable, puncher: Puncher, ballast: Ballast,
+        rows: dict[int, SegmentRow], options: ShardOptions, counters: Counters, epoch: int,
+        position: Position, now: Now,
+    ) -> None:  # fmt: skip
+        self._log, self._index, self._memtable = log, index, memtable
+        self._puncher, self._ballast, self._rows = puncher, ballast, rows
+        self._options, self._counters, self._epoch = options, counters, epoch
+        self._checkpoint: Checkpoint | None = None
+        self._position = position
+        self._max_seen_unix_s = max(index.number(b"max_seen_time"), int(now.unix_s))
+        self.unapplied_bytes = 0
+        self.dying_bytes = 0
+        """Bytes of values that the next checkpoint makes punchable."""
+        self._written_s = self._checkpointed_s = now.mono_s
+        self._retry_s = now.mono_s
+
+    def note_batch(self, now: Now, *, size: int, dying_bytes: int) -> None:
+        """Take note of a batch that was written."""
+        self.unapplied_bytes += size
+        self.dying_bytes += dying_bytes
+        self._written_s = now.mono_s
+        self._max_seen_unix_s = max(self._max_seen_unix_s, int(now.unix_s))
+
+    # ------------------------------------------------------------------------ between batches
+
+    def step(self, now: Now, *, idle: bool) -> float | None:
+        """Do one slice of what is due; return when to be called again.
+
+        Raises ShardUnavailable when a write fails.
+        """
+        self._log.check()
+        if now.mono_s >= self._retry_s and self._slice(now, idle=idle):
+            return now.mono_s
+        if self._ballast.wanted:
+            self._retake_ballast(now)
+        return self._next_s(now, idle=idle)
+
+    def _slice(self, now: Now, *, idle: bool) -> bool:
+        """Do the most urgent thing that is due; False when nothing is."""
+        if self._checkpoint is not None or self._checkpoint_due(now):
+            self._step_checkpoint(now)
+        elif self._puncher.pending and self._log.vouched_lsn >= self._position.lsn:
+            self._punch(now)
+        elif self._puncher.pending or self._mark_due(now, idle=idle):
+            self._mark(now)
+        else:
+            return False
+        return now.mono_s >= self._retry_s
+
+    def _next_s(self, now: Now, *, idle: bool) -> float | None:
+        due = []
+        if self._checkpoint is not None or self._puncher.pending:
+            due.append(now.mono_s)
+        if self._log.vouched_lsn < self._log.data_lsn:
+            due.append(self._written_s + MARK_AFTER_S if idle else now.mono_s + MARK_AFTER_S)
+        if self.dying_bytes:
+            due.append(self._written_s + PUNCH_AFTER_S)
+        if len(self._memtable.active.entries) > CHECKPOINT_MIN_KEYS:
+            due.append(self._checkpointed_s + CHECKPOINT_AFTER_S)
+        ballast_s = self._ballast.due_s()
+        if ballast_s is not None:
+            due.append(ballast_s)
+        # after something did not fit nothing is tried before it is time
+        return max(min(due), now.mono_s, self._retry_s) if due else None
+
+    # ------------------------------------------------------------------------ checkpoints
+
+    def checkpoint(self, now: Now) -> None:
+        """Bring everything into the index. Raises NoSpace, ShardUnavailable."""
+        self._log.check()
+        if self._checkpoint is not None:
+            self._finish(now)
+        self._finish(now)
+
+    def hold_back(self, now: Now) -> None:
+        """Help the index along when it cannot keep up, so that the memtable stays bounded.
+
+        Raises NoSpace when the index does not fit on the disk.
+        """
+        limit = 4 * self._options.checkpoint_keys
+        if len(self._memtable.active.entries) < limit:
+            return
+        if self._checkpoint is not None:
+            self._finish(now)
+
+    def _finish(self, now: Now) -> None:
+        """Run the checkpoint under way, or a new one, to its end."""
+        for _ in range(_STEPS_MAX):
+            full = self._step_checkpoint(now)
+            if self._checkpoint is None:
+                return
+            if full:
+                raise NoSpace("the index does not fit on the disk")
+
+    def _checkpoint_due(self, now: Now) -> bool:
+        keys = len(self._memtable.active.entries)
+        options = self._options
+        return (
+            keys >= options.checkpoint_keys
+            or self.unapplied_bytes >= options.checkpoint_log_bytes
+            or self.dying_bytes >= options.punch_bytes
+            or (self.dying_bytes > 0 and now.mono_s >= self._written_s + PUNCH_AFTER_S)
+            or (
+                keys > CHECKPOINT_MIN_KEYS
+                and now.mono_s >= self._checkpointed_s + CHECKPOINT_AFTER_S
+            )
+        )
+
+    def _begin(self) -> Checkpoint:
+        self.unapplied_bytes = self.dying_bytes = 0
+        return Checkpoint(
+            index=self._index, memtable=self._memtable, rows=self._rows,
+            position=self._log.position(), since=self._position,
+            slice_keys=self._options.slice_keys, epoch=self._epoch,
+            max_seen_unix_s=self._max_seen_unix_s, counters=self._counters,
+        )  # fmt: skip
+
+    def _step_checkpoint(self, now: Now) -> bool:
+        """Do one step of the checkpoint under way, or of a new one; True if it did not fit."""
+        current = self._checkpoint
+        if current is None:
+            current = self._checkpoint = self._begin()
+        try:
+            done = current.step()
+        except IndexFailed as error:
+            self._fail(f"writing the index failed: {error}")
+        if current.full and not self._release_ballast():
+            self._retry_s = now.mono_s + RETRY_S
+            return True
+        if done:
+            self._position, self._checkpointed_s = current.position, now.mono_s
+            self._puncher.add(current.dead)
+            self._checkpoint = None
+        return False
+
+    # ------------------------------------------------------------------------ the rest
+
+    def _punch(self, now: Now) -> None:
+        try:
+            self._puncher.step()
+        except IndexFull:
+            if not self._release_ballast():
+                self._retry_s = now.mono_s + RETRY_S
+        except IndexFailed as error:
+            self._fail(f"writing the index failed: {error}")
+        except OSError as error:
+            if not is_full(error):
+                self._fail(f"punching failed: {error.strerror or error}")
+            self._retry_s = now.mono_s + RETRY_S
+
+    def _mark_due(self, now: Now, *, idle: bool) -> bool:
+        unvouched = self._log.vouched_lsn < self._log.data_lsn
+        return idle and unvouched and now.mono_s >= self._written_s + MARK_AFTER_S
+
+    def _mark(self, now: Now) -> None:
+        try:
+            self._log.mark(now)
+        except NoSpace:
+            if not self._release_ballast():
+                self._retry_s = now.mono_s + RETRY_S
+
+    def _release_ballast(self) -> bool:
+        try:
+            return self._ballast.release()
+        except OSError as error:
+            self._fail(f"removing the ballast failed: {error.strerror or error}")
+
+    def _retake_ballast(self, now: Now) -> None:
+        try:
+            self._ballast.retry(now)
+        except OSError as error:
+            self._fail(f"making the ballast failed: {error.strerror or error}")
+
+    def _fail(self, reason: str) -> NoReturn:
+        """Stop writing, and raise ShardUnavailable."""
+        self._log.stop(reason)

@@ -1,0 +1,8 @@
+"""Asynchronous tests of the API run on asyncio."""
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

@@ -1,0 +1,64 @@
+"""Settings refuse what is out of range, and say so."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from molia.base import limits
+from molia.base.config import (
+    ApiConfig,
+    Config,
+    DurabilityConfig,
+    LeaseConfig,
+    LogConfig,
+    StoreConfig,
+)
+from molia.base.errors import BadConfig
+
+SECTIONS = (Config, ApiConfig, StoreConfig, LeaseConfig, DurabilityConfig, LogConfig)
+
+BAD: list[tuple[str, Callable[[], object]]] = [
+    ("api.auth", lambda: ApiConfig(auth="none")),
+    ("api.loopback", lambda: ApiConfig(loopback="")),
+    ("api.max_blob_bytes", lambda: ApiConfig(max_blob_bytes=0)),
+    ("api.max_blob_bytes", lambda: ApiConfig(max_blob_bytes=limits.BLOB_SIZE_MAX + 1)),
+    ("store.shards", lambda: StoreConfig(shards=-1)),
+    ("store.shards", lambda: StoreConfig(shards=limits.SHARDS_MAX + 1)),
+    ("store.quota_bytes", lambda: StoreConfig(quota_bytes=1)),
+    ("store.reserve_bytes", lambda: StoreConfig(reserve_bytes=-1)),
+    ("leases.default_s", lambda: LeaseConfig(default_s=59)),
+    ("leases.sweep_s", lambda: LeaseConfig(sweep_s=0)),
+    ("leases.min_age_s", lambda: LeaseConfig(min_age_s=-1)),
+    ("durability.floor", lambda: DurabilityConfig(floor=5)),
+    ("log.level", lambda: LogConfig(level="loud")),
+    ("log.format", lambda: LogConfig(format="xml")),
+    ("network", lambda: Config(network="")),
+    ("network", lambda: Config(network="é" * 33)),
+    ("workers", lambda: Config(workers=2)),
+    ("threads", lambda: Config(threads=257)),
+]
+
+
+@pytest.mark.parametrize(("setting", "make"), BAD, ids=[name for name, _ in BAD])
+def test_a_setting_out_of_range_is_refused_by_its_name(
+    setting: str, make: Callable[[], object]
+) -> None:
+    with pytest.raises(BadConfig) as caught:
+        make()
+    assert caught.value.setting == setting
+    assert caught.value.message.startswith(f"{setting}: must be ")
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_section_has_defaults_and_cannot_be_changed(section: type) -> None:
+    made = section()
+    for field in dataclasses.fields(made):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, field.name, getattr(made, field.name))
+
+
+def test_the_defaults_listen_on_loopback_alone() -> None:
+    for address in ApiConfig().listen:
+        host = address.rpartition(":")[0]
+        assert host in ("127.0.0.1", "[::1]")

@@ -1,0 +1,41 @@
+"""The one hash and its purposes."""
+
+from typing import get_args
+
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molia.base.hashing import (
+    EMPTY_DIGEST,
+    ContentHasher,
+    Purpose,
+    blake3_digest,
+    purpose_digest,
+)
+
+# from the official BLAKE3 test vectors: https://github.com/BLAKE3-team/BLAKE3
+OF_NOTHING = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+OF_ONE_ZERO = "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"
+
+
+def test_the_hash_is_blake3() -> None:
+    assert blake3_digest(b"").hex() == OF_NOTHING
+    assert blake3_digest(b"\0").hex() == OF_ONE_ZERO
+    assert EMPTY_DIGEST.hex() == OF_NOTHING
+
+
+@given(st.binary(max_size=200))
+def test_no_two_purposes_give_the_same_digest(data: bytes) -> None:
+    digests = [purpose_digest(purpose, data) for purpose in get_args(Purpose)]
+    assert len({*digests, blake3_digest(data)}) == len(digests) + 1
+    assert digests[0] == blake3(data, derive_key_context="molia v1 network").digest()
+
+
+@given(st.lists(st.binary(max_size=100)))
+def test_a_stream_hashes_as_its_bytes_in_one(parts: list[bytes]) -> None:
+    hasher = ContentHasher()
+    for part in parts:
+        hasher.update(memoryview(part))
+        hasher.digest()
+    assert hasher.digest() == blake3_digest(b"".join(parts))

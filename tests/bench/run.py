@@ -1,0 +1,76 @@
+"""`make bench`: every figure beside a limit that is measured in the same run.
+
+Prints a table and writes build/bench.json: a list of {name, value, unit, limit, ratio, demand,
+met}. `--scale 0.01` tries everything in a minute at sizes too small for the figures to mean much.
+The exit code is 0 whether the demands are met or not: the table says which.
+"""
+
+import argparse
+import importlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+from tests.bench.report import Figure, machine, table, write_json
+
+ROOT = Path(__file__).parents[2]
+Bench = Callable[[Path, float], Iterator[Figure]]
+BENCHES = {
+    "put": "bench_http:bench_put",
+    "get": "bench_http:bench_get",
+    "small-puts": "bench_http:bench_small_puts",
+    "small-values": "bench_store:bench_small_values",
+    "block-get": "bench_store:bench_block_get",
+    "memory": "bench_memory:bench_memory",
+    "space": "bench_space:bench_space",
+    "cli": "bench_cli:bench_cli",
+}
+
+
+def find(place: str) -> Bench:
+    """Return the bench at `module:function`."""
+    module, _, name = place.partition(":")
+    return cast("Bench", getattr(importlib.import_module(f"tests.bench.{module}"), name))
+
+
+def run(names: list[str], *, scale: float, folder: Path) -> list[Figure]:
+    """Run the named benches one after the other, each in a folder that goes afterwards."""
+    figures: list[Figure] = []
+    for name in names:
+        place = Path(tempfile.mkdtemp(prefix=f"bench-{name}-", dir=folder))
+        started_s = time.monotonic()
+        try:
+            figures += find(BENCHES[name])(place, scale)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        print(f"{name}: {time.monotonic() - started_s:.0f} s", file=sys.stderr, flush=True)
+    return figures
+
+
+def main() -> int:
+    """Run what was asked for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.run", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"{', '.join(BENCHES)}; all when none is named")
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the full sizes")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where stores are made")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(BENCHES):
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}")
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    figures = run(chosen.names or list(BENCHES), scale=chosen.scale, folder=chosen.folder)
+    write_json(chosen.output, figures)
+    print(machine())
+    print("medians of rounds that take turns with their limits" + (
+        "" if chosen.scale == 1.0 else f"; SCALE {chosen.scale:g}: not the sizes of the demands"
+    ))  # fmt: skip
+    print(table(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

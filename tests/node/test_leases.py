@@ -1,0 +1,125 @@
+"""Leases end with time, pins hold, and a clock that jumps ends nothing."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from molia.base.cid import Cid
+from molia.base.config import Config, LeaseConfig, StoreConfig
+from molia.base.errors import BlobNotFound
+from molia.base.now import Now
+from molia.base.views import PutOptions
+from molia.node.app import open_node
+from molia.node.home import init_home
+from molia.node.local import LocalNode
+from molia.node.system import SystemClock
+from tests.node.process import body_of
+from tests.node.scan import assert_no_orphans
+
+DAY_S = 86_400.0
+CONFIG = Config(
+    store=StoreConfig(shards=2, quota_bytes=1 << 30),
+    leases=LeaseConfig(default_s=30 * 86_400, sweep_s=86_400, min_age_s=3_600),
+)
+
+
+class MovableClock(SystemClock):
+    """The machine's clocks, moved by what a test says."""
+
+    def __init__(self) -> None:
+        self.mono_s = self.unix_s = 0.0
+
+    def now(self) -> Now:
+        now = super().now()
+        return Now(now.mono_s + self.mono_s, now.unix_s + self.unix_s)
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass."""
+        self.mono_s += seconds
+        self.unix_s += seconds
+
+
+async def put(node: LocalNode, seed: int, size: int = 2_000, *, pin: bool = False,
+              expires_s: float | None = None) -> str:  # fmt: skip
+    """Put a blob and return its CID."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body_of(seed, size)
+
+    now_s = node.context.now().unix_s
+    expires = None if expires_s is None else int(now_s + expires_s)
+    result = await node.put_blob(chunks(), PutOptions(pin=pin, expires_unix_s=expires))
+    return str(result.cid)
+
+
+async def cids(node: LocalNode) -> set[str]:
+    page = await node.list_blobs(cursor=None, limit=100, state=None, pinned=None)
+    return {str(blob.cid) for blob in page.blobs}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    init_home(tmp_path / "home", CONFIG, "")
+    return tmp_path / "home"
+
+
+async def test_a_lease_ends_and_a_pin_holds(home: Path) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        sweep = node._sweeper.sweep
+        pinned, leased = await put(node, 1, pin=True), await put(node, 2, 1_500_000)
+        assert await sweep() == 0
+        clock.forward(29 * DAY_S)
+        assert await sweep() == 0
+        assert await cids(node) == {pinned, leased}
+        clock.forward(2 * DAY_S)
+        assert await sweep() == 1
+        assert await cids(node) == {pinned}
+        clock.forward(300 * DAY_S)
+        assert await sweep() == 0
+        (info,) = (await node.list_blobs(cursor=None, limit=9, state=None, pinned=True)).blobs
+        await node.pin_blob(info.cid, pinned=False)
+        clock.forward(29 * DAY_S)
+        assert await sweep() == 0
+        clock.forward(2 * DAY_S)
+        assert await sweep() == 1
+        assert await cids(node) == set()
+        assert node.context.metrics.blob_count == 0
+        assert (await node.readiness()).reasons == ()
+    assert assert_no_orphans(home) == {}
+
+
+async def test_an_expiry_counts_at_once_and_a_put_without_one_ends_it(home: Path) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        short = await put(node, 1, pin=True, expires_s=100)
+        await put(node, 2, pin=True, expires_s=100)
+        kept = await put(node, 2, pin=True)
+        longer = await put(node, 3, pin=True, expires_s=50)
+        assert longer == await put(node, 3, pin=True, expires_s=500)
+        clock.forward(101)
+        assert await cids(node) == {kept, longer}
+        with pytest.raises(BlobNotFound):
+            await node.blob_info(Cid.parse(short))
+        assert await node._sweeper.sweep() == 1
+        clock.forward(400)
+        assert await cids(node) == {kept}
+        assert await put(node, 3) == longer  # expired, not yet swept: it is stored anew
+        assert await node._sweeper.sweep() == 0
+        assert await cids(node) == {kept, longer}
+    assert set(assert_no_orphans(home)) == {kept, longer}
+
+
+async def test_a_clock_that_jumps_ends_nothing_and_readyz_says_so(home: Path) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        await put(node, 1, 1_500_000)
+        clock.unix_s += 400 * DAY_S  # the wall clock alone
+        assert await node._sweeper.sweep() == 0
+        readiness = await node.readiness()
+        assert readiness.ready
+        assert "clock" in readiness.reasons[0]
+        clock.unix_s -= 400 * DAY_S
+        assert (await node.readiness()).reasons == ()
+    assert len(assert_no_orphans(home)) == 1
