@@ -1,0 +1,1 @@
+"""The encrypted transport: packets, handshake, sessions, admission, streams. Sans-IO cores."""
