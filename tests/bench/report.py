@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,7 +78,19 @@ def machine() -> str:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     system = f"{platform.system()} {platform.release()}"
-    return f"{model}, {cores} cores, {system}, Python {platform.python_version()}"
+    python = f"Python {platform.python_version()}, {_loop_ns():.0f} ns for a turn of a bare loop"
+    return f"{model}, {cores} cores, {system}, {python}"
+
+
+def _loop_ns() -> float:
+    """Return the CPU time of one turn of an empty loop: figures of microseconds scale with it."""
+    times = []
+    for _ in range(5):
+        started_ns = time.process_time_ns()
+        for _ in range(200_000):
+            pass
+        times.append((time.process_time_ns() - started_ns) / 200_000)
+    return statistics.median(times)
 
 
 def table(figures: Sequence[Figure]) -> str:
