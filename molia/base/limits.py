@@ -59,6 +59,18 @@ JOB_TARGETS_MAX: Final = 10_000
 JOB_STREAMS_MAX: Final = 64
 DAMAGE_QUEUE_MAX: Final = 4_096
 
+# -- the UDP socket
+UDP_PACKET_MAX: Final = 2_048
+"""Larger than any datagram of ours; a larger one is cut and fails its checks."""
+UDP_RECEIVE_BYTES: Final = 64 * KIB
+"""What one call takes where the kernel joins the packets of a sender."""
+UDP_DRAIN_PACKETS: Final = 64
+"""Packets taken before other tasks get their turn."""
+UDP_SOCKET_BYTES: Final = 4 * MIB
+"""What is asked of the kernel for each direction; it gives what its own limits allow."""
+UDP_QUEUE_BYTES_MAX: Final = 4 * MIB
+"""Datagrams that wait for the socket; beyond it they are lost, as on a path."""
+
 # -- api and cli
 NAME_SIZE_MAX: Final = 1_024
 FIELD_SIZE_MAX: Final = 64 * KIB

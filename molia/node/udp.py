@@ -1,0 +1,300 @@
+"""The pump: moves datagrams between one UDP socket and a sans-IO core, many at a time.
+
+A raw non-blocking socket with its own drain loop: asyncio's datagram transport reads into 256 KiB
+that the allocator maps and unmaps anew for each packet (python/cpython #85451), three times the
+cost of all the rest. Bulk sends go out as one call (UDP_SEGMENT), bulk arrives as one (UDP_GRO),
+where the kernel has them. Linux: udp(7).
+"""
+
+import asyncio
+import errno
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from molia.base import limits
+from molia.base.now import Now
+from molia.node.system import SystemClock
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""What `recvfrom` gives: IPv4, or IPv6 with its flow and scope."""
+
+_UDP_SEGMENT: Final = 103
+_UDP_GRO: Final = 104
+_SEGMENTS_MAX: Final = 64
+"""Segments in one call: what Linux before 6.9 takes (UDP_MAX_SEGMENTS)."""
+_SEGMENTED_BYTES_MAX: Final = 65_507
+_IP_MTU_DISCOVER: Final = 10
+_IPV6_MTU_DISCOVER: Final = 23
+_PMTUDISC_PROBE: Final = 3
+_GRO_SIZE: Final = struct.Struct("@i")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_GRO_SIZE.size) if hasattr(socket, "CMSG_SPACE") else 0
+_NOT_SENT: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EPERM,
+                    errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EACCES)  # fmt: skip
+"""Errors of one destination, not of the socket."""
+_NO_SEGMENTS: Final = (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP)
+"""How a kernel or a driver says that it does not cut datagrams."""
+
+
+class Core(Protocol):
+    """What the pump drives."""
+
+    def datagram(self, data: bytes, address: Address, now: Now) -> bytes | None:
+        """Take one datagram; bytes returned go back to its sender."""
+        ...
+
+    def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> None:
+        """Take datagrams that came together from one sender."""
+        ...
+
+    def take_sends(self) -> "Iterable[tuple[list[bytes], Address]]":
+        """Return what is to be sent: datagrams in order, and where to."""
+        ...
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `on_deadline` is to be called, in monotonic seconds."""
+        ...
+
+    def on_deadline(self, now: Now) -> None:
+        """Do what is due."""
+        ...
+
+
+@dataclass(slots=True)
+class UdpCounters:
+    """What one socket moved and dropped."""
+
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    dropped: dict[str, int] = field(
+        default_factory=lambda: {"queue_full": 0, "unreachable": 0, "truncated": 0, "too_big": 0}
+    )
+
+
+class UdpPump:
+    """Drives one core over one socket, from the running event loop. `close` stops it."""
+
+    def __init__(
+        self, sock: socket.socket, core: Core, clock: SystemClock, *, segments: bool = True
+    ) -> None:
+        """sock: bound. segments: use UDP_SEGMENT and UDP_GRO where the kernel has them."""
+        self._socket, self._core, self._clock = sock, core, clock
+        self._loop = asyncio.get_running_loop()
+        self.counters = UdpCounters()
+        self._buffer = memoryview(bytearray(limits.UDP_RECEIVE_BYTES))
+        self._buffers = [self._buffer]
+        self._waiting: deque[tuple[list[bytes], Address]] = deque()
+        self._waiting_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_s: float | None = None
+        prepare(sock)
+        self._coalesced = segments and _try_gro(sock)
+        self._segments = segments and hasattr(socket, "CMSG_SPACE")
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the socket did not take yet."""
+        return self._waiting_bytes
+
+    def close(self) -> None:
+        """Stop moving datagrams; the socket stays open."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def flush(self) -> None:
+        """Send what the core has to say, and wake up when it wants to be called again.
+
+        To be called after the core was told anything from outside the pump.
+        """
+        for packets, address in self._core.take_sends():
+            self._send(packets, address)
+        self._arm()
+
+    # ------------------------------------------------------------------ in
+
+    def _on_readable(self) -> None:
+        now = self._clock.now()
+        receive = self._receive_coalesced if self._coalesced else self._receive_one
+        for _ in range(limits.UDP_DRAIN_PACKETS):
+            if not receive(now):
+                break
+        self.flush()
+
+    def _receive_one(self, now: Now) -> bool:
+        """Take one datagram; False when there is none."""
+        try:
+            data, address = self._socket.recvfrom(limits.UDP_PACKET_MAX)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # an ICMP error of an earlier send: not of this packet
+        self._take(data, address, now)
+        return True
+
+    def _receive_coalesced(self, now: Now) -> bool:
+        try:
+            size, ancillary, flags, address = self._socket.recvmsg_into(
+                self._buffers, _ANCILLARY_BYTES
+            )
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        if flags & socket.MSG_TRUNC:
+            self.counters.dropped["truncated"] += 1
+            return True
+        data = bytes(self._buffer[:size])
+        step = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else size
+        if step >= size:
+            self._take(data, address, now)
+            return True
+        packets = [data[at : at + step] for at in range(0, size, step)]
+        self.counters.packets_in += len(packets)
+        self.counters.bytes_in += size
+        self._core.burst(packets, address, now)
+        return True
+
+    def _take(self, data: bytes, address: Address, now: Now) -> None:
+        counters = self.counters
+        counters.packets_in += 1
+        counters.bytes_in += len(data)
+        answer = self._core.datagram(data, address, now)
+        if answer is None:
+            return
+        if self._waiting:
+            self._enqueue([answer], address)
+            return
+        try:
+            counters.bytes_out += self._socket.sendto(answer, address)
+            counters.packets_out += 1
+        except OSError as error:
+            self._not_sent(error, [answer], address)
+
+    # ------------------------------------------------------------------ out
+
+    def _send(self, packets: list[bytes], address: Address) -> None:
+        """Send datagrams to one address, in as few calls as the kernel allows."""
+        if self._waiting:
+            self._enqueue(packets, address)
+            return
+        at = 0
+        while at < len(packets):
+            stop = _run_end(packets, at) if self._segments else at + 1
+            try:
+                self._send_run(packets[at:stop], address)
+            except OSError as error:
+                if stop - at > 1 and error.errno in _NO_SEGMENTS:
+                    self._segments = False  # from now on one by one
+                    continue
+                if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                    self._not_sent(error, packets[at:], address)
+                    return
+                self._not_sent(error, packets[at:stop], address)
+            at = stop
+
+    def _send_run(self, run: list[bytes], address: Address) -> None:
+        if len(run) == 1:
+            sent = self._socket.sendto(run[0], address)
+        else:
+            size = len(run[0]).to_bytes(2, "little")
+            sent = self._socket.sendmsg(run, [(socket.SOL_UDP, _UDP_SEGMENT, size)], 0, address)
+        self.counters.packets_out += len(run)
+        self.counters.bytes_out += sent
+
+    def _not_sent(self, error: OSError, packets: list[bytes], address: Address) -> None:
+        dropped = self.counters.dropped
+        if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+            self._enqueue(packets, address)
+        elif error.errno == errno.EMSGSIZE:
+            dropped["too_big"] += len(packets)  # a probe of the path's size that was too large
+        elif error.errno in _NOT_SENT:
+            dropped["unreachable"] += len(packets)
+        else:
+            raise error
+
+    def _enqueue(self, packets: list[bytes], address: Address) -> None:
+        """Keep datagrams until the socket takes them; what is beyond the bound is lost."""
+        size = sum(map(len, packets))
+        if self._waiting_bytes + size > limits.UDP_QUEUE_BYTES_MAX:
+            self.counters.dropped["queue_full"] += len(packets)
+            return
+        if not self._waiting:
+            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+        self._waiting.append((packets, address))
+        self._waiting_bytes += size
+
+    def _on_writable(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        self._waiting_bytes = 0
+        self._loop.remove_writer(self._socket.fileno())
+        for packets, address in waiting:
+            self._send(packets, address)
+
+    # ------------------------------------------------------------------ time
+
+    def _arm(self) -> None:
+        """Set the timer earlier where that is needed; one that rings too early costs nothing."""
+        wake_s = self._core.next_deadline_s()
+        if wake_s is None or (self._wake_s is not None and self._wake_s <= wake_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_s = wake_s
+        delay_s = max(0.0, wake_s - self._clock.now().mono_s)
+        self._timer = self._loop.call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._wake_s = None, None
+        self._core.on_deadline(self._clock.now())
+        self.flush()
+
+
+def prepare(sock: socket.socket) -> None:
+    """Make a UDP socket ready for the pump: non-blocking, roomy, never fragmenting."""
+    sock.setblocking(False)  # noqa: FBT003 - the standard library's own form
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, limits.UDP_SOCKET_BYTES)
+    level, option = (
+        (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
+        if sock.family == socket.AF_INET6
+        else (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
+    )
+    try:
+        sock.setsockopt(level, option, _PMTUDISC_PROBE)
+    except OSError:
+        return  # not Linux: the path is probed with what the system allows
+
+
+def _try_gro(sock: socket.socket) -> bool:
+    if not hasattr(sock, "recvmsg_into"):
+        return False
+    try:
+        sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _run_end(packets: list[bytes], at: int) -> int:
+    """Return where the run that begins at `at` ends: equal sizes, and one shorter last packet."""
+    size = len(packets[at])
+    stop_max = min(len(packets), at + min(_SEGMENTS_MAX, max(1, _SEGMENTED_BYTES_MAX // size)))
+    stop = at + 1
+    while stop < stop_max:
+        next_size = len(packets[stop])
+        if next_size > size:
+            break
+        stop += 1
+        if next_size < size:
+            break
+    return stop
