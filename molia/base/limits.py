@@ -59,6 +59,20 @@ JOB_TARGETS_MAX: Final = 10_000
 JOB_STREAMS_MAX: Final = 64
 DAMAGE_QUEUE_MAX: Final = 4_096
 
+# -- requests between peers
+REQUESTS_MAX: Final = 4_096
+"""Requests of one worker that wait for a reply."""
+REQUESTS_PER_PEER_MAX: Final = 256
+REQUEST_TRIES_MAX: Final = 3
+DATAGRAM_BODY_MAX: Final = 1_156
+"""What is left of 1,200 bytes of UDP for a message: 32 of the packet, 12 of its frame less."""
+ANSWERS_MAX: Final = 4_096
+"""Replies kept so that a request is not carried out twice."""
+ANSWERS_BYTES_MAX: Final = 4 * MIB
+ANSWERS_KEEP_S: Final = 30.0
+RTT_PEERS_MAX: Final = 4_096
+RTT_SAMPLES: Final = 256
+
 # -- the UDP socket
 UDP_PACKET_MAX: Final = 2_048
 """Larger than any datagram of ours; a larger one is cut and fails its checks."""

@@ -1,0 +1,221 @@
+"""Small requests and their replies: a datagram each, with a retry of its own.
+
+A request that is lost is sent again at its soft timeout; a reply counts only from the peer that
+was asked, and a late one still counts. What may not happen twice is answered from memory when it
+is asked twice. What does not fit into a datagram goes over a stream (`wire/transport.py`).
+Source: docs/reference/requests.md.
+"""
+
+import struct
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import Enum
+from heapq import heappop, heappush
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from molia.base import limits
+from molia.base.entropy import Entropy
+from molia.base.errors import Busy
+from molia.wire.rtt import RttTable
+
+Peer = TypeVar("Peer", bound=Hashable)
+REQUEST: Final = 2
+"""Frame type: u64 id, u8 message number, the message."""
+REPLY: Final = 4
+"""Frame type: the same, of the request that it answers."""
+HEAD: Final = struct.Struct("<BHQB")
+"""Frame type, length of what follows the length, request id, message number."""
+_BODY_START: Final = HEAD.size - 3
+_ID_MASK: Final = 2**64 - 1
+
+
+class Outcome(Enum):
+    """How a request ended."""
+
+    REPLIED = "replied"
+    TIMED_OUT = "timed out"
+    PEER_LOST = "peer lost"
+
+
+class Ended(NamedTuple, Generic[Peer]):
+    """A request that ended. body: the reply; empty unless `outcome` is REPLIED."""
+
+    request_id: int
+    peer: Peer
+    outcome: Outcome
+    body: bytes
+
+
+def pack(kind: int, request_id: int, number: int, body: bytes) -> bytes:
+    """Return the frame of a request or a reply."""
+    return HEAD.pack(kind, _BODY_START + len(body), request_id, number) + body
+
+
+@dataclass(slots=True)
+class _Asked(Generic[Peer]):
+    peer: Peer
+    number: int
+    frame: bytes
+    sent_s: float
+    wait_s: float
+    """The soft timeout of this try; it doubles with each."""
+    until_s: float
+    tries: int = 1
+
+
+class Requests(Generic[Peer]):
+    """The requests of this node that wait for a reply."""
+
+    def __init__(self, entropy: Entropy) -> None:
+        self.rtt: RttTable[Peer] = RttTable()
+        self._next_id = int.from_bytes(entropy.token(8), "little")
+        self._asked: dict[int, _Asked[Peer]] = {}
+        self._due: list[tuple[float, int]] = []
+        """A heap; an entry of a request that ended is passed over when it comes up."""
+        self._per_peer: dict[Peer, int] = {}
+        self._sends: list[tuple[Peer, bytes]] = []
+        self._ended: list[Ended[Peer]] = []
+        self.retried = self.timed_out = self.unexpected = 0
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def ask(
+        self, peer: Peer, number: int, body: bytes, *, now_s: float, timeout_s: float | None = None
+    ) -> int:
+        """Ask a peer; return the request's id, by which `take_ended` names it.
+
+        timeout_s: until when a reply counts; by default what the network's own pace suggests.
+        Raises Busy when too many requests wait.
+        """
+        in_flight = self._per_peer.get(peer, 0)
+        if len(self._asked) >= limits.REQUESTS_MAX or in_flight >= limits.REQUESTS_PER_PEER_MAX:
+            raise Busy("too many requests wait for a reply")
+        assert len(body) <= limits.DATAGRAM_BODY_MAX, "larger ones go over a stream"
+        request_id = self._next_id
+        self._next_id = (request_id + 1) & _ID_MASK
+        wait_s = self.rtt.soft_timeout_s(peer)
+        until_s = now_s + (self.rtt.hard_timeout_s() if timeout_s is None else timeout_s)
+        asked = _Asked(
+            peer, number, pack(REQUEST, request_id, number, body), now_s, wait_s, until_s
+        )
+        self._asked[request_id] = asked
+        self._per_peer[peer] = in_flight + 1
+        self._sends.append((peer, asked.frame))
+        if len(self._due) > 2 * limits.REQUESTS_MAX:
+            self._due = sorted(entry for entry in self._due if entry[1] in self._asked)
+        heappush(self._due, (min(now_s + wait_s, until_s), request_id))
+        return request_id
+
+    def on_reply(
+        self, peer: Peer, request_id: int, number: int, body: bytes, *, now_s: float
+    ) -> None:
+        """Take a reply; one that nobody waits for, or by somebody else, is counted and dropped."""
+        asked = self._asked.get(request_id)
+        if asked is None or asked.peer != peer or asked.number != number:
+            self.unexpected += 1
+            return
+        if asked.tries == 1:
+            self.rtt.add(peer, max(0.0, now_s - asked.sent_s))
+        self._end(request_id, asked, Outcome.REPLIED, body)
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a request; one that ended is fine."""
+        asked = self._asked.get(request_id)
+        if asked is not None:
+            self._forget(request_id, asked)
+
+    def on_peer_lost(self, peer: Peer) -> None:
+        """End every request to a peer that cannot be reached any more."""
+        if self._per_peer.get(peer):
+            lost = [(key, asked) for key, asked in self._asked.items() if asked.peer == peer]
+            for request_id, asked in lost:
+                self._end(request_id, asked, Outcome.PEER_LOST, b"")
+
+    def next_deadline_s(self) -> float | None:
+        """Return when a request is late next."""
+        due = self._due
+        while due and due[0][1] not in self._asked:
+            heappop(due)
+        return due[0][0] if due else None
+
+    def on_deadline(self, now_s: float) -> None:
+        """Send again what is late, give up what is over."""
+        due = self._due
+        while due and due[0][0] <= now_s:
+            _, request_id = heappop(due)
+            asked = self._asked.get(request_id)
+            if asked is not None:
+                self._late(request_id, asked, now_s)
+
+    def _late(self, request_id: int, asked: _Asked[Peer], now_s: float) -> None:
+        if now_s >= asked.until_s:
+            self.timed_out += 1
+            self._end(request_id, asked, Outcome.TIMED_OUT, b"")
+            return
+        wake_s = asked.until_s
+        if asked.tries < limits.REQUEST_TRIES_MAX:
+            asked.tries += 1
+            asked.wait_s *= 2
+            self.retried += 1
+            self._sends.append((asked.peer, asked.frame))
+            wake_s = min(wake_s, now_s + asked.wait_s)
+        heappush(self._due, (wake_s, request_id))
+
+    def take_sends(self) -> list[tuple[Peer, bytes]]:
+        """Return the plaintexts that are to go out, and to whom."""
+        sends, self._sends = self._sends, []
+        return sends
+
+    def take_ended(self) -> list[Ended[Peer]]:
+        """Return what ended since the last call."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _end(self, request_id: int, asked: _Asked[Peer], outcome: Outcome, body: bytes) -> None:
+        self._forget(request_id, asked)
+        self._ended.append(Ended(request_id, asked.peer, outcome, body))
+
+    def _forget(self, request_id: int, asked: _Asked[Peer]) -> None:
+        del self._asked[request_id]
+        left = self._per_peer[asked.peer] - 1
+        if left:
+            self._per_peer[asked.peer] = left
+        else:
+            del self._per_peer[asked.peer]
+
+
+class Answered(Generic[Peer]):
+    """Replies to requests that must not be carried out twice, until they are old or many."""
+
+    def __init__(self) -> None:
+        self._replies: OrderedDict[tuple[Peer, int], tuple[float, bytes]] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def find(self, peer: Peer, request_id: int) -> bytes | None:
+        """Return the reply that was given; empty while it is still being worked on."""
+        found = self._replies.get((peer, request_id))
+        return None if found is None else found[1]
+
+    def note(self, peer: Peer, request_id: int, reply: bytes, *, now_s: float) -> None:
+        """Remember a reply; empty when the work has only begun."""
+        old = self._replies.pop((peer, request_id), None)
+        self._bytes += len(reply) - (0 if old is None else len(old[1]))
+        self._replies[peer, request_id] = (now_s, reply)
+        while self._over(now_s):
+            _, (_, gone) = self._replies.popitem(last=False)
+            self._bytes -= len(gone)
+
+    def _over(self, now_s: float) -> bool:
+        if not self._replies:
+            return False
+        oldest_s = next(iter(self._replies.values()))[0]
+        return (
+            now_s - oldest_s > limits.ANSWERS_KEEP_S
+            or len(self._replies) > limits.ANSWERS_MAX
+            or self._bytes > limits.ANSWERS_BYTES_MAX
+        )
