@@ -46,11 +46,11 @@ class Core(Protocol):
         """Take one datagram; bytes returned go back to its sender."""
         ...
 
-    def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> None:
-        """Take datagrams that came together from one sender."""
+    def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> Sequence[bytes]:
+        """Take datagrams that came together from one sender; those returned go back to it."""
         ...
 
-    def take_sends(self) -> "Iterable[tuple[list[bytes], Address]]":
+    def take_sends(self, now: Now) -> Iterable[tuple[Sequence[bytes], Address]]:
         """Return what is to be sent: datagrams in order, and where to."""
         ...
 
@@ -88,7 +88,7 @@ class UdpPump:
         self.counters = UdpCounters()
         self._buffer = memoryview(bytearray(limits.UDP_RECEIVE_BYTES))
         self._buffers = [self._buffer]
-        self._waiting: deque[tuple[list[bytes], Address]] = deque()
+        self._waiting: deque[tuple[Sequence[bytes], Address]] = deque()
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s: float | None = None
@@ -116,9 +116,10 @@ class UdpPump:
 
         To be called after the core was told anything from outside the pump.
         """
-        for packets, address in self._core.take_sends():
+        now = self._clock.now()
+        for packets, address in self._core.take_sends(now):
             self._send(packets, address)
-        self._arm()
+        self._arm(now)
 
     # ------------------------------------------------------------------ in
 
@@ -161,7 +162,9 @@ class UdpPump:
         packets = [data[at : at + step] for at in range(0, size, step)]
         self.counters.packets_in += len(packets)
         self.counters.bytes_in += size
-        self._core.burst(packets, address, now)
+        answers = self._core.burst(packets, address, now)
+        if answers:
+            self._send(answers, address)
         return True
 
     def _take(self, data: bytes, address: Address, now: Now) -> None:
@@ -182,7 +185,7 @@ class UdpPump:
 
     # ------------------------------------------------------------------ out
 
-    def _send(self, packets: list[bytes], address: Address) -> None:
+    def _send(self, packets: Sequence[bytes], address: Address) -> None:
         """Send datagrams to one address, in as few calls as the kernel allows."""
         if self._waiting:
             self._enqueue(packets, address)
@@ -202,7 +205,7 @@ class UdpPump:
                 self._not_sent(error, packets[at:stop], address)
             at = stop
 
-    def _send_run(self, run: list[bytes], address: Address) -> None:
+    def _send_run(self, run: Sequence[bytes], address: Address) -> None:
         if len(run) == 1:
             sent = self._socket.sendto(run[0], address)
         else:
@@ -211,7 +214,7 @@ class UdpPump:
         self.counters.packets_out += len(run)
         self.counters.bytes_out += sent
 
-    def _not_sent(self, error: OSError, packets: list[bytes], address: Address) -> None:
+    def _not_sent(self, error: OSError, packets: Sequence[bytes], address: Address) -> None:
         dropped = self.counters.dropped
         if error.errno in (errno.EAGAIN, errno.ENOBUFS):
             self._enqueue(packets, address)
@@ -222,7 +225,7 @@ class UdpPump:
         else:
             raise error
 
-    def _enqueue(self, packets: list[bytes], address: Address) -> None:
+    def _enqueue(self, packets: Sequence[bytes], address: Address) -> None:
         """Keep datagrams until the socket takes them; what is beyond the bound is lost."""
         size = sum(map(len, packets))
         if self._waiting_bytes + size > limits.UDP_QUEUE_BYTES_MAX:
@@ -242,7 +245,7 @@ class UdpPump:
 
     # ------------------------------------------------------------------ time
 
-    def _arm(self) -> None:
+    def _arm(self, now: Now) -> None:
         """Set the timer earlier where that is needed; one that rings too early costs nothing."""
         wake_s = self._core.next_deadline_s()
         if wake_s is None or (self._wake_s is not None and self._wake_s <= wake_s):
@@ -250,7 +253,7 @@ class UdpPump:
         if self._timer is not None:
             self._timer.cancel()
         self._wake_s = wake_s
-        delay_s = max(0.0, wake_s - self._clock.now().mono_s)
+        delay_s = max(0.0, wake_s - now.mono_s)
         self._timer = self._loop.call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -285,7 +288,7 @@ def _try_gro(sock: socket.socket) -> bool:
     return True
 
 
-def _run_end(packets: list[bytes], at: int) -> int:
+def _run_end(packets: Sequence[bytes], at: int) -> int:
     """Return where the run that begins at `at` ends: equal sizes, and one shorter last packet."""
     size = len(packets[at])
     stop_max = min(len(packets), at + min(_SEGMENTS_MAX, max(1, _SEGMENTED_BYTES_MAX // size)))

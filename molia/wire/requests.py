@@ -23,7 +23,7 @@ Peer = TypeVar("Peer", bound=Hashable)
 REQUEST: Final = 2
 """Frame type: u64 id, u8 message number, the message."""
 REPLY: Final = 4
-"""Frame type: the same, of the request that it answers."""
+"""Frame type: the id of the request that it answers, u8 number of the reply, the reply."""
 HEAD: Final = struct.Struct("<BHQB")
 """Frame type, length of what follows the length, request id, message number."""
 _BODY_START: Final = HEAD.size - 3
@@ -39,12 +39,13 @@ class Outcome(Enum):
 
 
 class Ended(NamedTuple, Generic[Peer]):
-    """A request that ended. body: the reply; empty unless `outcome` is REPLIED."""
+    """A request that ended. number, body: the reply; 0 and empty unless `outcome` is REPLIED."""
 
     request_id: int
     peer: Peer
     outcome: Outcome
-    body: bytes
+    number: int = 0
+    body: bytes = b""
 
 
 def pack(kind: int, request_id: int, number: int, body: bytes) -> bytes:
@@ -55,7 +56,6 @@ def pack(kind: int, request_id: int, number: int, body: bytes) -> bytes:
 @dataclass(slots=True)
 class _Asked(Generic[Peer]):
     peer: Peer
-    number: int
     frame: bytes
     sent_s: float
     wait_s: float
@@ -97,9 +97,8 @@ class Requests(Generic[Peer]):
         self._next_id = (request_id + 1) & _ID_MASK
         wait_s = self.rtt.soft_timeout_s(peer)
         until_s = now_s + (self.rtt.hard_timeout_s() if timeout_s is None else timeout_s)
-        asked = _Asked(
-            peer, number, pack(REQUEST, request_id, number, body), now_s, wait_s, until_s
-        )
+        frame = pack(REQUEST, request_id, number, body)
+        asked = _Asked(peer, frame, now_s, wait_s, until_s)
         self._asked[request_id] = asked
         self._per_peer[peer] = in_flight + 1
         self._sends.append((peer, asked.frame))
@@ -113,12 +112,13 @@ class Requests(Generic[Peer]):
     ) -> None:
         """Take a reply; one that nobody waits for, or by somebody else, is counted and dropped."""
         asked = self._asked.get(request_id)
-        if asked is None or asked.peer != peer or asked.number != number:
+        if asked is None or asked.peer != peer:
             self.unexpected += 1
             return
         if asked.tries == 1:
             self.rtt.add(peer, max(0.0, now_s - asked.sent_s))
-        self._end(request_id, asked, Outcome.REPLIED, body)
+        self._forget(request_id, asked)
+        self._ended.append(Ended(request_id, peer, Outcome.REPLIED, number, body))
 
     def cancel(self, request_id: int) -> None:
         """Forget a request; one that ended is fine."""
@@ -131,7 +131,7 @@ class Requests(Generic[Peer]):
         if self._per_peer.get(peer):
             lost = [(key, asked) for key, asked in self._asked.items() if asked.peer == peer]
             for request_id, asked in lost:
-                self._end(request_id, asked, Outcome.PEER_LOST, b"")
+                self._end(request_id, asked, Outcome.PEER_LOST)
 
     def next_deadline_s(self) -> float | None:
         """Return when a request is late next."""
@@ -152,7 +152,7 @@ class Requests(Generic[Peer]):
     def _late(self, request_id: int, asked: _Asked[Peer], now_s: float) -> None:
         if now_s >= asked.until_s:
             self.timed_out += 1
-            self._end(request_id, asked, Outcome.TIMED_OUT, b"")
+            self._end(request_id, asked, Outcome.TIMED_OUT)
             return
         wake_s = asked.until_s
         if asked.tries < limits.REQUEST_TRIES_MAX:
@@ -173,9 +173,9 @@ class Requests(Generic[Peer]):
         ended, self._ended = self._ended, []
         return ended
 
-    def _end(self, request_id: int, asked: _Asked[Peer], outcome: Outcome, body: bytes) -> None:
+    def _end(self, request_id: int, asked: _Asked[Peer], outcome: Outcome) -> None:
         self._forget(request_id, asked)
-        self._ended.append(Ended(request_id, asked.peer, outcome, body))
+        self._ended.append(Ended(request_id, asked.peer, outcome))
 
     def _forget(self, request_id: int, asked: _Asked[Peer]) -> None:
         del self._asked[request_id]

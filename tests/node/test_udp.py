@@ -27,11 +27,12 @@ class Recorder:
         self.got.append(data)
         return b"!" + data[1:] if data[:1] == b"?" else None
 
-    def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> None:
+    def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> list[bytes]:
         self.bursts.append(len(packets))
         self.got += packets
+        return [b"!" + packet[1:] for packet in packets if packet[:1] == b"?"]
 
-    def take_sends(self) -> list[tuple[list[bytes], Address]]:
+    def take_sends(self, now: Now) -> list[tuple[list[bytes], Address]]:
         sends, self.sends = self.sends, []
         return sends
 
@@ -91,8 +92,9 @@ def test_an_answer_goes_back_to_whoever_asked() -> None:
             asker, answerer = Recorder(), Recorder()
             pumps = [UdpPump(left, asker, SystemClock()), UdpPump(right, answerer, SystemClock())]
             asker.sends.append(([b"?hello"], right.getsockname()))
+            asker.sends.append(([b"?1", b"?2", b"?3"], right.getsockname()))
             pumps[0].flush()
-            await until(lambda: asker.got == [b"!hello"])
+            await until(lambda: asker.got == [b"!hello", b"!1", b"!2", b"!3"])
             for pump in pumps:
                 pump.close()
 
