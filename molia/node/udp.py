@@ -1,4 +1,4 @@
-"""The pump: moves datagrams between one UDP socket and a sans-IO core, many at a time.
+"""The pump: moves datagrams between UDP sockets and a sans-IO core, many at a time.
 
 A raw non-blocking socket with its own drain loop: asyncio's datagram transport reads into 256 KiB
 that the allocator maps and unmaps anew for each packet (python/cpython #85451), three times the
@@ -11,7 +11,7 @@ import errno
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -76,22 +76,89 @@ class UdpCounters:
     )
 
 
+class UdpDriver:
+    """Drives one core from the running event loop: its sockets, its clock, its deadlines."""
+
+    def __init__(self, core: Core, clock: SystemClock) -> None:
+        self._core, self._clock = core, clock
+        self._loop = asyncio.get_running_loop()
+        self._pumps: dict[int, UdpPump] = {}
+        """By the length of an address: IPv4 has two parts, IPv6 four."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_s: float | None = None
+
+    @property
+    def pumps(self) -> list["UdpPump"]:
+        """The sockets' sides."""
+        return list(self._pumps.values())
+
+    def add(self, sock: socket.socket, *, segments: bool = True) -> "UdpPump":
+        """Serve a bound socket; one for each family. It is the caller's to close, after `close`."""
+        pump = UdpPump(sock, self._core, self._clock, self._flush, segments=segments)
+        self._pumps[4 if sock.family == socket.AF_INET6 else 2] = pump
+        return pump
+
+    def flush(self) -> None:
+        """Send what the core has to say, and wake up when it wants to be called again.
+
+        To be called after the core was told anything by others than its sockets.
+        """
+        self._flush(self._clock.now())
+
+    def close(self) -> None:
+        """Stop serving."""
+        for pump in self._pumps.values():
+            pump.close()
+        self._pumps.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _flush(self, now: Now) -> None:
+        for packets, address in self._core.take_sends(now):
+            pump = self._pumps.get(len(address))
+            if pump is not None:  # else there is no socket of that family: lost, as on a path
+                pump.send(packets, address)
+        self._arm(now)
+
+    def _arm(self, now: Now) -> None:
+        """Set the timer earlier where that is needed; one that rings too early costs nothing."""
+        wake_s = self._core.next_deadline_s()
+        if wake_s is None or (self._wake_s is not None and self._wake_s <= wake_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_s = wake_s
+        delay_s = max(0.0, wake_s - now.mono_s)
+        self._timer = self._loop.call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._wake_s = None, None
+        now = self._clock.now()
+        self._core.on_deadline(now)
+        self._flush(now)
+
+
 class UdpPump:
-    """Drives one core over one socket, from the running event loop. `close` stops it."""
+    """One socket's side: drains it into the core, sends what it is given. `close` stops it."""
 
     def __init__(
-        self, sock: socket.socket, core: Core, clock: SystemClock, *, segments: bool = True
+        self,
+        sock: socket.socket,
+        core: Core,
+        clock: SystemClock,
+        after_drain: Callable[[Now], None],
+        *,
+        segments: bool = True,
     ) -> None:
         """sock: bound. segments: use UDP_SEGMENT and UDP_GRO where the kernel has them."""
         self._socket, self._core, self._clock = sock, core, clock
+        self._after_drain = after_drain
         self._loop = asyncio.get_running_loop()
         self.counters = UdpCounters()
         self._buffer = memoryview(bytearray(limits.UDP_RECEIVE_BYTES))
         self._buffers = [self._buffer]
         self._waiting: deque[tuple[Sequence[bytes], Address]] = deque()
         self._waiting_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._wake_s: float | None = None
         prepare(sock)
         self._coalesced = segments and _try_gro(sock)
         self._segments = segments and hasattr(socket, "CMSG_SPACE")
@@ -108,18 +175,6 @@ class UdpPump:
         self._loop.remove_writer(self._socket.fileno())
         self._waiting.clear()
         self._waiting_bytes = 0
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def flush(self) -> None:
-        """Send what the core has to say, and wake up when it wants to be called again.
-
-        To be called after the core was told anything from outside the pump.
-        """
-        now = self._clock.now()
-        for packets, address in self._core.take_sends(now):
-            self._send(packets, address)
-        self._arm(now)
 
     # ------------------------------------------------------------------ in
 
@@ -129,7 +184,7 @@ class UdpPump:
         for _ in range(limits.UDP_DRAIN_PACKETS):
             if not receive(now):
                 break
-        self.flush()
+        self._after_drain(self._clock.now())
 
     def _receive_one(self, now: Now) -> bool:
         """Take one datagram; False when there is none."""
@@ -164,7 +219,7 @@ class UdpPump:
         self.counters.bytes_in += size
         answers = self._core.burst(packets, address, now)
         if answers:
-            self._send(answers, address)
+            self.send(answers, address)
         return True
 
     def _take(self, data: bytes, address: Address, now: Now) -> None:
@@ -185,7 +240,7 @@ class UdpPump:
 
     # ------------------------------------------------------------------ out
 
-    def _send(self, packets: Sequence[bytes], address: Address) -> None:
+    def send(self, packets: Sequence[bytes], address: Address) -> None:
         """Send datagrams to one address, in as few calls as the kernel allows."""
         if self._waiting:
             self._enqueue(packets, address)
@@ -241,25 +296,7 @@ class UdpPump:
         self._waiting_bytes = 0
         self._loop.remove_writer(self._socket.fileno())
         for packets, address in waiting:
-            self._send(packets, address)
-
-    # ------------------------------------------------------------------ time
-
-    def _arm(self, now: Now) -> None:
-        """Set the timer earlier where that is needed; one that rings too early costs nothing."""
-        wake_s = self._core.next_deadline_s()
-        if wake_s is None or (self._wake_s is not None and self._wake_s <= wake_s):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wake_s = wake_s
-        delay_s = max(0.0, wake_s - now.mono_s)
-        self._timer = self._loop.call_later(delay_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer, self._wake_s = None, None
-        self._core.on_deadline(self._clock.now())
-        self.flush()
+            self.send(packets, address)
 
 
 def prepare(sock: socket.socket) -> None:

@@ -10,7 +10,7 @@ import pytest
 from molia.base import limits
 from molia.base.now import Now
 from molia.node.system import SystemClock
-from molia.node.udp import Address, UdpPump, _run_end
+from molia.node.udp import Address, UdpCounters, UdpDriver, _run_end
 
 
 class Recorder:
@@ -50,6 +50,21 @@ def bound(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
     return sock
 
 
+def serve(*sides: tuple[socket.socket, Recorder], segments: bool = True) -> list[UdpDriver]:
+    """Return a driver for each socket and its core."""
+    drivers = []
+    for sock, core in sides:
+        drivers.append(UdpDriver(core, SystemClock()))
+        drivers[-1].add(sock, segments=segments)
+    return drivers
+
+
+def sent(driver: UdpDriver) -> UdpCounters:
+    """Return the counters of a driver's only socket."""
+    (pump,) = driver.pumps
+    return pump.counters
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not holds():
@@ -70,16 +85,13 @@ def test_every_packet_of_every_size_arrives_once(
     async def go() -> None:
         with bound(family) as left, bound(family) as right:
             sender, receiver = Recorder(), Recorder()
-            pumps = [
-                UdpPump(left, sender, SystemClock(), segments=segments),
-                UdpPump(right, receiver, SystemClock(), segments=segments),
-            ]
+            pumps = serve((left, sender), (right, receiver), segments=segments)
             sender.sends.append((packets_of(sizes), right.getsockname()))
             pumps[0].flush()
             await until(lambda: len(receiver.got) == len(sizes))
             assert receiver.got == packets_of(sizes)
-            assert pumps[0].counters.packets_out == pumps[1].counters.packets_in == len(sizes)
-            assert pumps[0].counters.bytes_out == pumps[1].counters.bytes_in == sum(sizes)
+            assert sent(pumps[0]).packets_out == sent(pumps[1]).packets_in == len(sizes)
+            assert sent(pumps[0]).bytes_out == sent(pumps[1]).bytes_in == sum(sizes)
             for pump in pumps:
                 pump.close()
 
@@ -90,7 +102,7 @@ def test_an_answer_goes_back_to_whoever_asked() -> None:
     async def go() -> None:
         with bound() as left, bound() as right:
             asker, answerer = Recorder(), Recorder()
-            pumps = [UdpPump(left, asker, SystemClock()), UdpPump(right, answerer, SystemClock())]
+            pumps = serve((left, asker), (right, answerer))
             asker.sends.append(([b"?hello"], right.getsockname()))
             asker.sends.append(([b"?1", b"?2", b"?3"], right.getsockname()))
             pumps[0].flush()
@@ -105,7 +117,7 @@ def test_the_core_is_woken_at_its_deadline_and_earlier_when_that_moves_forward()
     async def go() -> None:
         with bound() as sock:
             core, clock = Recorder(), SystemClock()
-            pump = UdpPump(sock, core, clock)
+            (pump,) = serve((sock, core))
             core.due_s = clock.now().mono_s + 3600
             pump.flush()
             core.due_s = clock.now().mono_s + 0.01
@@ -128,9 +140,7 @@ def test_a_kernel_without_segments_gets_packets_one_by_one() -> None:
         with Plain(socket.AF_INET, socket.SOCK_DGRAM) as left, bound() as right:
             left.bind(("127.0.0.1", 0))
             sender, receiver = Recorder(), Recorder()
-            pumps = [
-                UdpPump(left, sender, SystemClock()), UdpPump(right, receiver, SystemClock())
-            ]  # fmt: skip
+            pumps = serve((left, sender), (right, receiver))
             for _ in range(2):
                 sender.sends.append((packets_of([900] * 5), right.getsockname()))
                 pumps[0].flush()
@@ -155,14 +165,13 @@ def test_a_socket_that_takes_nothing_fills_a_bounded_queue_and_then_drains_in_or
         with Stuck(socket.AF_INET, socket.SOCK_DGRAM) as left, bound() as right:
             left.bind(("127.0.0.1", 0))
             sender, receiver = Recorder(), Recorder()
-            pump = UdpPump(left, sender, SystemClock(), segments=False)
-            other = UdpPump(right, receiver, SystemClock())
+            driver, other = serve((left, sender), (right, receiver), segments=False)
+            (pump,) = driver.pumps
             count = limits.UDP_QUEUE_BYTES_MAX // 1000 + 50
             for number in range(count):
                 packet = number.to_bytes(4, "big") + bytes(996)
                 sender.sends.append(([packet], right.getsockname()))
-            pump._loop.remove_writer(left.fileno())
-            pump.flush()
+            driver.flush()
             assert pump.waiting_bytes <= limits.UDP_QUEUE_BYTES_MAX
             dropped = pump.counters.dropped["queue_full"]
             assert dropped == count - pump.waiting_bytes // 1000 > 0
@@ -170,7 +179,7 @@ def test_a_socket_that_takes_nothing_fills_a_bounded_queue_and_then_drains_in_or
             await until(lambda: pump.waiting_bytes == 0 and len(receiver.got) > 0)
             numbers = [int.from_bytes(packet[:4], "big") for packet in receiver.got]
             assert numbers == sorted(numbers)
-            pump.close()
+            driver.close()
             other.close()
 
     asyncio.run(go())
