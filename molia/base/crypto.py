@@ -1,27 +1,48 @@
-"""The node's identity: an Ed25519 key pair. The one importer of `cryptography`.
+"""Keys: the node's Ed25519 identity, X25519 for the handshake, and sealing of bytes.
 
-Source: RFC 8032; docs/reference/ids.md.
+The one importer of `cryptography`. A key of the handshake that gives an all-zero secret (a point
+of low order) is answered with None: its packet is dropped.
+Source: RFC 8032; RFC 7748; RFC 8439; draft-irtf-cfrg-xchacha; docs/reference/ids.md.
 """
 
+import hashlib
+from struct import Struct
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
 
 SEED_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
+TAG_SIZE: Final = 16
+
+Aead = ChaCha20Poly1305
+"""`encrypt(nonce, plaintext, aad)` and `decrypt`, called as they are where every packet counts."""
+
+TagMismatch = InvalidTag
+"""What `Aead.decrypt` raises when the bytes are not what was sealed."""
+
+_FIELD: Final = 2**255 - 19
+_WORDS: Final = Struct("<16I")
+_NO_NONCE: Final = bytes(12)
 
 
 class Identity:
     """A private key that signs and never shows itself."""
 
-    __slots__ = ("_private", "peer_key")
+    __slots__ = ("_private", "exchange_key", "peer_key")
 
     def __init__(self, seed: bytes) -> None:
         assert len(seed) == SEED_SIZE, "an Ed25519 seed has 32 bytes"
+        self.exchange_key = ExchangeKey(hashlib.sha512(seed).digest()[:32])
+        """The same key for X25519: its public half is `exchange_public` of the peer key."""
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
         self.peer_key = PeerKey(self._private.public_key().public_bytes_raw())
 
@@ -45,3 +66,81 @@ def signature_holds(key: PeerKey, message: bytes, signature: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+class ExchangeKey:
+    """An X25519 private key that exchanges and never shows itself."""
+
+    __slots__ = ("_private", "public")
+
+    def __init__(self, private: bytes) -> None:
+        assert len(private) == 32, "an X25519 key has 32 bytes"
+        self._private = X25519PrivateKey.from_private_bytes(private)
+        self.public = self._private.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return f"ExchangeKey({self.public.hex()[:8]})"
+
+    def exchange(self, public: bytes) -> bytes | None:
+        """Return the secret shared with the owner of `public`; None for a point of low order."""
+        try:
+            return self._private.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:
+            return None
+
+
+def exchange_public(key: PeerKey) -> bytes | None:
+    """Return the X25519 key that a peer key maps to: u = (1 + y) / (1 - y). None: it has none."""
+    y = _y_of(key)
+    if y is None or y == 1:
+        return None
+    return ((1 + y) * pow(1 - y, -1, _FIELD) % _FIELD).to_bytes(32, "little")
+
+
+def maps_to(key: PeerKey, public: bytes) -> bool:
+    """Tell whether `public` is `exchange_public(key)`; cheaper, for it divides nothing."""
+    y, u = _y_of(key), int.from_bytes(public, "little")
+    return y is not None and y != 1 and u < _FIELD and (u * (1 - y) - 1 - y) % _FIELD == 0
+
+
+def _y_of(key: PeerKey) -> int | None:
+    y = int.from_bytes(key.key, "little") & (1 << 255) - 1
+    return y if y < _FIELD else None
+
+
+def seal_once(key: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    """Return `plaintext` sealed with ChaCha20-Poly1305, nonce 0: for a key that seals one thing."""
+    return Aead(key).encrypt(_NO_NONCE, plaintext, aad)
+
+
+def open_once(key: bytes, sealed: bytes, aad: bytes) -> bytes | None:
+    """Return what `seal_once` sealed; None when it is not that."""
+    try:
+        return Aead(key).decrypt(_NO_NONCE, sealed, aad)
+    except TagMismatch:
+        return None
+
+
+def hchacha20(key: bytes, nonce: bytes) -> bytes:
+    """Return the 32-byte subkey of a 16-byte nonce (draft-irtf-cfrg-xchacha, section 2.2).
+
+    ChaCha20's first block is its rounds plus its input; taking the input away leaves the rounds.
+    """
+    block = Cipher(ChaCha20(key, nonce), mode=None).encryptor().update(bytes(64))
+    words = _WORDS.unpack(block)
+    start = _WORDS.unpack(b"expand 32-byte k" + key + nonce)
+    places = (0, 1, 2, 3, 12, 13, 14, 15)
+    return b"".join(((words[i] - start[i]) & 0xFFFFFFFF).to_bytes(4, "little") for i in places)
+
+
+def xchacha_seal(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    """Return `plaintext` sealed with XChaCha20-Poly1305; a 24-byte nonce may be random."""
+    return Aead(hchacha20(key, nonce[:16])).encrypt(bytes(4) + nonce[16:], plaintext, aad)
+
+
+def xchacha_open(key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes | None:
+    """Return what `xchacha_seal` sealed; None when it is not that."""
+    try:
+        return Aead(hchacha20(key, nonce[:16])).decrypt(bytes(4) + nonce[16:], sealed, aad)
+    except TagMismatch:
+        return None

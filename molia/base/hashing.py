@@ -1,11 +1,14 @@
-"""The one hash, BLAKE3-256, plain and separated by purpose.
+"""The hashes: BLAKE3-256, plain and separated by purpose, and BLAKE2s for the handshake alone.
 
 `blake3_digest` is for bytes that other tools should be able to name (a block, a blob, a manifest:
 `b3sum` agrees). Everything else goes through `purpose_digest`, which is BLAKE3's derive-key mode
 with the context `molia v1 <purpose>`, so that no two uses can ever be confused.
-Source: docs/reference/ids.md; the BLAKE3 paper, section 2.3 (modes).
+The Noise handshake and WireGuard's packets name BLAKE2s, so it is here too and used nowhere else.
+Source: docs/reference/ids.md; the BLAKE3 paper, section 2.3 (modes); RFC 7693; RFC 2104.
 """
 
+import hmac
+from hashlib import blake2s
 from typing import Final, Literal
 
 from blake3 import blake3
@@ -27,6 +30,26 @@ def blake3_digest(data: bytes | bytearray | memoryview) -> bytes:
 def purpose_digest(purpose: Purpose, data: bytes) -> bytes:
     """Return H[purpose](data), 32 bytes that no other purpose can give."""
     return blake3(data, derive_key_context=f"molia v1 {purpose}").digest()
+
+
+def blake2s_digest(data: bytes) -> bytes:
+    """Return BLAKE2s-256 of `data`."""
+    return blake2s(data).digest()
+
+
+def blake2s_mac(key: bytes, data: bytes) -> bytes:
+    """Return the 16 bytes of keyed BLAKE2s over `data`; WireGuard's MAC."""
+    return blake2s(data, digest_size=16, key=key).digest()
+
+
+def blake2s_hmac(key: bytes, data: bytes) -> bytes:
+    """Return HMAC-BLAKE2s-256, 32 bytes; what the handshake derives its keys with."""
+    return hmac.digest(key, data, blake2s)
+
+
+def macs_equal(left: bytes, right: bytes) -> bool:
+    """Tell whether two MACs are equal, in a time that says nothing of where they differ."""
+    return hmac.compare_digest(left, right)
 
 
 class ContentHasher:

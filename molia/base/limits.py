@@ -114,6 +114,31 @@ CONFIG_FILE_SIZE_MAX: Final = 1 * MIB
 ANSWER_SIZE_MAX: Final = 64 * MIB
 """One JSON answer that the command reads from a node."""
 
+# -- wire: handshake and sessions
+HANDSHAKE_SIZE_MAX: Final = 1_200
+"""Bytes of an initiation or response: what every path carries."""
+EARLY_DATA_SIZE_MIN: Final = 1_200
+"""An initiation with a request is padded to this, so that its answer has room."""
+PROOF_SIZE_MAX: Final = 128
+PEERS_MAX: Final = 16_384
+"""Peers with a confirmed session; about 6 KiB each, so 100 MiB."""
+UNCONFIRMED_MAX: Final = 1_024
+"""Peers whose first packet under new keys has not come yet; the oldest go first."""
+PEER_SCANS_MAX: Final = 32
+"""Peers looked at to find an idle one to evict."""
+TIMESTAMPS_MAX: Final = 32_768
+"""Newest timestamp per static key and worker; about 350 bytes each, so 11 MiB."""
+WAITING_PACKETS_MAX: Final = 16
+"""Plaintexts of one peer that wait for its handshake."""
+WAITING_BYTES_MAX: Final = 32 * KIB
+"""Their bytes, so that peers that never answer hold little."""
+EFFECTS_MAX: Final = 65_536
+"""Effects that nobody took; more are dropped and counted."""
+REPLAY_WINDOW: Final = 2_048
+"""Counters behind the highest that are still told apart; a late packet beyond them is lost."""
+MESSAGES_MAX: Final = 2**64 - 2**13 - 1
+"""Packets under one key; after that the session is dead."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX

@@ -1,0 +1,60 @@
+"""What an endpoint wants done: packets sent, puzzles solved, and what its owner should know."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from molia.base.crypto import ExchangeKey
+from molia.wire.cookies import Address
+from molia.wire.peer import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send these packets to this address, in this order."""
+
+    address: Address
+    packets: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """There is a session with this peer, and both sides know it."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """There is none any more. reason: "idle", "unreachable", "evicted" or "closed"."""
+
+    peer: Peer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Roamed:
+    """The peer now sends from another address than `old`."""
+
+    peer: Peer
+    old: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyReply:
+    """The answer to the request that `connect` took along; None: ask again in the session."""
+
+    peer: Peer
+    reply: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SolvePuzzle:
+    """The peer asks for a puzzle: solve it elsewhere and say `on_solved` with this ephemeral."""
+
+    peer: Peer
+    ephemeral: ExchangeKey
+    bits: int
+    epoch: int
+
+
+Effect = Send | PeerUp | PeerDown | Roamed | EarlyReply | SolvePuzzle

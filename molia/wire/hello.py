@@ -1,0 +1,159 @@
+"""What rides in a handshake: a timestamp, then in our profile fields of type, length and value.
+
+A field of an unknown odd type is skipped; an unknown even one refuses the handshake, and so does
+one that comes twice. Type 0 has no length: all that follows it is padding. Feature bits follow the
+same rule by their position.
+Source: docs/reference/packets.md, "Payload".
+"""
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from molia.base.ids import PeerKey
+from molia.base.limits import HANDSHAKE_SIZE_MAX, PROOF_SIZE_MAX
+from molia.wire.packet import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, TIMESTAMP
+
+PADDING, PROOF, IDENTITY, REQUEST, FEATURES, REPLY, EFFORT = 0, 1, 2, 3, 4, 5, 7
+_HEAD: Final = Struct("<BH")
+_FEATURES: Final = Struct("<Q")
+_EFFORT: Final = Struct("<BI")
+_EVEN_BITS: Final = 0x5555_5555_5555_5555
+
+_TAI64_EPOCH: Final = 2**62 + 10
+_STAMP_STEP_NS: Final = 1 << 24
+"""Timestamps are rounded to 17 ms, so that they tell little of the clock."""
+_FIXED: Final = TIMESTAMP + 3 + 32 + 3 + 8
+REQUEST_SIZE_MAX: Final = (
+    HANDSHAKE_SIZE_MAX - INITIATION_OVERHEAD - _FIXED - (3 + PROOF_SIZE_MAX) - 3
+)
+"""An early request with this many bytes fits whatever else rides along."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """Message 1's payload."""
+
+    timestamp: bytes
+    identity: PeerKey
+    features: int = 0
+    proof: bytes = b""
+    """Of admission; what is in it is checked elsewhere."""
+    request: bytes | None = None
+    """Early data: one request that may come twice without harm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """Message 2's payload."""
+
+    features: int = 0
+    reply: bytes | None = None
+    effort: tuple[int, int] = (0, 0)
+    """Bits and epoch of the puzzle that the next initiation should answer."""
+
+
+def tai64n(unix_s: float, after: bytes = b"") -> bytes:
+    """Return the TAI64N timestamp of an instant, or the next one after `after` if that is later."""
+    whole = int(unix_s)
+    nanos = int((unix_s - whole) * 1e9) // _STAMP_STEP_NS * _STAMP_STEP_NS
+    stamp = _stamp(whole + _TAI64_EPOCH, nanos)
+    if stamp > after:
+        return stamp
+    seconds, nanos = int.from_bytes(after[:8], "big"), int.from_bytes(after[8:], "big")
+    nanos += _STAMP_STEP_NS
+    return _stamp(seconds + 1, 0) if nanos >= 10**9 else _stamp(seconds, nanos)
+
+
+def _stamp(seconds: int, nanos: int) -> bytes:
+    return seconds.to_bytes(8, "big") + nanos.to_bytes(4, "big")
+
+
+def encode_hello(hello: Hello, *, packet_size_min: int = 0) -> bytes:
+    """Return message 1's payload, padded so that the packet has at least that size."""
+    fields = [(IDENTITY, hello.identity.key), (FEATURES, _FEATURES.pack(hello.features))]
+    if hello.proof:
+        fields.append((PROOF, hello.proof))
+    if hello.request is not None:
+        fields.append((REQUEST, hello.request))
+    return _padded(hello.timestamp + _encode(fields), packet_size_min - INITIATION_OVERHEAD)
+
+
+def decode_hello(payload: bytes) -> Hello | None:
+    """Return what message 1 says; None when it is malformed or asks for what we do not know."""
+    fields = _decode(payload[TIMESTAMP:], known=(PROOF, IDENTITY, REQUEST, FEATURES))
+    if fields is None or len(payload) < TIMESTAMP:
+        return None
+    identity, proof = fields.get(IDENTITY, b""), fields.get(PROOF, b"")
+    features = _features(fields)
+    if len(identity) != 32 or features is None or len(proof) > PROOF_SIZE_MAX:
+        return None
+    return Hello(
+        timestamp=payload[:TIMESTAMP], identity=PeerKey(identity), features=features,
+        proof=proof, request=fields.get(REQUEST),
+    )  # fmt: skip
+
+
+def encode_welcome(welcome: Welcome, *, packet_size_max: int) -> bytes:
+    """Return message 2's payload; a reply that would make the packet too large is left out."""
+    fields = [(FEATURES, _FEATURES.pack(welcome.features))]
+    if welcome.effort[0]:
+        fields.append((EFFORT, _EFFORT.pack(*welcome.effort)))
+    room = packet_size_max - RESPONSE_OVERHEAD
+    if welcome.reply is not None:
+        full = _encode([*fields, (REPLY, welcome.reply)])
+        if len(full) <= room:
+            return full
+    bare = _encode(fields)
+    return bare if len(bare) <= room else b""
+
+
+def decode_welcome(payload: bytes) -> Welcome | None:
+    """Return what message 2 says; None when it is malformed or asks for what we do not know."""
+    fields = _decode(payload, known=(FEATURES, REPLY, EFFORT))
+    if fields is None:
+        return None
+    features, effort = _features(fields), fields.get(EFFORT)
+    if features is None or (effort is not None and len(effort) != _EFFORT.size):
+        return None
+    bits, epoch = _EFFORT.unpack(effort) if effort else (0, 0)
+    return Welcome(features=features, reply=fields.get(REPLY), effort=(bits, epoch))
+
+
+def features_agree(theirs: int, known: int) -> bool:
+    """Tell whether we know every even bit of `theirs`; unknown odd ones are no matter."""
+    return not theirs & ~known & _EVEN_BITS
+
+
+def _features(fields: dict[int, bytes]) -> int | None:
+    value = fields.get(FEATURES, bytes(8))
+    if len(value) != 8:
+        return None
+    features: int = _FEATURES.unpack(value)[0]
+    return features
+
+
+def _encode(fields: list[tuple[int, bytes]]) -> bytes:
+    return b"".join(_HEAD.pack(kind, len(value)) + value for kind, value in fields)
+
+
+def _padded(payload: bytes, size_min: int) -> bytes:
+    assert PADDING == 0, "padding is zeros from its type on"
+    return payload.ljust(size_min, b"\0")
+
+
+def _decode(data: bytes, *, known: tuple[int, ...]) -> dict[int, bytes] | None:
+    """Return the known fields by type."""
+    fields: dict[int, bytes] = {}
+    at = 0
+    while at < len(data) and data[at] != PADDING:
+        if at + _HEAD.size > len(data):
+            return None
+        kind, size = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        if at + size > len(data) or kind in fields or (kind not in known and kind % 2 == 0):
+            return None
+        if kind in known:
+            fields[kind] = data[at : at + size]
+        at += size
+    return fields
