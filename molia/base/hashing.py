@@ -6,6 +6,7 @@ with the context `molia v1 <purpose>`, so that no two uses can ever be confused.
 Source: docs/reference/ids.md; the BLAKE3 paper, section 2.3 (modes).
 """
 
+import hashlib
 from typing import Final, Literal
 
 from blake3 import blake3
@@ -27,6 +28,11 @@ def blake3_digest(data: bytes | bytearray | memoryview) -> bytes:
 def purpose_digest(purpose: Purpose, data: bytes) -> bytes:
     """Return H[purpose](data), 32 bytes that no other purpose can give."""
     return blake3(data, derive_key_context=f"molia v1 {purpose}").digest()
+
+
+def blake2b_digest(data: bytes, *, size: int) -> bytes:
+    """Return `size` bytes of BLAKE2b (RFC 7693): for puzzles, where short input counts."""
+    return hashlib.blake2b(data, digest_size=size).digest()
 
 
 class ContentHasher:
