@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench fuzz docs clean
+.PHONY: help demo run test check bench fuzz docs proto clean
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1 @\2/p' Makefile | awk -F@ '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ fuzz: $(VENV)/installed-dev ## long: crash states of the store, then every prope
 
 docs: $(VENV)/installed-dev ## write docs/reference again from the code
 	$(BIN)/python scripts/gen_docs.py
+
+proto: $(VENV)/installed-dev ## write molia/wire/_pb again from its schema
+	$(BIN)/python scripts/gen_proto.py
 
 clean:          ## remove what the other targets made, the environment included
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

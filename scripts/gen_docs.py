@@ -17,6 +17,8 @@ import click
 
 from molia.base import config, errors
 from molia.cli.fields import field_docs
+from scripts import proto_docs
+from scripts.proto_docs import camel
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -329,6 +331,45 @@ promise given up. Never in a line: keys, tokens, what is in a blob, text that a 
     return page("Log events", intro, table(head, list(rows.values())))
 
 
+# ---------------------------------------------------------------------------- messages
+
+
+def messages_page() -> str:
+    """Return the page of the messages of the wire."""
+    (numbers,) = (b for b in proto_docs.blocks() if b.kind == "enum")
+    kinds = {b.name: b for b in proto_docs.blocks() if b.kind == "message"}
+    sent = [member for member in numbers.members if member.number]
+    parts = [table(("number", "message", "meaning"),
+                   [(str(m.number), f"`{m.name}`", m.about) for m in sent])]  # fmt: skip
+    parts += [_message(f"{m.name}, {m.number}", kinds.pop(camel(m.name))) for m in sent]
+    parts += [_message(f"{name}, a part of others", block) for name, block in kinds.items()]
+    return page("Messages", _MESSAGES_INTRO, *parts)
+
+
+_MESSAGES_INTRO = """
+The small messages of a session, protobuf (proto3) from `molia/wire/schema`. A body is at most
+2 KiB; one that breaks a bound below is dropped, never answered in part. Unknown fields are
+ignored. Numbers 0 to 63 belong to the transport, 64 to 127 to the DHT, 128 to 191 to blobs.
+Protobuf has several encodings for one value: no encoding is ever hashed, signed or compared.
+Vectors: `tests/vectors/messages.json`.
+
+## Negotiation
+
+Each side names the lowest and the highest version that it speaks in HELLO; the highest that both
+speak is used, and without one the session is closed (reason 2). Of the 64 feature bits, those with
+an odd index may be ignored by who does not know them; a peer with an even one that the other lacks
+is refused (reason 3). Version 1 defines no bit.
+
+## Numbers
+"""
+
+
+def _message(title: str, block: proto_docs.Block) -> str:
+    rows = [(str(m.number), f"`{m.name}`", f"`{m.kind}`", m.about) for m in block.members]
+    text = f"## {title}\n\n{block.about}\n"
+    return text + "\n" + table(("field", "name", "type", "meaning"), rows) if rows else text
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "commands.md": commands_page,
@@ -336,6 +377,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics_page,
     "errors.md": errors_page,
     "log-events.md": log_events_page,
+    "messages.md": messages_page,
 }
 
 

@@ -42,6 +42,17 @@ class BadPeerKey(BadInput):
         super().__init__(f"not a peer key: {shown!r}")
 
 
+class BadAddress(BadInput):
+    """The text is no peer's address: it looks like `molia://<peer key>@<host>:<port>`."""
+
+    def __init__(self, text: str) -> None:
+        shown = text[:120].encode("ascii", "backslashreplace").decode()
+        super().__init__(
+            f"not a peer's address: {shown!r}",
+            hint="an address looks like molia://b…@host:port, an IPv6 host stands in brackets",
+        )
+
+
 class BadManifest(BadInput):
     """The bytes are no version 1 manifest: whoever gave them is wrong; ask another holder."""
 
@@ -271,6 +282,7 @@ OUTCOMES: dict[type[MoliaError], Outcome] = {
     BadInput: Outcome("bad-request", 400, 2, "The request is wrong"),
     BadCid: Outcome("bad-cid", 400, 2, "Not a CID"),
     BadPeerKey: Outcome("bad-peer-key", 400, 2, "Not a peer key"),
+    BadAddress: Outcome("bad-address", 400, 2, "Not a peer's address"),
     BadManifest: Outcome("bad-manifest", 400, 6, "Not a manifest"),
     BadConfig: Outcome("bad-config", 400, 2, "A setting is wrong"),
     RangeNotSatisfiable: Outcome("range-not-satisfiable", 416, 2, "Range outside the blob"),

@@ -7,6 +7,7 @@ The Noise handshake and WireGuard's packets name BLAKE2s, so it is here too and 
 Source: docs/reference/ids.md; the BLAKE3 paper, section 2.3 (modes); RFC 7693; RFC 2104.
 """
 
+import hashlib
 import hmac
 from hashlib import blake2s
 from typing import Final, Literal
@@ -50,6 +51,11 @@ def blake2s_hmac(key: bytes, data: bytes) -> bytes:
 def macs_equal(left: bytes, right: bytes) -> bool:
     """Tell whether two MACs are equal, in a time that says nothing of where they differ."""
     return hmac.compare_digest(left, right)
+
+
+def blake2b_digest(data: bytes, *, size: int) -> bytes:
+    """Return `size` bytes of BLAKE2b (RFC 7693): for puzzles, where short input counts."""
+    return hashlib.blake2b(data, digest_size=size).digest()
 
 
 class ContentHasher:

@@ -139,6 +139,27 @@ REPLAY_WINDOW: Final = 2_048
 MESSAGES_MAX: Final = 2**64 - 2**13 - 1
 """Packets under one key; after that the session is dead."""
 
+# -- wire: addresses and messages
+HOST_SIZE_MAX: Final = 253
+"""Characters of a host, as a number or a name (RFC 1035)."""
+ADDRESS_TEXT_MAX: Final = 400
+ADDRESS_CACHE_MAX: Final = 4_096
+"""Hosts whose packed form is remembered; about 200 bytes each."""
+MESSAGE_SIZE_MAX: Final = 2 * KIB
+"""A small message's body: more than a datagram carries, little enough to parse for a stranger."""
+NODES_CONTACTS_MAX: Final = 20
+"""Contacts of one reply: 20 of IPv6 just fit a packet of 1,200 bytes."""
+SOFTWARE_LABEL_MAX: Final = 64
+ERROR_TEXT_MAX: Final = 200
+BUSY_WAIT_MS_MAX: Final = 3_600_000
+"""The longest that a peer may ask us to wait."""
+WORKERS_MAX: Final = 16
+"""Workers of a node, so also the sessions that a peer may hold."""
+
+# -- wire: admission
+PUZZLE_BITS_MAX: Final = 24
+"""The dearest request puzzle: about 6 s of one core in Python."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX

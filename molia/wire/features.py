@@ -1,0 +1,24 @@
+"""What two nodes agree on before they talk: a version, and feature bits.
+
+Source: docs/reference/messages.md, "Negotiation".
+"""
+
+from typing import Final
+
+VERSION_MIN: Final = 1
+VERSION_MAX: Final = 1
+FEATURES: Final = 0
+"""The feature bits of this program. An even bit must be understood by the peer, an odd one may be
+ignored; no bit has a meaning yet."""
+_EVEN: Final = 0x5555_5555_5555_5555
+
+
+def negotiate(ours: int, theirs: int) -> int | None:
+    """Return the features that both have; None when either has an even one that the other lacks."""
+    return None if (ours ^ theirs) & _EVEN else ours & theirs
+
+
+def negotiate_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:
+    """Return the highest version that both speak, of lowest and highest of each; None for none."""
+    highest = min(ours[1], theirs[1])
+    return highest if highest >= max(ours[0], theirs[0]) else None

@@ -1,0 +1,59 @@
+"""Writes messages.json: bodies that protoc itself encodes from the schema and a text.
+
+    python -m tests.vectors.make_messages
+
+The texts are protobuf's text format; nothing of molia.wire has a part in the bytes.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SCHEMA = HERE.parent.parent / "molia" / "wire" / "schema"
+KEY = "".join(f"\\{n:03o}" for n in range(32))
+IPV4 = r"\300\000\002\001\017\241"
+IPV6 = r"\040\001\015\270\000\000\000\000\000\000\000\000\000\000\000\001\017\241"
+
+NETWORK = r"\001\002\003\004\005\006\007\010"
+HELLO = f'features: 0x8000000000000002 software: "molia/0.1.0" workers: 2 network: "{NETWORK}"'
+CONTACTS = [f'contacts {{ key: "{KEY}" address: "{address}" }}' for address in (IPV4, IPV6)]
+
+ROWS = [
+    (1, "Hello", f"version_min: 1 version_max: 1 {HELLO}"),
+    (1, "Hello", 'version_min: 1 version_max: 4294967295 workers: 16 network: "abcdefgh"'),
+    (2, "Ping", ""),
+    (3, "Pong", f'seen: "{IPV4}" unix_ms: 1700000000123'),
+    (3, "Pong", f'seen: "{IPV6}"'),
+    (4, "Busy", "retry_after_ms: 3600000 effort_bits: 24"),
+    (4, "Busy", ""),
+    (5, "Close", "reason: 4"),
+    (5, "Close", "reason: 4294967295"),
+    (6, "Error", 'code: 3 text: "not here \\303\\251"'),
+    (64, "FindNode", f'target: "{KEY}"'),
+    (65, "Nodes", ""),
+    (65, "Nodes", " ".join(CONTACTS)),
+]
+
+
+def encoded(kind: str, text: str) -> bytes:
+    """Return what protoc makes of a message in text format."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SCHEMA}"]
+    command += [f"--encode=molia.wire.{kind}", "transport.proto", "dht.proto"]
+    return subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
+
+
+def main() -> None:
+    """Write the file."""
+    rows = [
+        {"number": number, "text": text, "body": encoded(kind, text).hex()}
+        for number, kind, text in ROWS
+    ]
+    made = "tests/vectors/make_messages.py: protoc --encode of `text` in protobuf's text format"
+    text = json.dumps({"made": made, "vectors": rows}, indent=1)
+    (HERE / "messages.json").write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
