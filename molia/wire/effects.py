@@ -32,6 +32,13 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarted:
+    """The peer remembers nothing of before: what belonged to its streams and requests is void."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class Roamed:
     """The peer now sends from another address than `old`."""
 
@@ -57,4 +64,4 @@ class SolvePuzzle:
     epoch: int
 
 
-Effect = Send | PeerUp | PeerDown | Roamed | EarlyReply | SolvePuzzle
+Effect = Send | PeerUp | PeerDown | Restarted | Roamed | EarlyReply | SolvePuzzle

@@ -21,6 +21,7 @@ from molia.wire.effects import (
     Effect,
     PeerDown,
     PeerUp,
+    Restarted,
     Roamed,
     Send,
     SolvePuzzle,
@@ -187,6 +188,7 @@ class Endpoint:
     def _on_first(self, session: Session, peer: Peer, address: Address, now: Now) -> None:
         """Use new keys, now that the initiator has shown that it has them."""
         self._table.drop_sessions(peer.confirm(session))
+        self._note_life(peer, peer.next_life)
         if address == peer.answered_at:
             if address != peer.address:
                 self._roam(peer, address)
@@ -195,6 +197,15 @@ class Endpoint:
         self._rise(peer)
         self._wakes.set(peer)
         self._flush(peer, now)
+
+    def _note_life(self, peer: Peer, life: bytes) -> None:
+        """Notice when a peer began anew: its old keys and all that was under way are void."""
+        if life and peer.their_life and life != peer.their_life:
+            if peer.previous is not None:
+                self._table.drop_sessions([peer.previous])
+                peer.previous = None
+            self._emit(Restarted(peer))
+        peer.their_life = life
 
     # ------------------------------------------------------------------------ addresses
 
@@ -276,6 +287,7 @@ class Endpoint:
         peer.on_heard(now.mono_s, data=False)
         peer.handshake_due_s = NEVER
         peer.features, peer.effort = welcome.features, welcome.effort
+        self._note_life(peer, welcome.life)
         self._table.primary[peer.static] = peer
         self._rise(peer)
         if peer.request is not None:
@@ -522,7 +534,7 @@ class Endpoint:
 
     def _fall(self, peer: Peer, reason: str) -> None:
         if peer.is_up:
-            peer.is_up = False
+            peer.is_up, peer.life = False, b""
             self._emit(PeerDown(peer, reason))
 
     def _on_evicted(self, peers: list[Peer]) -> None:

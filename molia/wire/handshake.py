@@ -17,6 +17,7 @@ from molia.base.now import Now
 from molia.wire.cookies import Address, CookieSecret, MacChecker, mac1_key, open_cookie, stamp
 from molia.wire.gate import Admission, Counters, Verdict
 from molia.wire.hello import (
+    LIFE_SIZE,
     Hello,
     Welcome,
     decode_hello,
@@ -58,7 +59,9 @@ _NO_TRAILER: Final = Trailer()
 class EarlyHandler(Protocol):
     """Who answers the request in an initiation."""
 
-    def on_early(self, identity: PeerKey, request: bytes, now: Now) -> bytes | None:
+    def on_early(
+        self, identity: PeerKey, address: Address, request: bytes, now: Now
+    ) -> bytes | None:
         """Return the answer; it may be asked the same twice, and must do no harm then."""
         ...
 
@@ -129,9 +132,15 @@ class Handshaker:
         hello = Hello(
             timestamp=self._timestamp, identity=self._identity,
             features=self._config.features, proof=self.proof, request=peer.request,
+            life=self._life_of(peer),
         )  # fmt: skip
         size_min = 0 if peer.request is None else EARLY_DATA_SIZE_MIN
         return encode_hello(hello, packet_size_min=size_min)
+
+    def _life_of(self, peer: Peer) -> bytes:
+        """Return the name of our memory of a peer; the endpoint blanks it when that is lost."""
+        peer.life = peer.life or self._entropy.token(LIFE_SIZE)
+        return peer.life
 
     def _stamped(self, peer: Peer, body: bytes, now_s: float) -> bytes:
         key = mac1_key(self.profile, peer.static)
@@ -280,7 +289,7 @@ class Handshaker:
         if peer is None:
             peer = Peer(static, identity=None, address=None, timing=self._config.timing,
                         worker=worker)  # fmt: skip
-        answer = self._welcome(hello, size, now)
+        answer = self._welcome(peer, hello, size, address, now)
         return self._respond(noise, peer, parts.sender, answer, hello, address, now)
 
     def _count_static(self, static: bytes | None) -> None:
@@ -318,16 +327,19 @@ class Handshaker:
             return hello
         return None
 
-    def _welcome(self, hello: Hello | None, size: int, now: Now) -> bytes:
+    def _welcome(
+        self, peer: Peer, hello: Hello | None, size: int, address: Address, now: Now
+    ) -> bytes:
         """Return the payload of the response to an initiation of `size` bytes."""
         if hello is None:
             return b""
         reply = None
         if hello.request is not None:
-            reply = self._early.on_early(hello.identity, hello.request, now)
+            reply = self._early.on_early(hello.identity, address, hello.request, now)
         welcome = Welcome(
-            features=self._config.features, reply=reply, effort=self._admission.effort(now)
-        )
+            features=self._config.features, reply=reply, effort=self._admission.effort(now),
+            life=self._life_of(peer),
+        )  # fmt: skip
         return encode_welcome(welcome, packet_size_max=size)
 
     def _respond(
@@ -347,6 +359,7 @@ class Handshaker:
         packet = self._stamped(peer, encode_response(parts), now.mono_s)
         if hello is not None:
             peer.identity, peer.features, peer.proof = hello.identity, hello.features, hello.proof
+            peer.next_life = hello.life
         evicted = self._seat(peer, address)
         session = Session(
             keys, index=index, remote=sender, is_initiator=False, peer=peer, now_s=now.mono_s

@@ -14,7 +14,7 @@ from molia.base.ids import PeerKey
 from molia.base.limits import HANDSHAKE_SIZE_MAX, PROOF_SIZE_MAX
 from molia.wire.packet import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, TIMESTAMP
 
-PADDING, PROOF, IDENTITY, REQUEST, FEATURES, REPLY, EFFORT = 0, 1, 2, 3, 4, 5, 7
+PADDING, PROOF, IDENTITY, REQUEST, FEATURES, REPLY, EFFORT, LIFE = 0, 1, 2, 3, 4, 5, 7, 9
 _HEAD: Final = Struct("<BH")
 _FEATURES: Final = Struct("<Q")
 _EFFORT: Final = Struct("<BI")
@@ -23,7 +23,8 @@ _EVEN_BITS: Final = 0x5555_5555_5555_5555
 _TAI64_EPOCH: Final = 2**62 + 10
 _STAMP_STEP_NS: Final = 1 << 24
 """Timestamps are rounded to 17 ms, so that they tell little of the clock."""
-_FIXED: Final = TIMESTAMP + 3 + 32 + 3 + 8
+LIFE_SIZE: Final = 8
+_FIXED: Final = TIMESTAMP + 3 + 32 + 3 + 8 + 3 + LIFE_SIZE
 REQUEST_SIZE_MAX: Final = (
     HANDSHAKE_SIZE_MAX - INITIATION_OVERHEAD - _FIXED - (3 + PROOF_SIZE_MAX) - 3
 )
@@ -41,6 +42,8 @@ class Hello:
     """Of admission; what is in it is checked elsewhere."""
     request: bytes | None = None
     """Early data: one request that may come twice without harm."""
+    life: bytes = b""
+    """Names what the sender remembers of this peer; another one means that it began anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ class Welcome:
     reply: bytes | None = None
     effort: tuple[int, int] = (0, 0)
     """Bits and epoch of the puzzle that the next initiation should answer."""
+    life: bytes = b""
+    """As in message 1."""
 
 
 def tai64n(unix_s: float, after: bytes = b"") -> bytes:
@@ -74,6 +79,8 @@ def encode_hello(hello: Hello, *, packet_size_min: int = 0) -> bytes:
     fields = [(IDENTITY, hello.identity.key), (FEATURES, _FEATURES.pack(hello.features))]
     if hello.proof:
         fields.append((PROOF, hello.proof))
+    if hello.life:
+        fields.append((LIFE, hello.life))
     if hello.request is not None:
         fields.append((REQUEST, hello.request))
     return _padded(hello.timestamp + _encode(fields), packet_size_min - INITIATION_OVERHEAD)
@@ -81,22 +88,24 @@ def encode_hello(hello: Hello, *, packet_size_min: int = 0) -> bytes:
 
 def decode_hello(payload: bytes) -> Hello | None:
     """Return what message 1 says; None when it is malformed or asks for what we do not know."""
-    fields = _decode(payload[TIMESTAMP:], known=(PROOF, IDENTITY, REQUEST, FEATURES))
+    fields = _decode(payload[TIMESTAMP:], known=(PROOF, IDENTITY, REQUEST, FEATURES, LIFE))
     if fields is None or len(payload) < TIMESTAMP:
         return None
     identity, proof = fields.get(IDENTITY, b""), fields.get(PROOF, b"")
-    features = _features(fields)
-    if len(identity) != 32 or features is None or len(proof) > PROOF_SIZE_MAX:
+    features, life = _features(fields), _life(fields)
+    if len(identity) != 32 or features is None or life is None or len(proof) > PROOF_SIZE_MAX:
         return None
     return Hello(
         timestamp=payload[:TIMESTAMP], identity=PeerKey(identity), features=features,
-        proof=proof, request=fields.get(REQUEST),
+        proof=proof, request=fields.get(REQUEST), life=life,
     )  # fmt: skip
 
 
 def encode_welcome(welcome: Welcome, *, packet_size_max: int) -> bytes:
     """Return message 2's payload; a reply that would make the packet too large is left out."""
     fields = [(FEATURES, _FEATURES.pack(welcome.features))]
+    if welcome.life:
+        fields.append((LIFE, welcome.life))
     if welcome.effort[0]:
         fields.append((EFFORT, _EFFORT.pack(*welcome.effort)))
     room = packet_size_max - RESPONSE_OVERHEAD
@@ -110,14 +119,14 @@ def encode_welcome(welcome: Welcome, *, packet_size_max: int) -> bytes:
 
 def decode_welcome(payload: bytes) -> Welcome | None:
     """Return what message 2 says; None when it is malformed or asks for what we do not know."""
-    fields = _decode(payload, known=(FEATURES, REPLY, EFFORT))
+    fields = _decode(payload, known=(FEATURES, REPLY, EFFORT, LIFE))
     if fields is None:
         return None
-    features, effort = _features(fields), fields.get(EFFORT)
-    if features is None or (effort is not None and len(effort) != _EFFORT.size):
+    features, life, effort = _features(fields), _life(fields), fields.get(EFFORT)
+    if features is None or life is None or (effort is not None and len(effort) != _EFFORT.size):
         return None
     bits, epoch = _EFFORT.unpack(effort) if effort else (0, 0)
-    return Welcome(features=features, reply=fields.get(REPLY), effort=(bits, epoch))
+    return Welcome(features=features, reply=fields.get(REPLY), effort=(bits, epoch), life=life)
 
 
 def features_agree(theirs: int, known: int) -> bool:
@@ -131,6 +140,11 @@ def _features(fields: dict[int, bytes]) -> int | None:
         return None
     features: int = _FEATURES.unpack(value)[0]
     return features
+
+
+def _life(fields: dict[int, bytes]) -> bytes | None:
+    life = fields.get(LIFE, b"")
+    return life if len(life) in (0, LIFE_SIZE) else None
 
 
 def _encode(fields: list[tuple[int, bytes]]) -> bytes:

@@ -51,6 +51,10 @@ class Number(IntEnum):
     NODES = 65
 
 
+EARLY: Final = frozenset({Number.PING, Number.FIND_NODE})
+"""What may ride in an initiation: it may come twice and does no harm."""
+
+
 class CloseReason(IntEnum):
     """Why a session ends. Peers of later versions may know more."""
 

@@ -50,10 +50,11 @@ class Peer:
     __slots__ = (
         "address", "answered_at", "challenge", "challenged_s", "cookie", "cookie_s", "credit",
         "current", "effort", "features", "first_s", "forget_due_s", "handshake_due_s", "heard_s",
-        "hurried_s", "identity", "is_configured", "is_up", "keepalive_due_s", "last_mac1", "next",
+        "hurried_s", "identity", "is_configured", "is_up", "keepalive_due_s", "last_mac1", "life",
+        "next", "next_life",
         "pending", "persistent_due_s", "persistent_s", "previous", "proof", "proved", "psk",
         "rekey_heard_s", "rekey_sent_s", "request", "silence_due_s", "solving", "started_s",
-        "static", "timing", "waiting", "wake_s", "worker",
+        "static", "their_life", "timing", "waiting", "wake_s", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,8 @@ class Peer:
         self.cookie, self.cookie_s = b"", -NEVER
         self.effort = (0, 0)
         self.features, self.proof = 0, b""
+        self.life = self.their_life = self.next_life = b""
+        """Names of what we and the peer remember of each other, and of what `next` will bring."""
         self.request: bytes | None = None
         """Early data for the next initiation."""
         self.waiting: list[bytes] = []

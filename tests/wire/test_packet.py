@@ -118,11 +118,11 @@ def test_no_payload_makes_the_reader_raise(data: bytes) -> None:
     ("tail", "is_read"),
     [
         (b"", True),
-        (b"\x09\2\0ab", True),  # an unknown odd type
+        (b"\x0b\2\0ab", True),  # an unknown odd type
         (b"\x0a\2\0ab", False),  # an unknown even one
         (b"\x02\x20\0" + b"k" * 32, False),  # the identity twice
-        (b"\x09\2\0a", False),  # cut off
-        (b"\x09\2", False),
+        (b"\x0b\2\0a", False),  # cut off
+        (b"\x0b\2", False),
         (b"\0garbage", True),  # padding to the end
     ],
 )
