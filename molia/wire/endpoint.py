@@ -40,7 +40,7 @@ from molia.wire.packet import (
     Trailer,
     size_fits,
 )
-from molia.wire.peer import GIVE_UP_S, NEVER, RETRY_S, Peer
+from molia.wire.peer import GIVE_UP_S, NEVER, Peer
 from molia.wire.peers import PeerTable
 from molia.wire.session import Session
 from molia.wire.wakes import Wakes
@@ -507,7 +507,7 @@ class Endpoint:
         """Initiate again, or give up after 90 s."""
         if now.mono_s - peer.first_s < GIVE_UP_S:
             peer.started_s = -NEVER
-            peer.handshake_due_s = now.mono_s + RETRY_S
+            peer.handshake_due_s = now.mono_s + peer.timing.retry_s
             self._initiate(peer, now)
             return
         peer.handshake_due_s, peer.solving = NEVER, None

@@ -44,7 +44,6 @@ from molia.wire.packet import (
 )
 from molia.wire.peer import (
     RETRY_JITTER_S,
-    RETRY_S,
     WIREGUARD_TIMING,
     Peer,
     Pending,
@@ -123,7 +122,7 @@ class Handshaker:
     def retry_s(self) -> float:
         """Return how long to wait for a response: 5 s and a bit, so that two fall out of step."""
         jitter = int.from_bytes(self._entropy.token(2), "little") / 0x10000
-        return RETRY_S + jitter * RETRY_JITTER_S
+        return self._config.timing.retry_s + jitter * RETRY_JITTER_S
 
     def _payload(self, peer: Peer, now: Now) -> bytes:
         self._timestamp = tai64n(now.unix_s, self._timestamp)

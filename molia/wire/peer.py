@@ -31,6 +31,8 @@ class Timing:
 
     rekey_on_send_s: float = 120.0
     rekey_on_receive_s: float = REJECT_AFTER_S - SILENCE_S
+    retry_s: float = RETRY_S
+    """Between two initiations to one peer."""
 
 
 WIREGUARD_TIMING: Final = Timing()
@@ -187,7 +189,11 @@ class Peer:
 
     def may_initiate(self, now_s: float) -> bool:
         """Tell whether an initiation may go out: one per 5 s, and to proved addresses only."""
-        return self.address is not None and self.proved and now_s - self.started_s >= RETRY_S
+        return (
+            self.address is not None
+            and self.proved
+            and now_s - self.started_s >= self.timing.retry_s
+        )
 
     def fresh_cookie(self, now_s: float) -> bytes:
         """Return the cookie that the peer gave us; b"" when there is none or it is old."""
