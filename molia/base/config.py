@@ -92,6 +92,22 @@ class DurabilityConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionConfig:
+    """Who gets a session when many want one."""
+
+    handshake_percent: int = 20
+    """Percent of a worker's core that handshakes may take before strangers have to prove their
+    address and solve puzzles. More serves more strangers and leaves less for everybody else."""
+    asn_database: str = ""
+    """Path of an .mmdb file that gives the ASN of an address, so that under load no operator gets
+    more than a quarter. Empty: an IPv4 /16 or IPv6 /32 stands for the operator."""
+
+    def __post_init__(self) -> None:
+        in_range = 1 <= self.handshake_percent <= 100
+        require(in_range, "admission.handshake_percent", "1 to 100")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """What the node says on stderr."""
 
@@ -120,6 +136,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     durability: DurabilityConfig = field(default_factory=DurabilityConfig)
+    admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:

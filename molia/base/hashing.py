@@ -58,6 +58,21 @@ def blake2b_digest(data: bytes, *, size: int) -> bytes:
     return hashlib.blake2b(data, digest_size=size).digest()
 
 
+def blake2b_search(prefix: bytes, *, start: int, count: int, below: bytes) -> int | None:
+    """Return the first nonce from `start` on whose digest is below `below`; None after `count`.
+
+    The digest is BLAKE2b over `prefix` and the nonce, 8 bytes little-endian, and as long as
+    `below`; nonces wrap at 2**64. Here and not with its callers because a call a try would double
+    the price of a try.
+    """
+    new, size = hashlib.blake2b, len(below)
+    for number in range(start, start + count):
+        nonce = number & 0xFFFF_FFFF_FFFF_FFFF
+        if new(prefix + nonce.to_bytes(8, "little"), digest_size=size).digest() < below:
+            return nonce
+    return None
+
+
 class ContentHasher:
     """BLAKE3-256 of a stream; `update` drops the GIL for large chunks."""
 

@@ -159,6 +159,23 @@ WORKERS_MAX: Final = 16
 # -- wire: admission
 PUZZLE_BITS_MAX: Final = 24
 """The dearest request puzzle: about 6 s of one core in Python."""
+HANDSHAKE_QUEUE_MAX: Final = 1_024
+"""Initiations that wait for their Diffie-Hellman; at most 1.4 MB."""
+LOADED_QUEUE: Final = 128
+"""From this many waiting initiations on the node is under load."""
+HANDSHAKE_WAIT_S: Final = 5.0
+"""An initiation that waited longer is dropped: its sender has sent another."""
+HOST_BUCKETS_MAX: Final = 16_384
+"""Sources with a token bucket of their own; about 180 bytes each."""
+NETWORK_BUCKETS_MAX: Final = 16_384
+OPERATOR_BUCKETS_MAX: Final = 4_096
+SPENT_FILTER_BITS: Final = 1 << 24
+"""Bits of the filter of spent ephemerals, 2 MiB, for each of two epochs. With 660,000 entries, all
+that a fifth of a core lets through in an epoch, it refuses one honest ephemeral in 3,000."""
+SCORES_MAX: Final = 8_192
+"""Identities, and as many networks, whose misdeeds are remembered; about 250 bytes each."""
+PROOFS_PER_S_MAX: Final = 50
+"""Identity proofs verified a second: 2 to 3% of a core."""
 
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX

@@ -7,6 +7,7 @@ import pytest
 
 from molia.base import limits
 from molia.base.config import (
+    AdmissionConfig,
     ApiConfig,
     Config,
     DurabilityConfig,
@@ -16,7 +17,15 @@ from molia.base.config import (
 )
 from molia.base.errors import BadConfig
 
-SECTIONS = (Config, ApiConfig, StoreConfig, LeaseConfig, DurabilityConfig, LogConfig)
+SECTIONS = (
+    Config,
+    ApiConfig,
+    StoreConfig,
+    LeaseConfig,
+    DurabilityConfig,
+    AdmissionConfig,
+    LogConfig,
+)
 
 BAD: list[tuple[str, Callable[[], object]]] = [
     ("api.auth", lambda: ApiConfig(auth="none")),
@@ -31,6 +40,8 @@ BAD: list[tuple[str, Callable[[], object]]] = [
     ("leases.sweep_s", lambda: LeaseConfig(sweep_s=0)),
     ("leases.min_age_s", lambda: LeaseConfig(min_age_s=-1)),
     ("durability.floor", lambda: DurabilityConfig(floor=5)),
+    ("admission.handshake_percent", lambda: AdmissionConfig(handshake_percent=0)),
+    ("admission.handshake_percent", lambda: AdmissionConfig(handshake_percent=101)),
     ("log.level", lambda: LogConfig(level="loud")),
     ("log.format", lambda: LogConfig(format="xml")),
     ("network", lambda: Config(network="")),

@@ -71,7 +71,9 @@ class WgNode:
         replies = [self.on_plaintext(peer, plaintext, now) for plaintext in plaintexts]
         return [reply for reply in replies if reply is not None]
 
-    def on_early(self, identity: PeerKey, request: bytes, now: Now) -> bytes | None:
+    def on_early(
+        self, identity: PeerKey, address: Address, request: bytes, now: Now
+    ) -> bytes | None:
         """Nothing comes early in this profile."""
         return None
 
