@@ -6,20 +6,21 @@ peer has shown its key. Before the address is proved nothing here is touched und
 Source: docs/reference/admission.md.
 """
 
-from enum import Enum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from molia.base.config import AdmissionConfig
 from molia.base.ids import PeerKey
 from molia.base.limits import PUZZLE_BITS_MAX
 from molia.base.now import Now
 from molia.wire.addresses import network_key, pack_host, source_tag
+from molia.wire.gate import Verdict
 from molia.wire.limiter import AsnOf, SourceLimiter
 from molia.wire.load import HandshakeQueue, LoadMeter, PuzzleLevel
 from molia.wire.proof import Proof, ProofGate, ProofVerdict
 from molia.wire.puzzle import (
     PUZZLE_BLAKE2B,
     Effort,
+    PuzzleTrailer,
     SpentFilter,
     acceptable_epochs,
     challenge,
@@ -34,40 +35,6 @@ REASONS: Final = (
     "admitted", "bad_address", "rate", "no_puzzle", "few_bits", "old_epoch", "wrong_puzzle",
     "spent", "operator", "blocked",
 )  # fmt: skip
-
-
-class Verdict(Enum):
-    """What becomes of an initiation whose MACs hold."""
-
-    ADMIT = "admit"
-    RATE = "rate"
-    """Too many from there: dropped in silence."""
-    PUZZLE = "puzzle"
-    """The puzzle is not solved: the sender is told by a cookie reply what is asked."""
-
-
-class Trailer(Protocol):
-    """The clear trailer of an initiation; `puzzle.PuzzleTrailer` is one."""
-
-    @property
-    def puzzle(self) -> int:
-        """Which puzzle."""
-        ...
-
-    @property
-    def bits(self) -> int:
-        """How many bits it claims."""
-        ...
-
-    @property
-    def epoch(self) -> int:
-        """Of which epoch."""
-        ...
-
-    @property
-    def nonce(self) -> bytes:
-        """8 bytes."""
-        ...
 
 
 class Admission:
@@ -102,7 +69,7 @@ class Admission:
         return self._meter.under_load(len(self.queue), now_s)
 
     def admit(
-        self, address: SocketAddress, ephemeral: bytes, trailer: Trailer | None,
+        self, address: SocketAddress, ephemeral: bytes, trailer: PuzzleTrailer | None,
         responder_key: bytes, now: Now,
     ) -> Verdict:  # fmt: skip
         """Judge an initiation whose mac1 holds and, under load, whose mac2 does.
@@ -196,8 +163,8 @@ class Admission:
         return min(PUZZLE_BITS_MAX, bits + self._reputation.extra_bits(network, now_s))
 
     def _fault(
-        self, trailer: Trailer, bits: int, responder_key: bytes, ephemeral: bytes, packed: bytes,
-        unix_s: float,
+        self, trailer: PuzzleTrailer, bits: int, responder_key: bytes, ephemeral: bytes,
+        packed: bytes, unix_s: float,
     ) -> str:  # fmt: skip
         """Return what is wrong with a solution, the cheapest first; "" for nothing."""
         if trailer.puzzle != PUZZLE_BLAKE2B:

@@ -5,7 +5,6 @@ that the sender gets what is sent to its address; a node under load asks for it 
 Source: the WireGuard paper, 5.3 and 5.4.7; docs/reference/packets.md, "Cookies".
 """
 
-from struct import Struct
 from typing import Final
 
 from molia.base.crypto import xchacha_open, xchacha_seal
@@ -13,10 +12,10 @@ from molia.base.entropy import Entropy
 from molia.base.hashing import blake2s_digest, blake2s_mac, macs_equal
 from molia.wire.noise import Profile
 from molia.wire.packet import MAC, MACS, CookieReply, encode_cookie
+from molia.wire.puzzle import NO_EFFORT, Effort
 
 COOKIE_LIFE_S: Final = 120
 NO_MAC: Final = bytes(MAC)
-_EFFORT: Final = Struct("<BI3x")
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 """Where a packet came from or goes to, as a socket says it."""
@@ -78,13 +77,13 @@ class MacChecker:
         return macs_equal(blake2s_mac(now, body), mac2) or macs_equal(blake2s_mac(last, body), mac2)
 
     def reply(
-        self, packet: bytes, address: Address, unix_s: float, *, effort: tuple[int, int],
+        self, packet: bytes, address: Address, unix_s: float, *, effort: Effort,
         nonce: bytes,
     ) -> bytes:  # fmt: skip
         """Return the cookie reply to a handshake packet: always shorter than the packet."""
         cookie = self._secret.cookies(address, unix_s)[0]
         if self._profile.is_molia:
-            cookie += _EFFORT.pack(*effort)
+            cookie += effort.encode()
         sealed = xchacha_seal(self._cookie_key, nonce, cookie, packet[-MACS:-MAC])
         return encode_cookie(CookieReply(packet[4:8], nonce, sealed))
 
@@ -107,13 +106,13 @@ def stamp(body: bytes, *, key: bytes, cookie: bytes) -> bytes:
 
 def open_cookie(
     profile: Profile, public: bytes, reply: CookieReply, mac1: bytes
-) -> tuple[bytes, int, int] | None:
-    """Return (cookie, bits, epoch) of a reply from the owner of `public` to the message of `mac1`.
+) -> tuple[bytes, Effort] | None:
+    """Return cookie and effort of a reply from the owner of `public` to the message of `mac1`.
 
-    None: someone else made it. Bits and epoch are 0 in the wireguard profile.
+    None: someone else made it, or it asks for more than anyone may.
     """
     opened = xchacha_open(cookie_key(profile, public), reply.nonce, reply.sealed, mac1)
     if opened is None:
         return None
-    bits, epoch = _EFFORT.unpack(opened[MAC:]) if profile.is_molia else (0, 0)
-    return opened[:MAC], bits, epoch
+    effort = Effort.parse(opened[MAC:]) if profile.is_molia else NO_EFFORT
+    return None if effort is None else (opened[:MAC], effort)

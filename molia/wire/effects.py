@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from molia.base.crypto import ExchangeKey
 from molia.wire.cookies import Address
 from molia.wire.peer import Peer
+from molia.wire.puzzle import Effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,7 @@ class SolvePuzzle:
 
     peer: Peer
     ephemeral: ExchangeKey
-    bits: int
-    epoch: int
+    effort: Effort
 
 
 Effect = Send | PeerUp | PeerDown | Restarted | Roamed | EarlyReply | SolvePuzzle

@@ -37,11 +37,11 @@ from molia.wire.packet import (
     DATA_SIZE_MIN,
     INITIATION,
     RESPONSE,
-    Trailer,
     size_fits,
 )
 from molia.wire.peer import GIVE_UP_S, NEVER, Peer
 from molia.wire.peers import PeerTable
+from molia.wire.puzzle import PuzzleTrailer
 from molia.wire.session import Session
 from molia.wire.wakes import Wakes
 
@@ -306,22 +306,23 @@ class Endpoint:
             peer.first_s = now.mono_s
         peer.started_s = now.mono_s
         peer.handshake_due_s = now.mono_s + self._handshaker.retry_s()
-        bits, epoch = peer.effort
-        if not bits:
-            self._send_initiation(peer, self._handshaker.fresh_key(), Trailer(), now)
+        if not peer.effort.bits:
+            self._send_initiation(peer, self._handshaker.fresh_key(), PuzzleTrailer(), now)
         elif peer.solving is None:
             peer.solving = self._handshaker.fresh_key()
-            self._emit(SolvePuzzle(peer, peer.solving, bits, epoch))
+            self._emit(SolvePuzzle(peer, peer.solving, peer.effort))
         self._wakes.set(peer)
 
-    def on_solved(self, peer: Peer, ephemeral: ExchangeKey, trailer: Trailer, now: Now) -> None:
+    def on_solved(
+        self, peer: Peer, ephemeral: ExchangeKey, trailer: PuzzleTrailer, now: Now
+    ) -> None:
         """Take the answer to a `SolvePuzzle`; it must be for that effect's ephemeral key."""
         if peer.solving is ephemeral and self._table.find(peer.key) is peer:
             peer.solving = None
             self._send_initiation(peer, ephemeral, trailer, now)
 
     def _send_initiation(
-        self, peer: Peer, ephemeral: ExchangeKey, trailer: Trailer, now: Now
+        self, peer: Peer, ephemeral: ExchangeKey, trailer: PuzzleTrailer, now: Now
     ) -> None:
         packet = self._handshaker.initiate(peer, now, ephemeral, trailer)
         if packet and peer.address is not None:

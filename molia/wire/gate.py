@@ -6,12 +6,12 @@ in, for tests and for the wireguard profile, whose peers are configured.
 
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Protocol
 
 from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.wire.cookies import Address
-from molia.wire.packet import Trailer
+from molia.wire.puzzle import NO_EFFORT, Effort, PuzzleTrailer
 
 
 class Verdict(Enum):
@@ -32,8 +32,8 @@ class Admission(Protocol):
         ...
 
     def admit(
-        self, address: Address, ephemeral: bytes, trailer: Trailer | None, responder_key: bytes,
-        now: Now,
+        self, address: Address, ephemeral: bytes, trailer: PuzzleTrailer | None,
+        responder_key: bytes, now: Now,
     ) -> Verdict:  # fmt: skip
         """Judge an initiation before any Diffie-Hellman.
 
@@ -49,8 +49,8 @@ class Admission(Protocol):
         """Take note that a Diffie-Hellman was spent."""
         ...
 
-    def effort(self, now: Now) -> tuple[int, int]:
-        """Return bits and epoch of the puzzle that is asked now; (0, 0) for none."""
+    def effort(self, now: Now, address: Address) -> Effort:
+        """Return the puzzle that a sender at this address is asked now; 0 bits for none."""
         ...
 
 
@@ -75,12 +75,9 @@ class OpenAdmission:
     def on_handshake(self, *_: object) -> None:
         """Take no note."""
 
-    def effort(self, *_: object) -> tuple[int, int]:
+    def effort(self, *_: object) -> Effort:
         """Ask nothing."""
         return NO_EFFORT
-
-
-NO_EFFORT: Final = (0, 0)
 
 
 @dataclass(slots=True)

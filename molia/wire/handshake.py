@@ -7,7 +7,7 @@ Source: docs/reference/packets.md, "Order of checks".
 """
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from molia.base.crypto import ExchangeKey, maps_to
 from molia.base.entropy import Entropy
@@ -34,7 +34,6 @@ from molia.wire.packet import (
     TIMESTAMP,
     Initiation,
     Response,
-    Trailer,
     encode_initiation,
     encode_response,
     parse_cookie,
@@ -50,9 +49,8 @@ from molia.wire.peer import (
     Timing,
 )
 from molia.wire.peers import PeerTable
+from molia.wire.puzzle import PuzzleTrailer
 from molia.wire.session import Session
-
-_NO_TRAILER: Final = Trailer()
 
 
 class EarlyHandler(Protocol):
@@ -100,7 +98,9 @@ class Handshaker:
         """Return a new ephemeral key."""
         return ExchangeKey(self._entropy.token(32))
 
-    def initiate(self, peer: Peer, now: Now, ephemeral: ExchangeKey, trailer: Trailer) -> bytes:
+    def initiate(
+        self, peer: Peer, now: Now, ephemeral: ExchangeKey, trailer: PuzzleTrailer
+    ) -> bytes:
         """Return an initiation to `peer`; b"" when its key is nobody's."""
         noise = Initiator(
             self.profile, static=self._static, responder=peer.static, ephemeral=ephemeral
@@ -216,7 +216,7 @@ class Handshaker:
             self._counters.bad_cookie += 1
             return None
         known.cookie, known.cookie_s = opened[0], now.mono_s
-        known.effort = opened[1:]
+        known.effort = opened[1]
         self._counters.cookies_in += 1
         return peer
 
@@ -257,7 +257,7 @@ class Handshaker:
     def _cookie(self, packet: bytes, address: Address, now: Now) -> bytes:
         self._counters.cookies_out += 1
         return self._macs.reply(
-            packet, address, now.unix_s, effort=self._admission.effort(now),
+            packet, address, now.unix_s, effort=self._admission.effort(now, address),
             nonce=self._entropy.token(24),
         )  # fmt: skip
 
@@ -336,9 +336,11 @@ class Handshaker:
         if hello.request is not None:
             reply = self._early.on_early(hello.identity, address, hello.request, now)
         welcome = Welcome(
-            features=self._config.features, reply=reply, effort=self._admission.effort(now),
+            features=self._config.features,
+            reply=reply,
+            effort=self._admission.effort(now, address),
             life=self._life_of(peer),
-        )  # fmt: skip
+        )
         return encode_welcome(welcome, packet_size_max=size)
 
     def _respond(

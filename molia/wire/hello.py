@@ -13,11 +13,11 @@ from typing import Final
 from molia.base.ids import PeerKey
 from molia.base.limits import HANDSHAKE_SIZE_MAX, PROOF_SIZE_MAX
 from molia.wire.packet import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, TIMESTAMP
+from molia.wire.puzzle import NO_EFFORT, Effort
 
 PADDING, PROOF, IDENTITY, REQUEST, FEATURES, REPLY, EFFORT, LIFE = 0, 1, 2, 3, 4, 5, 7, 9
 _HEAD: Final = Struct("<BH")
 _FEATURES: Final = Struct("<Q")
-_EFFORT: Final = Struct("<BI")
 _EVEN_BITS: Final = 0x5555_5555_5555_5555
 
 _TAI64_EPOCH: Final = 2**62 + 10
@@ -52,8 +52,8 @@ class Welcome:
 
     features: int = 0
     reply: bytes | None = None
-    effort: tuple[int, int] = (0, 0)
-    """Bits and epoch of the puzzle that the next initiation should answer."""
+    effort: Effort = NO_EFFORT
+    """The puzzle that the next initiation should answer."""
     life: bytes = b""
     """As in message 1."""
 
@@ -106,8 +106,8 @@ def encode_welcome(welcome: Welcome, *, packet_size_max: int) -> bytes:
     fields = [(FEATURES, _FEATURES.pack(welcome.features))]
     if welcome.life:
         fields.append((LIFE, welcome.life))
-    if welcome.effort[0]:
-        fields.append((EFFORT, _EFFORT.pack(*welcome.effort)))
+    if welcome.effort.bits:
+        fields.append((EFFORT, welcome.effort.encode()))
     room = packet_size_max - RESPONSE_OVERHEAD
     if welcome.reply is not None:
         full = _encode([*fields, (REPLY, welcome.reply)])
@@ -122,11 +122,11 @@ def decode_welcome(payload: bytes) -> Welcome | None:
     fields = _decode(payload, known=(FEATURES, REPLY, EFFORT, LIFE))
     if fields is None:
         return None
-    features, life, effort = _features(fields), _life(fields), fields.get(EFFORT)
-    if features is None or life is None or (effort is not None and len(effort) != _EFFORT.size):
+    features, life = _features(fields), _life(fields)
+    effort = Effort.parse(fields[EFFORT]) if EFFORT in fields else NO_EFFORT
+    if features is None or life is None or effort is None:
         return None
-    bits, epoch = _EFFORT.unpack(effort) if effort else (0, 0)
-    return Welcome(features=features, reply=fields.get(REPLY), effort=(bits, epoch), life=life)
+    return Welcome(features=features, reply=fields.get(REPLY), effort=effort, life=life)
 
 
 def features_agree(theirs: int, known: int) -> bool:

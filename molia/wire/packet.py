@@ -5,11 +5,11 @@ with a reserved byte set has no type at all. Indices stay the four bytes that th
 Source: the WireGuard paper, 5.4; docs/reference/packets.md.
 """
 
-from struct import Struct
 from typing import Final, NamedTuple
 
 from molia.base.limits import HANDSHAKE_SIZE_MAX
 from molia.wire.noise import Profile
+from molia.wire.puzzle import TRAILER_SIZE, PuzzleTrailer
 
 INITIATION: Final = b"\1\0\0\0"
 RESPONSE: Final = b"\2\0\0\0"
@@ -24,7 +24,6 @@ KEY: Final = 32
 TIMESTAMP: Final = 12
 DATA_HEAD: Final = 16
 DATA_SIZE_MIN: Final = DATA_HEAD + TAG
-TRAILER_SIZE: Final = 14
 
 _SEALED_AT: Final = 8 + KEY
 _PAYLOAD_AT: Final = _SEALED_AT + KEY + TAG
@@ -40,23 +39,8 @@ INITIATION_OVERHEAD: Final = _PAYLOAD_AT + TAG + TRAILER_SIZE + MACS
 """Bytes of our initiation beside its payload."""
 RESPONSE_OVERHEAD: Final = RESPONSE_SIZE_MIN
 
-_TRAILER: Final = Struct("<BBI8s")
 WORKER_MASK: Final = 15
 """The low bits of an index that name a worker; a node has at most 16."""
-
-
-class Trailer(NamedTuple):
-    """The puzzle's answer, in the clear so that it is checked before any Diffie-Hellman."""
-
-    puzzle: int = 0
-    """Which puzzle: 0 is none."""
-    bits: int = 0
-    epoch: int = 0
-    nonce: bytes = bytes(8)
-
-    def encode(self) -> bytes:
-        """Return its 14 bytes."""
-        return _TRAILER.pack(*self)
 
 
 class Initiation(NamedTuple):
@@ -66,7 +50,7 @@ class Initiation(NamedTuple):
     ephemeral: bytes
     sealed_static: bytes
     sealed_payload: bytes
-    trailer: Trailer | None
+    trailer: PuzzleTrailer | None
     """None in the wireguard profile."""
 
 
@@ -109,7 +93,7 @@ def parse_initiation(packet: bytes, profile: Profile) -> Initiation:
     """Return the parts of an initiation of a fitting size."""
     end, trailer = len(packet) - MACS, None
     if profile.is_molia:
-        trailer = Trailer(*_TRAILER.unpack_from(packet, end - TRAILER_SIZE))
+        trailer = PuzzleTrailer.parse(packet[end - TRAILER_SIZE : end])
         end -= TRAILER_SIZE
     return Initiation(
         packet[4:8], packet[8:_SEALED_AT], packet[_SEALED_AT:_PAYLOAD_AT],

@@ -14,6 +14,7 @@ from molia.base.ids import PeerKey
 from molia.base.limits import WAITING_BYTES_MAX, WAITING_PACKETS_MAX
 from molia.wire.cookies import COOKIE_LIFE_S, Address
 from molia.wire.noise import NO_PSK, Initiator
+from molia.wire.puzzle import NO_EFFORT
 from molia.wire.session import REJECT_AFTER_S, Session
 
 NEVER: Final = float("inf")
@@ -85,7 +86,7 @@ class Peer:
         self.solving: ExchangeKey | None = None
         """The ephemeral key that a puzzle is being solved for."""
         self.cookie, self.cookie_s = b"", -NEVER
-        self.effort = (0, 0)
+        self.effort = NO_EFFORT
         self.features, self.proof = 0, b""
         self.life = self.their_life = self.next_life = b""
         """Names of what we and the peer remember of each other, and of what `next` will bring."""

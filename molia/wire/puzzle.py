@@ -46,14 +46,17 @@ class Effort(NamedTuple):
         return cls(*_EFFORT.unpack(data))
 
 
+NO_EFFORT: Final = Effort(0, 0, bytes(3))
+
+
 class PuzzleTrailer(NamedTuple):
     """What the sender claims: so many bits, in this epoch, by this nonce."""
 
-    puzzle: int
+    puzzle: int = PUZZLE_NONE
     """Which puzzle: 0 is none, 1 is BLAKE2b."""
-    bits: int
-    epoch: int
-    nonce: bytes
+    bits: int = 0
+    epoch: int = 0
+    nonce: bytes = bytes(NONCE_SIZE)
 
     def encode(self) -> bytes:
         """Return the 14 bytes of the clear trailer of an initiation."""

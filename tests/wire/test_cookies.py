@@ -18,11 +18,13 @@ from molia.wire.cookies import (
 )
 from molia.wire.noise import WIREGUARD, Profile, molia_profile
 from molia.wire.packet import COOKIE, parse_cookie, size_fits
+from molia.wire.puzzle import NO_EFFORT, Effort
 
 OURS = molia_profile(network_id("molia"))
 PRIVATE = molia_profile(network_id("mine", b"s" * 32), b"s" * 32)
 PUBLIC = ExchangeKey(b"1" * 32).public
 HERE: Address = ("192.0.2.1", 7)
+EFFORT = Effort(17, 4, b"tag")
 BODY = b"\1\0\0\0send" + b"b" * 150
 
 
@@ -32,12 +34,12 @@ def checker(profile: Profile = OURS, root: bytes = b"r" * 32) -> MacChecker:
 
 def cookie_from(packet: bytes, address: Address, unix_s: float, profile: Profile = OURS) -> bytes:
     """Return the cookie that a node under load gives for `packet`."""
-    raw = checker(profile).reply(packet, address, unix_s, effort=(17, 4), nonce=b"n" * 24)
+    raw = checker(profile).reply(packet, address, unix_s, effort=EFFORT, nonce=b"n" * 24)
     assert size_fits(raw, profile)
     assert len(raw) < len(packet)
     opened = open_cookie(profile, PUBLIC, parse_cookie(raw), packet[-32:-16])
     assert opened
-    assert opened[1:] == ((17, 4) if profile.is_molia else (0, 0))
+    assert opened[1] == (EFFORT if profile.is_molia else NO_EFFORT)
     return opened[0]
 
 
@@ -75,7 +77,7 @@ def test_a_cookie_proves_its_address_for_two_to_four_minutes(profile: Profile) -
 
 def test_a_cookie_reply_counts_for_the_message_it_answers_and_from_its_maker() -> None:
     packet = stamp(BODY, key=mac1_key(OURS, PUBLIC), cookie=b"")
-    raw = checker().reply(packet, HERE, 0.0, effort=(0, 0), nonce=b"n" * 24)
+    raw = checker().reply(packet, HERE, 0.0, effort=NO_EFFORT, nonce=b"n" * 24)
     assert raw[:8] == COOKIE + b"send"
     reply, mac1 = parse_cookie(raw), packet[-32:-16]
     assert open_cookie(OURS, PUBLIC, reply, mac1)

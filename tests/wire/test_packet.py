@@ -8,10 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molia.base.ids import PeerKey, network_id
-from molia.base.limits import EARLY_DATA_SIZE_MIN, HANDSHAKE_SIZE_MAX, PROOF_SIZE_MAX
+from molia.base.limits import (
+    EARLY_DATA_SIZE_MIN,
+    HANDSHAKE_SIZE_MAX,
+    PROOF_SIZE_MAX,
+    PUZZLE_BITS_MAX,
+)
 from molia.wire import frames, hello, packet
 from molia.wire.hello import Hello, Welcome
 from molia.wire.noise import WIREGUARD, molia_profile
+from molia.wire.puzzle import NO_EFFORT, Effort, PuzzleTrailer
 from tests.test_formats import layout
 
 OURS = molia_profile(network_id("molia"))
@@ -24,13 +30,15 @@ hellos = st.builds(
 )  # fmt: skip
 welcomes = st.builds(
     Welcome, features=st.integers(0, 2**64 - 1), reply=st.none() | st.binary(max_size=900),
-    effort=st.just((0, 0)) | st.tuples(st.integers(1, 255), st.integers(0, 2**32 - 1)),
+    effort=st.just(NO_EFFORT)
+    | st.builds(Effort, st.integers(1, PUZZLE_BITS_MAX), st.integers(0, 2**32 - 1),
+                st.binary(min_size=3, max_size=3)),
 )  # fmt: skip
 
 
 def initiation(payload: bytes, *, is_molia: bool) -> bytes:
     """Return an initiation whose parts can be told apart."""
-    trailer = packet.Trailer(7, 13, 99, b"nonce678") if is_molia else None
+    trailer = PuzzleTrailer(7, 13, 99, b"nonce678") if is_molia else None
     parts = packet.Initiation(b"send", b"e" * 32, b"s" * 48, payload + b"t" * 16, trailer)
     return packet.encode_initiation(parts) + b"1" * 16 + b"2" * 16
 
