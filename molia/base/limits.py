@@ -88,6 +88,16 @@ CONFIG_FILE_SIZE_MAX: Final = 1 * MIB
 ANSWER_SIZE_MAX: Final = 64 * MIB
 """One JSON answer that the command reads from a node."""
 
+# -- streams (one peer's channel; all of it is allocated only as it is used)
+CONGESTION_WINDOW_MAX: Final = 64 * MIB
+"""More than the flow windows let through, so that it only stops a runaway number."""
+LOST_RANGES_MAX: Final = 64
+"""Ranges of numbers given up that are still watched for: a late one shows reordering."""
+PACKET_THRESHOLD_MAX: Final = 256
+"""Packets that may overtake one before it is lost, on a path that reorders."""
+BURST_PACKETS_MAX: Final = 47
+"""Packets of one burst: 64 KiB of 1,376 bytes, one system call."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
