@@ -120,11 +120,12 @@ class _LossBased(ABC):
 
     FACTOR: float
 
-    def __init__(self, datagram_size: int) -> None:
+    def __init__(self, datagram_size: int, born_s: float = float("-inf")) -> None:
         self._datagram = datagram_size
         self._window = float(start_window(datagram_size))
         self._threshold = float("inf")
-        self._recovery_s = float("-inf")
+        self._recovery_s = born_s
+        """What left until then says nothing about the present window."""
         self._slow_start = SlowStart()
 
     @property
@@ -204,8 +205,8 @@ class Cubic(_LossBased):
 
     FACTOR = CUBIC_FACTOR
 
-    def __init__(self, datagram_size: int) -> None:
-        super().__init__(datagram_size)
+    def __init__(self, datagram_size: int, born_s: float = float("-inf")) -> None:
+        super().__init__(datagram_size, born_s)
         self._epoch_s: float | None = None
         self._peak = self._start = self._friendly = self._k_s = 0.0
 

@@ -24,20 +24,19 @@ class Pacer:
         self._filled_s = now_s
         self._tokens = float("inf")
 
-    def _fill(self, rate: float, size: int, now_s: float) -> None:
-        depth = max(BURST_PACKETS_START * size, rate * DEPTH_S)
-        gained = max(0.0, now_s - self._filled_s) * rate
-        self._tokens = min(self._tokens + gained, depth)
-        self._filled_s = max(now_s, self._filled_s)
-
     @staticmethod
     def _quantum(rate: float, size: int) -> float:
-        packets = min(max(1.0, rate * QUANTUM_S / size), float(BURST_PACKETS_MAX))
-        return packets * size
+        quantum, most = rate * QUANTUM_S, float(BURST_PACKETS_MAX * size)
+        return most if quantum >= most else max(quantum, float(size))
 
     def allowance(self, *, rate: float, size: int, now_s: float) -> int:
         """Return how many packets of `size` bytes may leave now at `rate` bytes a second."""
-        self._fill(rate, size, now_s)
+        if now_s > self._filled_s:
+            self._tokens += (now_s - self._filled_s) * rate
+            self._filled_s = now_s
+        depth = max(BURST_PACKETS_START * size, rate * DEPTH_S)
+        if self._tokens > depth:
+            self._tokens = depth
         return int(self._tokens / size) if self._tokens >= self._quantum(rate, size) else 0
 
     def spend(self, sent_bytes: int) -> None:

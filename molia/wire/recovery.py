@@ -6,7 +6,7 @@ burst of 47 costs what a single packet costs. An acknowledgement cuts spans wher
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from molia.base.limits import LOST_RANGES_MAX, PACKET_THRESHOLD_MAX
@@ -105,8 +105,8 @@ class RttEstimator:
 class Settled:
     """What an acknowledgement or a timer settled."""
 
-    acked: list[Span] = field(default_factory=list)
-    lost: list[Span] = field(default_factory=list)
+    acked: list[Span]
+    lost: list[Span]
     """Lowest numbers first."""
     rtt_sampled: bool = False
     spurious: bool = False
@@ -129,6 +129,7 @@ class Recovery:
         self._lost_numbers = Intervals()
         self._loss_at_s: float | None = None
         self._last_sent_s = 0.0
+        self._path_s = float("-inf")
 
     @property
     def span_count(self) -> int:
@@ -160,25 +161,33 @@ class Recovery:
 
         The caller has checked that no number at or above `next_number` is among them.
         """
-        settled = Settled()
-        largest = runs[0][1] - 1
-        low = (
-            min(self.floor, self._lost_numbers.first[0]) if self._lost_numbers.first else self.floor
-        )
-        rising = [run for run in runs if run[1] > low][::-1]
-        self._notice_spurious(rising, settled)
-        unacked = self._split(rising, largest, settled)
-        self._sent.extendleft(reversed(unacked))
+        settled = Settled([], [])
+        sent, (first, stop) = self._sent, runs[0]
+        largest = stop - 1
+        while sent and first <= sent[0].first and sent[0].stop <= stop:  # all in order
+            span = sent.popleft()
+            self.in_flight -= span.bytes_in_flight
+            settled.acked.append(span)
+        if self._lost_numbers or (sent and sent[0].first < stop):
+            self._settle_runs(runs, largest, settled)
         self.largest_acked = max(self.largest_acked, largest)
         if settled.acked:
             newest = settled.acked[-1]
-            if newest.stop == largest + 1:
+            if newest.stop == largest + 1 and newest.sent_s >= self._path_s:
                 latest_s = now_s - newest.sent_s
                 self.rtt.on_sample(latest_s, ack_delay_s=ack_delay_s, now_s=now_s)
                 settled.rtt_sampled = True
             self.pto_count = 0
         settled.lost = self._take_lost(now_s)
         return settled
+
+    def _settle_runs(self, runs: Sequence[tuple[int, int]], largest: int, settled: Settled) -> None:
+        """Settle what is out of order: gaps, late arrivals, spans that arrived in part."""
+        lost = self._lost_numbers.first
+        low = min(self.floor, lost[0]) if lost else self.floor
+        rising = [run for run in runs if run[1] > low][::-1]
+        self._notice_spurious(rising, settled)
+        self._sent.extendleft(reversed(self._split(rising, largest, settled)))
 
     def _split(self, rising: list[tuple[int, int]], largest: int, settled: Settled) -> list[Span]:
         """Move what `rising` covers into `settled.acked`; return the rest up to `largest`."""
@@ -205,11 +214,13 @@ class Recovery:
 
     def _take_lost(self, now_s: float) -> list[Span]:
         """Remove and return what RFC 9002 6.1 calls lost; arm the timer for what may be soon."""
+        self._loss_at_s = None
+        if not self._sent or self._sent[0].first >= self.largest_acked:
+            return []
         rtt = self.rtt
         delay_s = self.time_threshold * max(rtt.latest_s, rtt.smoothed_s)
         delay_s = max(delay_s, GRANULARITY_S)
         by_count = self.largest_acked - self.packet_threshold + 1
-        self._loss_at_s = None
         lost: list[Span] = []
         kept: list[Span] = []
         while self._sent and self._sent[0].first < self.largest_acked:
@@ -280,8 +291,9 @@ class Recovery:
         self.pto_count += 1
         return None
 
-    def on_path_changed(self) -> None:
+    def on_path_changed(self, now_s: float) -> None:
         """Start to measure anew (RFC 9000 9.4); packets in flight stay in the ledger."""
+        self._path_s = now_s
         self.rtt.reset()
         self.pto_count = 0
         self.packet_threshold, self.time_threshold = PACKET_THRESHOLD, TIME_THRESHOLD
