@@ -213,6 +213,14 @@ class TimedOut(MoliaError):
     """Someone did not answer in time: trying again may help."""
 
 
+class ChannelFault(MoliaError):
+    """A peer broke the rules of streams: its channel ends; other peers have what it offered."""
+
+    def __init__(self, reason: int) -> None:
+        super().__init__(f"the peer broke the rules of streams (reason {int(reason)})")
+        self.reason = reason
+
+
 class Interrupted(MoliaError):
     """The user pressed Ctrl-C."""
 

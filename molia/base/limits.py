@@ -177,8 +177,49 @@ SCORES_MAX: Final = 8_192
 PROOFS_PER_S_MAX: Final = 50
 """Identity proofs verified a second: 2 to 3% of a core."""
 
+# -- streams (one peer's channel; all of it is allocated only as it is used)
+STREAMS_MAX: Final = 256
+"""Streams that either side may have open at once: about 1 KB each."""
+STREAM_WINDOW_START: Final = 256 * KIB
+STREAM_WINDOW_MAX: Final = 16 * MIB
+"""Unread bytes of one stream; windows grow to it only while the reader keeps up."""
+CHANNEL_WINDOW_START: Final = 1 * MIB
+CHANNEL_WINDOW_MAX: Final = 24 * MIB
+"""Unread bytes of all streams of a peer: what a peer can make us hold."""
+SEND_BUFFER_START: Final = 256 * KIB
+SEND_BUFFER_MAX: Final = 16 * MIB
+"""Bytes of one stream that were written and not yet acknowledged."""
+CHANNEL_SEND_MAX: Final = 32 * MIB
+"""The same over all streams of a peer."""
+CONGESTION_WINDOW_MAX: Final = 64 * MIB
+"""More than the flow windows let through, so that it only stops a runaway number."""
+PIECES_MAX: Final = 16_384
+"""Pieces that wait for a gap before them, over all streams of a peer: 2.5 MB beside their bytes."""
+PIECE_DROPS_MAX: Final = 65_536
+"""Pieces dropped for want of room since the last progress; a peer that only makes gaps is cut."""
+SPANS_MAX: Final = 16_384
+"""Entries of the ledger of sent bursts: 3 MB."""
+ACK_RANGES_MAX: Final = 64
+"""Ranges in one acknowledgement: 512 bytes."""
+LOST_RANGES_MAX: Final = 64
+"""Ranges of numbers given up that are still watched for: a late one shows reordering."""
+SKIPS_MAX: Final = 64
+"""Numbers left out on purpose that are still watched for: acknowledging one is a lie."""
+PACKET_THRESHOLD_MAX: Final = 256
+"""Packets that may overtake one before it is lost, on a path that reorders."""
+BURST_PACKETS_MAX: Final = 47
+"""Packets of one burst: 64 KiB of 1,376 bytes, one system call."""
+CHANNEL_EVENTS_MAX: Final = 2_048
+"""Events nobody took; with more the peer gets no leave to open streams."""
+UDP_PAYLOAD_BASE: Final = 1_200
+"""Every path carries UDP payloads of this size."""
+UDP_PAYLOAD_MAX: Final = 1_472
+"""The largest UDP payload that is probed for: Ethernet without IP options."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
 assert RAW_SIZE_STOP <= VALUE_SIZE_MAX
 assert SEGMENT_SIZE_MAX <= 2**32, "an index entry holds a 32-bit offset"
+assert STREAM_WINDOW_START <= STREAM_WINDOW_MAX <= CHANNEL_WINDOW_MAX
+assert CHANNEL_WINDOW_MAX < CONGESTION_WINDOW_MAX

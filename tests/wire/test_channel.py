@@ -1,0 +1,259 @@
+"""What a channel promises its owner, over a path without faults."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from molia.base.errors import BadConfig
+from molia.base.limits import (
+    CHANNEL_SEND_MAX,
+    CHANNEL_WINDOW_MAX,
+    SEND_BUFFER_MAX,
+    STREAMS_MAX,
+    UDP_PAYLOAD_MAX,
+)
+from molia.wire.channel import ChannelConfig
+from molia.wire.stream_frames import Fault
+from molia.wire.streams import (
+    Broken,
+    Delivered,
+    Event,
+    Finished,
+    Readable,
+    Stopped,
+    StreamOpened,
+    WasReset,
+    Writable,
+)
+from tests.wire.path import End, Link, Transfer, World
+
+
+def pair(seed: int = 1, **link: float) -> tuple[World, End, End]:
+    """Return two ends of a short path without faults."""
+    world = World(seed)
+    return world, *world.join(Link(delay_s=0.01), Link(delay_s=0.01))
+
+
+def of_kind(events: Sequence[Event], *kinds: type) -> list[Event]:
+    """Return the events of some kinds."""
+    return [event for event in events if isinstance(event, kinds)]
+
+
+def open_stream(end: End) -> int:
+    """Open a stream that the peer allows."""
+    stream_id = end.channel.open_stream()
+    assert stream_id is not None
+    return stream_id
+
+
+def test_a_request_and_its_reply_take_one_stream() -> None:
+    world, left, right = pair()
+    stream = open_stream(left)
+    assert left.channel.write(stream, b"question") == 8
+    left.channel.finish(stream)
+    world.run(0.05)
+    assert right.events == [StreamOpened(stream), Readable(stream), Finished(stream)]
+    assert right.channel.read(stream, 100) == b"question"
+    assert right.channel.ended(stream)
+    right.channel.write(stream, b"answer")
+    right.channel.finish(stream)
+    world.run(0.2)
+    assert left.channel.read(stream, 3) + left.channel.read(stream, 100) == b"answer"
+    assert left.events == [Delivered(stream), Readable(stream), Finished(stream)]
+    world.run(0.3)
+    assert (left.channel.stream_count, right.channel.stream_count) == (0, 0)
+    assert (left.channel.next_deadline_s(), right.channel.next_deadline_s()) == (None, None)
+
+
+def test_an_empty_stream_has_an_end() -> None:
+    world, left, right = pair()
+    stream = open_stream(right)
+    assert stream & 1, "the responder's streams are odd"
+    right.channel.finish(stream)
+    world.run(0.1)
+    assert left.events == [StreamOpened(stream), Finished(stream)]
+    assert left.channel.ended(stream)
+
+
+def test_small_streams_share_packets() -> None:
+    world, left, right = pair()
+    streams = [open_stream(left) for _ in range(40)]
+    for stream in streams:
+        left.channel.write(stream, b"%04d" % stream)
+        left.channel.finish(stream)
+    world.run(0.1)
+    assert left.link.passed <= 5
+    assert [right.channel.read(stream, 10) for stream in streams] == [
+        b"%04d" % stream for stream in streams
+    ]
+
+
+def test_many_streams_at_once_both_ways_are_delivered_whole() -> None:
+    world, left, right = pair()
+    rng = random.Random(5)
+    transfers = [
+        Transfer(world, *ends, rng.randbytes(rng.choice((1, 900, 40_000))))
+        for _ in range(60) for ends in ((left, right), (right, left))
+    ]  # fmt: skip
+    assert world.run(20.0, lambda: all(transfer.done_s is not None for transfer in transfers))
+
+
+def test_streams_may_be_opened_up_to_the_limit_and_again_when_others_are_over() -> None:
+    world, left, right = pair()
+    seen: list[int] = []
+
+    def answer(now_s: float) -> None:
+        for event in right.events[len(seen) :]:
+            seen.append(event.stream_id if isinstance(event, StreamOpened) else -1)
+            if isinstance(event, Finished):
+                right.channel.read(event.stream_id, 100)
+                right.channel.finish(event.stream_id)
+
+    right.owner = answer
+    opened = 0
+    for _ in range(3):
+        while (stream := left.channel.open_stream()) is not None:
+            left.channel.write(stream, b"x")
+            left.channel.finish(stream)
+            opened += 1
+        assert left.channel.stream_count <= STREAMS_MAX
+        world.run(world.now_s + 1.0)
+    assert opened > 2 * STREAMS_MAX
+    assert left.channel.broken is None
+    assert left.channel.stream_count == 0
+
+
+def test_a_reader_that_stops_reading_stops_the_writer_and_memory_is_bounded() -> None:
+    world, left, right = pair()
+    transfer = Transfer(world, left, right, random.Random(2).randbytes(60_000_000))
+    transfer.reading = False
+    world.run(5.0)
+    stalled = transfer.sent
+    world.run(15.0)
+    assert transfer.sent == stalled, "the writer stands still"
+    window = right.channel.readable(transfer.stream_id)
+    assert stalled - window <= SEND_BUFFER_MAX
+    assert window <= 512 * 1024, "a window does not grow for a reader that does not read"
+    assert of_kind(left.events, Writable) == of_kind(left.events, Writable)[:20]
+    transfer.reading = True
+    transfer.data = transfer.data[: transfer.sent + 1_000_000]
+    world.serve(right)
+    assert world.run(60.0, lambda: transfer.done_s is not None)
+    assert of_kind(left.events, Writable)
+    assert left.channel.buffered <= CHANNEL_SEND_MAX
+
+
+def test_a_window_grows_while_the_reader_keeps_up() -> None:
+    world = World(3)
+    left, right = world.join(Link(delay_s=0.1), Link(delay_s=0.1))
+    transfer = Transfer(world, left, right, random.Random(2).randbytes(30_000_000))
+    assert world.run(10.0, lambda: transfer.done_s is not None)
+    assert transfer.goodput > 10e6, "far more than the first window in a round trip"
+
+
+def test_a_reset_reaches_the_reader_and_frees_both_sides() -> None:
+    world, left, right = pair()
+    stream = open_stream(left)
+    left.channel.write(stream, bytes(100_000))
+    world.run(0.012)
+    left.channel.reset(stream, 77)
+    assert left.channel.buffered == 0
+    right.channel.finish(stream)
+    world.run(1.0)
+    assert of_kind(right.events, WasReset) == [WasReset(stream, 77)]
+    assert right.channel.read(stream, 10) == b""
+    assert right.channel.ended(stream)
+    assert left.channel.stream_count == 0
+    assert left.channel.write(stream, b"x") == 0
+
+
+def test_who_reads_no_more_stops_the_writer() -> None:
+    world, left, right = pair()
+    stream = open_stream(left)
+    left.channel.write(stream, bytes(200_000))
+    world.run(0.015)
+    right.channel.stop(stream, 5)
+    right.channel.finish(stream)
+    world.run(1.0)
+    assert of_kind(left.events, Stopped) == [Stopped(stream, 5)]
+    assert (left.channel.stream_count, right.channel.stream_count) == (0, 0)
+    assert not of_kind(right.events, WasReset)
+
+
+def test_abandoned_streams_give_their_window_back() -> None:
+    """The channel's window would be used up four times over if they did not."""
+    world, left, right = pair()
+    for turn in range(40):
+        stream = open_stream(left)
+        left.channel.write(stream, bytes(200_000))
+        world.run(world.now_s + 0.2)
+        if turn % 2:
+            left.channel.reset(stream, 1)
+        else:
+            right.channel.stop(stream, 1)
+        right.channel.reset(stream, 1)
+        world.run(world.now_s + 0.2)
+    transfer = Transfer(world, left, right, bytes(3_000_000))
+    assert world.run(world.now_s + 5, lambda: transfer.done_s is not None)
+    assert left.channel.stream_count <= 1
+
+
+def test_closing_tells_the_peer_once() -> None:
+    world, left, right = pair()
+    stream = open_stream(left)
+    left.channel.write(stream, b"x")
+    world.run(0.1)
+    left.channel.close()
+    world.run(0.2)
+    assert left.events[-1] == Broken(Fault.CLOSED)
+    assert right.events[-1] == Broken(Fault.CLOSED)
+    assert right.channel.broken == Fault.CLOSED
+    for end in (left, right):
+        assert end.channel.open_stream() is None
+        assert end.channel.write(stream, b"x") == 0
+        assert end.channel.read(stream, 1) == b""
+        assert end.channel.ended(stream)
+        assert end.channel.next_deadline_s() is None
+        assert end.channel.take_payloads(world.now_s, 47) == []
+
+
+def test_an_idle_channel_sends_nothing_and_waits_for_nothing() -> None:
+    world, left, right = pair()
+    Transfer(world, left, right, bytes(10_000))
+    world.run(1.0)
+    passed = left.link.passed, right.link.passed
+    world.run(1_000.0)
+    assert (left.link.passed, right.link.passed) == passed
+    assert left.channel.broken is None
+
+
+def test_a_single_packet_is_acknowledged_within_the_delay_that_both_know() -> None:
+    world, left, _ = pair()
+    stream = open_stream(left)
+    left.channel.write(stream, b"x")
+    left.channel.finish(stream)
+    world.run(1.0, lambda: bool(of_kind(left.events, Delivered)))
+    assert world.now_s == pytest.approx(0.02 + 0.025)
+
+
+def test_what_is_sent_in_small_writes_arrives_whole() -> None:
+    world, left, right = pair()
+    stream, data = open_stream(left), random.Random(9).randbytes(30_000)
+    for at in range(0, len(data), 7):
+        assert left.channel.write(stream, bytearray(data[at : at + 7])) == len(data[at : at + 7])
+    left.channel.finish(stream)
+    world.run(1.0)
+    assert right.channel.read(stream, 1 << 20) == data
+    assert left.link.passed < 40
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"congestion": "fast"}, {"udp_payload_max_bytes": 1199}, {"overhead_bytes": 999},
+     {"udp_payload_max_bytes": UDP_PAYLOAD_MAX + 1}, {"initial_rtt_s": 0}, {"give_up_s": 0},
+     {"send_buffer_bytes": 1}, {"window_bytes": CHANNEL_WINDOW_MAX + 1}],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(BadConfig):
+        ChannelConfig(**wrong)  # type: ignore[arg-type]
