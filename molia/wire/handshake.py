@@ -164,7 +164,7 @@ class Handshaker:
         if peer is None or peer.pending is None:
             counters.unknown_index += 1
             return None
-        if self._must_prove(packet, address, now):
+        if not self.profile.is_molia and self._must_prove(packet, address, now):
             return self._cookie(packet, address, now)
         psk = self.profile.psk if self.profile.is_molia else peer.psk
         finished = peer.pending.noise.finish(parts.ephemeral, parts.sealed_payload, psk=psk)

@@ -42,8 +42,8 @@ def why_not() -> str | None:
     return None if made.returncode == 0 else f"no network namespaces: {made.stderr.strip()}"
 
 
-def _run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=30, check=check)
+def _run(*words: str, check: bool = True, wait_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=wait_s, check=check)
 
 
 def sweep() -> None:
@@ -75,7 +75,8 @@ class WireguardGo:
     def ping(self, address: str, *, count: int = 3, interval_s: float = 0.2) -> int:
         """Ping an inner address from its side; return how many were answered."""
         words = ("ping", "-n", "-c", str(count), "-i", str(interval_s), "-W", "8", address)
-        done = _run("ip", "netns", "exec", self.name, *words, check=False)
+        wait_s = 30.0 + count * interval_s
+        done = _run("ip", "netns", "exec", self.name, *words, check=False, wait_s=wait_s)
         found = re.search(r"(\d+) received", done.stdout)
         return int(found.group(1)) if found else 0
 

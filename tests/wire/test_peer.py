@@ -1,0 +1,306 @@
+"""Two endpoints on a bad network: they agree, renew their keys, follow addresses, give up."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molia.wire.effects import EarlyReply, PeerDown, Roamed
+from molia.wire.handshake import EndpointConfig
+from molia.wire.hello import REQUEST_SIZE_MAX
+from molia.wire.noise import WIREGUARD
+from molia.wire.packet import DATA, INITIATION, RESPONSE
+from molia.wire.peer import Timing
+from tests.wire.link import START, Link, Node, meet, two
+
+HASTY = EndpointConfig(timing=Timing(rekey_on_send_s=10.0, rekey_on_receive_s=20.0))
+
+
+def kinds(link: Link, kind: bytes) -> list[float]:
+    """Return when packets of a type were sent, in seconds from the start."""
+    return [at_s - START.mono_s for at_s, _, _, packet in link.trace if packet[:4] == kind]
+
+
+def test_a_handshake_takes_one_round_trip_and_the_initiator_confirms_at_once() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    assert [p[:4] for _, _, _, p in link.trace] == [INITIATION, RESPONSE, DATA]
+    assert ours.ups() == theirs.ups() == 1
+    assert peer.identity == theirs.key
+    seen = theirs.endpoint.find(ours.key)
+    assert seen
+    assert seen.identity == ours.key
+    assert seen.address == ours.address
+
+
+def test_a_responder_stays_silent_under_new_keys_until_they_are_confirmed() -> None:
+    link, ours, theirs = two()
+    ours.endpoint.connect(theirs.key, theirs.address, link.now)
+    link.settle()
+    response = theirs.endpoint.datagram(link.trace[0][3], ours.address, link.now)
+    assert response
+    assert theirs.endpoint.find(ours.key) is None
+    assert theirs.endpoint.peer_count == theirs.endpoint.session_count == 1
+    assert theirs.events == []
+
+
+@given(seed=st.integers(0, 10_000), loss=st.floats(0, 0.4), copies=st.floats(0, 0.5))
+def test_two_agree_and_all_that_waited_arrives_over_a_lossy_reordering_link(
+    seed: int, loss: float, copies: float
+) -> None:
+    link, ours, theirs = two(seed, loss=loss, copies=copies, delay_s=(0.01, 0.4))
+    peers = [
+        a.endpoint.connect(b.key, b.address, link.now) for a, b in ((ours, theirs), (theirs, ours))
+    ]
+    link.run(85.0)
+    for node, other, peer in ((ours, theirs, peers[0]), (theirs, ours, peers[1])):
+        assert peer
+        assert peer.is_up
+        before = len(other.heard)
+        for number in range(30):
+            node.endpoint.send(peer, b"%d" % number, link.now)
+        link.run(1.0)
+        got = other.heard[before:]
+        assert len(got) == len(set(got)), "a copy came through"
+        assert set(got) <= {b"%d" % number for number in range(30)}
+        assert len(got) >= 5
+
+
+@given(seed=st.integers(0, 10_000))
+def test_the_same_seed_gives_the_same_packets(seed: int) -> None:
+    traces = []
+    for _ in range(2):
+        link, ours, theirs = two(seed, loss=0.2, copies=0.2, delay_s=(0.01, 0.2))
+        theirs.answer = lambda peer, plaintext: plaintext[::-1]
+        peer = ours.endpoint.connect(theirs.key, theirs.address, link.now)
+        assert peer
+        for step in range(5):
+            ours.endpoint.send(peer, b"step %d" % step, link.now)
+            link.run(7.0)
+        traces.append(link.trace)
+    assert traces[0] == traces[1]
+
+
+def test_what_is_sent_before_the_handshake_waits_for_it_in_order() -> None:
+    link, ours, theirs = two()
+    peer = ours.endpoint.connect(theirs.key, theirs.address, link.now)
+    assert peer
+    sent = [ours.endpoint.send(peer, b"%d" % number, link.now) for number in range(20)]
+    assert sent == [True] * 16 + [False] * 4
+    link.run(1.0)
+    assert theirs.heard == [b"%d" % number for number in range(16)]
+    assert ours.endpoint.counters.waiting_full == 4
+
+
+def test_a_peer_that_never_answers_is_given_up_after_90_seconds() -> None:
+    link, ours, theirs = two(loss=1.0)
+    peer = ours.endpoint.connect(theirs.key, theirs.address, link.now, request=b"find")
+    assert peer
+    ours.endpoint.send(peer, b"hello", link.now)
+    link.run(200.0)
+    tries = kinds(link, INITIATION)
+    gaps = [later - earlier for earlier, later in pairwise(tries)]
+    assert 16 <= len(tries) <= 18
+    assert all(5.0 <= gap <= 5.34 for gap in gaps)
+    assert len(set(gaps)) > 10, "the jitter"
+    assert len({packet for _, _, _, packet in link.trace}) == len(tries), "each is fresh"
+    assert ours.downs() == ["unreachable"]
+    assert [e.reply for e in ours.events if isinstance(e, EarlyReply)] == [None]
+    assert ours.endpoint.counters.unanswered == 1
+    assert ours.endpoint.peer_count == 0
+    assert ours.endpoint.next_deadline_s() is None
+
+
+def test_keys_are_renewed_by_the_initiator_alone_and_the_old_ones_still_open() -> None:
+    link, ours, theirs = two()
+    nodes = [Node(number, config=HASTY) for number in (1, 2)]
+    link.nodes[:] = nodes
+    ours, theirs = nodes
+    peer = meet(link, ours, theirs)
+    back = theirs.endpoint.find(ours.key)
+    assert back
+    late = theirs.endpoint.seal(back, b"late", link.now)
+    assert late
+    for number in range(40):
+        ours.endpoint.send(peer, b"%d" % number, link.now)
+        theirs.endpoint.send(back, b"%d" % number, link.now)
+        link.run(1.0)
+        if number == 12:
+            assert ours.endpoint.datagram(late, theirs.address, link.now) is None
+            assert ours.heard[-1] == b"late"
+    assert theirs.heard == [b"%d" % number for number in range(40)]
+    assert len(ours.heard) == 41
+    renewed = kinds(link, INITIATION)
+    assert 3 <= len(renewed) <= 5
+    assert {a for _, a, _, p in link.trace if p[:4] == INITIATION} == {ours.address}
+    assert ours.endpoint.session_count <= 2
+    assert ours.ups() == theirs.ups() == 1
+
+
+def test_receiving_alone_renews_keys_once_they_are_165_seconds_old() -> None:
+    link, ours, theirs = two()
+    meet(link, ours, theirs)
+    back = theirs.endpoint.find(ours.key)
+    assert back
+    for _ in range(35):
+        theirs.endpoint.send(back, b"more", link.now)
+        link.run(5.0)
+    first, second, *rest = kinds(link, INITIATION)
+    assert first == 0.0
+    assert 165.0 <= second <= 171.0
+    assert rest == []
+
+
+def test_idle_sessions_end_and_leave_nothing() -> None:
+    link, ours, theirs = two()
+    meet(link, ours, theirs)
+    link.run(530.0)
+    assert ours.downs() == []
+    link.run(30.0)
+    for node in (ours, theirs):
+        assert node.downs() == ["idle"]
+        assert node.endpoint.peer_count == node.endpoint.session_count == 0
+        assert node.endpoint.next_deadline_s() is None
+
+
+def test_keepalives_are_wireguards() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    ours.endpoint.send(peer, b"data", link.now)
+    link.run(30.0)
+    keepalives = [(a, at_s) for at_s, a, _, p in link.trace if p[:4] == DATA and len(p) == 32]
+    assert [a for a, _ in keepalives] == [ours.address, theirs.address]
+    assert keepalives[1][1] - START.mono_s == pytest.approx(1.0 + 10.0 + 0.01)
+    assert len(kinds(link, INITIATION)) == 1
+
+
+def test_silence_after_data_brings_a_new_handshake_after_15_seconds() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    link.nodes.remove(theirs)
+    ours.endpoint.send(peer, b"anyone?", link.now)
+    link.run(15.5)
+    assert kinds(link, INITIATION)[1:] == [pytest.approx(16.0)]
+
+
+def test_persistent_keepalives_keep_their_pace() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    ours.endpoint.keep_alive(peer, 20.0, link.now)
+    link.run(101.0)
+    ups = [p for _, a, _, p in link.trace if a == ours.address and p[:4] == DATA]
+    assert len(ups) == 6
+    ours.endpoint.keep_alive(peer, 0.0, link.now)
+    link.run(50.0)
+    assert len([p for _, a, _, p in link.trace if a == ours.address and p[:4] == DATA]) == 6
+
+
+def test_handshakes_that_cross_both_work() -> None:
+    link, ours, theirs = two()
+    pair = [
+        a.endpoint.connect(b.key, b.address, link.now) for a, b in ((ours, theirs), (theirs, ours))
+    ]
+    link.run(1.0)
+    for node, other, peer in ((ours, theirs, pair[0]), (theirs, ours, pair[1])):
+        assert peer
+        assert node.endpoint.peer_count == 1
+        node.endpoint.send(peer, b"hi", link.now)
+        link.run(0.1)
+        assert other.heard == [b"hi"]
+    link.run(10.0)
+    assert len(kinds(link, INITIATION)) == 2
+
+
+# ---------------------------------------------------------------------------- early data
+
+
+@given(request=st.binary(max_size=REQUEST_SIZE_MAX), size=st.integers(0, 1300))
+def test_an_early_request_is_answered_within_the_response_if_it_fits(
+    request: bytes, size: int
+) -> None:
+    link, ours, theirs = two()
+    theirs.early = lambda asked: bytes(size)
+    ours.endpoint.connect(theirs.key, theirs.address, link.now, request=request)
+    link.run(1.0)
+    (reply,) = [event.reply for event in ours.events if isinstance(event, EarlyReply)]
+    first, second = link.trace[0][3], link.trace[1][3]
+    assert len(first) == 1200 >= len(second)
+    assert reply == (bytes(size) if size <= 1200 - 92 - 11 - 3 else None)
+
+
+def test_early_data_with_a_session_is_asked_in_it() -> None:
+    link, ours, theirs = two()
+    meet(link, ours, theirs)
+    ours.endpoint.connect(theirs.key, theirs.address, link.now, request=b"find")
+    link.run(1.0)
+    assert [event.reply for event in ours.events if isinstance(event, EarlyReply)] == [None]
+    assert len(kinds(link, INITIATION)) == 1
+
+
+# ---------------------------------------------------------------------------- roaming
+
+
+def test_a_peer_that_moves_is_followed_and_has_to_prove_where_it_is() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    back = theirs.endpoint.find(ours.key)
+    assert back
+    old, ours.address = ours.address, ("198.51.100.9", 9)
+    ours.endpoint.send(peer, b"moved to here", link.now)
+    states = []
+    for seconds in (0.005, 0.006, 1.0):
+        link.run(seconds)
+        states.append((back.address, back.proved))
+    assert states == [(old, True), (ours.address, False), (ours.address, True)]
+    assert [e.old for e in theirs.events if isinstance(e, Roamed)] == [old]
+    assert link.bytes_between(theirs.address, ours.address) <= 2 * link.bytes_between(
+        ours.address, theirs.address
+    )
+
+
+@given(sizes=st.lists(st.integers(0, 1200), max_size=30), sent=st.integers(0, 400))
+def test_a_claimed_address_never_gets_more_than_it_sent(sizes: list[int], sent: int) -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    back = theirs.endpoint.find(ours.key)
+    assert back
+    victim = ("203.0.113.77", 77)
+    for size in sizes:  # the peer itself lies about where its packets come from
+        packet = ours.endpoint.seal(peer, bytes(sent), link.now)
+        assert packet
+        link.post(victim, theirs.address, packet)
+        link.run(0.3)
+        theirs.endpoint.send(back, bytes(size), link.now)
+        theirs.endpoint.seal_many(back, [b"x" * 1000] * 3, link.now)
+        link.run(0.3)
+    link.run(60.0)
+    assert link.bytes_between(theirs.address, victim) <= link.bytes_between(victim, theirs.address)
+
+
+def test_in_the_wireguard_profile_an_address_is_followed_without_a_question() -> None:
+    ours, theirs = (Node(number, profile=WIREGUARD) for number in (1, 2))
+    link = Link([ours, theirs])
+    peer = ours.endpoint.configure(
+        theirs.identity.exchange_key.public, link.now, address=theirs.address
+    )
+    back = theirs.endpoint.configure(ours.identity.exchange_key.public, link.now)
+    ours.endpoint.send(peer, b"inner", link.now)
+    link.run(1.0)
+    assert theirs.heard == [b"inner".ljust(16, b"\0")]
+    ours.address = ("198.51.100.9", 9)
+    ours.endpoint.send(peer, b"moved", link.now)
+    link.run(1.0)
+    assert (back.address, back.proved) == (ours.address, True)
+    assert all(len(p) in (148, 92, 32, 48) for _, _, _, p in link.trace)
+
+
+def test_close_forgets_a_peer_at_once() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    ours.endpoint.close(peer)
+    link.run(1.0)
+    assert ours.downs() == ["closed"]
+    assert isinstance(ours.events[-1], PeerDown)
+    assert ours.endpoint.peer_count == ours.endpoint.session_count == 0
+    assert ours.endpoint.seal(peer, b"x", link.now) is None
