@@ -70,6 +70,11 @@ ANSWERS_MAX: Final = 4_096
 """Replies kept so that a request is not carried out twice."""
 ANSWERS_BYTES_MAX: Final = 4 * MIB
 ANSWERS_KEEP_S: Final = 30.0
+PEER_REQUESTS_PER_S: Final = 2_000.0
+"""Requests of one peer that are answered, with a burst; more are told to wait."""
+PEER_REQUESTS_BURST: Final = 1_000.0
+CHANNEL_BURSTS_MAX: Final = 4
+"""Bursts that one peer's streams send before it is another's turn."""
 RTT_PEERS_MAX: Final = 4_096
 RTT_SAMPLES: Final = 256
 

@@ -391,6 +391,11 @@ class Endpoint:
             self._initiate(peer, now)
         return True
 
+    def ensure(self, peer: Peer, now: Now) -> None:
+        """Begin a handshake with a peer that has no session; `PeerUp` says when it has."""
+        if peer.usable(now.mono_s) is None:
+            self._initiate(peer, now)
+
     def seal(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Return one data packet to `peer`; None when there is no session or no right to send."""
         session = self._ready(peer, len(plaintext) + DATA_SIZE_MIN, now)

@@ -62,6 +62,19 @@ def alternate(rounds: int, *measures: Callable[[], float]) -> list[float]:
     return [statistics.median(kept) for kept in results]
 
 
+def alternate_many(
+    rounds: int, *measures: Callable[[], Sequence[float]]
+) -> list[tuple[float, ...]]:
+    """Return the medians of each measure's several figures over rounds that take turns."""
+    results: list[list[Sequence[float]]] = [[] for _ in measures]
+    for _ in range(rounds):
+        for measure, kept in zip(measures, results, strict=True):
+            kept.append(measure())
+    return [
+        tuple(statistics.median(column) for column in zip(*kept, strict=True)) for kept in results
+    ]
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of all values do not exceed."""
     ordered = sorted(values)

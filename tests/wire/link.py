@@ -55,7 +55,9 @@ class Node:
         replies = [self.on_plaintext(peer, plaintext, now) for plaintext in plaintexts]
         return [reply for reply in replies if reply is not None]
 
-    def on_early(self, identity: PeerKey, request: bytes, now: Now) -> bytes | None:
+    def on_early(
+        self, identity: PeerKey, address: Address, request: bytes, now: Now
+    ) -> bytes | None:
         """Answer as was set."""
         return self.early(request)
 

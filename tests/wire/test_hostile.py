@@ -24,6 +24,7 @@ from molia.wire.hello import Hello
 from molia.wire.noise import WIREGUARD, Initiator, Profile, molia_profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
 from molia.wire.peers import PeerTable, Timestamps
+from molia.wire.puzzle import Effort, PuzzleTrailer
 from tests.wire.link import OURS, START, Link, Node, meet, two
 
 AWAY: Address = ("203.0.113.5", 5)
@@ -136,7 +137,7 @@ def initiation(
         payload = payloads.encode_hello(changed) if profile.is_molia else changed.timestamp
     sealed = noise.initiate(payload)
     assert sealed
-    trailer = packet.Trailer() if profile.is_molia else None
+    trailer = PuzzleTrailer() if profile.is_molia else None
     parts = packet.Initiation(sender, noise.ephemeral.public, *sealed, trailer)
     key = mac1_key(profile, target.identity.exchange_key.public)
     return stamp(packet.encode_initiation(parts), key=key, cookie=b"")
@@ -250,12 +251,12 @@ class Asking(OpenAdmission):
     def admit(self, *words: object) -> Verdict:
         """Admit whoever says 9 bits."""
         trailer = words[2]
-        assert isinstance(trailer, packet.Trailer)
+        assert isinstance(trailer, PuzzleTrailer)
         return Verdict.ADMIT if trailer.bits == 9 else Verdict.PUZZLE
 
-    def effort(self, *_: object) -> tuple[int, int]:
+    def effort(self, *_: object) -> Effort:
         """Ask 9 bits in epoch 5."""
-        return 9, 5
+        return Effort(9, 5, b"tag")
 
 
 def test_a_puzzle_is_handed_out_and_its_answer_opens_the_door() -> None:
@@ -264,12 +265,12 @@ def test_a_puzzle_is_handed_out_and_its_answer_opens_the_door() -> None:
     peer = ours.endpoint.connect(theirs.key, theirs.address, link.now)
     link.run(1.0)
     (task,) = [event for event in ours.events if isinstance(event, SolvePuzzle)]
-    assert (task.peer, task.bits, task.epoch) == (peer, 9, 5)
+    assert (task.peer, task.effort) == (peer, Effort(9, 5, b"tag"))
     wrong = ExchangeKey(b"w" * 32)
-    ours.endpoint.on_solved(task.peer, wrong, packet.Trailer(1, 9, 5, b"solution"), link.now)
+    ours.endpoint.on_solved(task.peer, wrong, PuzzleTrailer(1, 9, 5, b"solution"), link.now)
     assert ours.endpoint.take_effects() == []
     ours.endpoint.on_solved(
-        task.peer, task.ephemeral, packet.Trailer(1, 9, 5, b"solution"), link.now
+        task.peer, task.ephemeral, PuzzleTrailer(1, 9, 5, b"solution"), link.now
     )
     link.run(1.0)
     assert any(isinstance(event, PeerUp) for event in ours.events)

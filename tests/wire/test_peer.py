@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molia.wire.effects import EarlyReply, PeerDown, Roamed
+from molia.wire.effects import EarlyReply, PeerDown, Restarted, Roamed
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
 from molia.wire.noise import WIREGUARD
@@ -304,3 +304,41 @@ def test_close_forgets_a_peer_at_once() -> None:
     assert isinstance(ours.events[-1], PeerDown)
     assert ours.endpoint.peer_count == ours.endpoint.session_count == 0
     assert ours.endpoint.seal(peer, b"x", link.now) is None
+
+
+@pytest.mark.parametrize("restarted_asks", [True, False])
+def test_a_peer_that_began_anew_is_noticed_once_and_its_old_keys_are_gone(
+    *, restarted_asks: bool
+) -> None:
+    link, ours, theirs = two()
+    meet(link, ours, theirs)
+    meet(link, theirs, ours)
+    old = ours.endpoint.find(theirs.key)
+    assert old
+    assert old.current
+    before = old.current
+    again = Node(2, seed=1)
+    link.nodes[1] = again
+    link.run(1.0)
+    if restarted_asks:
+        again.endpoint.connect(ours.key, ours.address, link.now)
+    else:
+        ours.endpoint.send(old, b"are you there", link.now)
+    link.run(30.0)
+    assert [event.peer for event in ours.events if isinstance(event, Restarted)] == [old]
+    assert before not in (old.previous, old.current, old.next)
+    assert not any(isinstance(event, Restarted) for event in again.events)
+
+
+def test_renewed_keys_are_no_restart() -> None:
+    link, ours, theirs = two()
+    for node in (ours, theirs):
+        node.endpoint._config = node.endpoint._handshaker._config = HASTY
+    peer = meet(link, ours, theirs)
+    peer.timing = HASTY.timing
+    for _ in range(30):
+        ours.endpoint.send(peer, b"x", link.now)
+        link.run(2.0)
+    assert ours.endpoint.counters.handshakes_out > 2
+    events = ours.events + theirs.events
+    assert not any(isinstance(event, Restarted) for event in events)

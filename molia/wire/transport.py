@@ -1,0 +1,396 @@
+"""Requests and streams with every peer, over the sessions of one endpoint. A core.
+
+What the pump drives, and what the DHT and the blobs talk through: `ask` for a small request,
+`channel` for streams. Requests of others go to the `Server`, which answers at once or later.
+Facts go in by calls, what happened comes out by `take_events`.
+Source: docs/reference/requests.md, docs/reference/streams.md.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Final
+
+from molia.base import limits
+from molia.base.crypto import Identity
+from molia.base.entropy import Entropy
+from molia.base.ids import PeerKey
+from molia.base.now import Now
+from molia.wire.channel import Channel, ChannelConfig
+from molia.wire.cookies import Address, CookieSecret
+from molia.wire.effects import PeerDown, PeerUp, Restarted, Roamed, Send, SolvePuzzle
+from molia.wire.endpoint import Endpoint
+from molia.wire.frames import CLOSE, STREAMS, decode_frames, encode_frame, must_be_known
+from molia.wire.gate import Admission
+from molia.wire.handshake import EndpointConfig
+from molia.wire.messages import EARLY, Busy, Error, ErrorCode, Number, encode
+from molia.wire.noise import Profile
+from molia.wire.peer import WIREGUARD_TIMING, Peer
+from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Requests, pack
+from molia.wire.streams import Event
+
+Answer = tuple[int, bytes]
+"""A reply's message number and its body."""
+Handler = Callable[[Peer, int, bytes, Now], Answer | None]
+"""Given who asks, the request's id, its body and the time: the answer, or None when it comes later
+by `reply`. It must not block, and must do no harm when it is asked the same twice."""
+
+BURST: Final = limits.BURST_PACKETS_MAX
+_UNKNOWN: Final = (
+    int(Number.ERROR), encode(Error(code=ErrorCode.UNKNOWN_MESSAGE))
+)  # fmt: skip
+_BUSY: Final = (int(Number.BUSY), encode(Busy(retry_after_ms=1_000, effort_bits=0)))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """Something happened on a stream with a peer."""
+
+    peer: Peer
+    event: Event
+
+
+TransportEvent = PeerUp | PeerDown | Roamed | SolvePuzzle | StreamEvent | Ended[Peer]
+
+
+@dataclass(slots=True)
+class TransportCounters:
+    """What was asked, answered and refused."""
+
+    requests_in: int = 0
+    requests_unknown: int = 0
+    requests_refused: int = 0
+    """Requests of a peer that asks more than its share."""
+    early_requests: int = 0
+    malformed: int = 0
+    """Sound packets whose frames are not: the session ends."""
+
+
+class _Link:
+    """What is kept for one peer while it is up."""
+
+    __slots__ = ("allowance", "allowed_s", "channel", "wake_s")
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self.wake_s = float("inf")
+        """When the channel is looked at next."""
+        self.allowance, self.allowed_s = float(limits.PEER_REQUESTS_BURST), float("-inf")
+
+
+class Transport:
+    """One worker's conversations."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        identity: Identity,
+        entropy: Entropy,
+        handlers: Mapping[int, Handler],
+        admission: Admission | None = None,
+        secret: CookieSecret | None = None,
+        config: EndpointConfig | None = None,
+        channels: ChannelConfig | None = None,
+    ) -> None:
+        """handlers: by message number; what is not there is answered as unknown."""
+        self.counters = TransportCounters()
+        self.endpoint = Endpoint(
+            profile,
+            static=identity.exchange_key,
+            identity=identity.peer_key,
+            entropy=entropy,
+            handler=self,
+            admission=admission,
+            secret=secret,
+            config=config,
+        )
+        self.requests: Requests[Peer] = Requests(entropy)
+        self.answered: Answered[Peer] = Answered()
+        self._identity, self._entropy = identity, entropy
+        self._channels = channels or ChannelConfig()
+        self._handlers = dict(handlers)
+        self._links: dict[Peer, _Link] = {}
+        self._active: dict[Peer, None] = {}
+        """Peers whose channel may have something to send, in turn."""
+        self._wakes: list[tuple[float, int, Peer]] = []
+        self._wake_count = 0
+        self._events: list[TransportEvent] = []
+
+    # ------------------------------------------------------------------ the pump's side
+
+    def datagram(self, data: bytes, address: Address, now: Now) -> bytes | None:
+        """Take one datagram; bytes returned go back to its sender."""
+        return self.endpoint.datagram(data, address, now)
+
+    def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> Sequence[bytes]:
+        """Take datagrams that came together from one sender; those returned go back to it."""
+        return self.endpoint.burst(packets, address, now)
+
+    def take_sends(self, now: Now) -> list[tuple[Sequence[bytes], Address]]:
+        """Return the datagrams that are to go out, in order, and where to."""
+        endpoint = self.endpoint
+        for peer, plaintext in self.requests.take_sends():
+            endpoint.send(peer, plaintext, now)
+        sends: list[tuple[Sequence[bytes], Address]] = []
+        self._take_effects(sends, now)
+        if self._active:
+            self._take_streams(sends, now)
+            self._take_effects(sends, now)
+        return sends
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `on_deadline` is to be called, in monotonic seconds."""
+        dues = [self.endpoint.next_deadline_s(), self.requests.next_deadline_s()]
+        if self._wakes:
+            dues.append(self._wakes[0][0])
+        return min((due_s for due_s in dues if due_s is not None), default=None)
+
+    def on_deadline(self, now: Now) -> None:
+        """Do what is due."""
+        self.endpoint.on_deadline(now)
+        self.requests.on_deadline(now.mono_s)
+        wakes = self._wakes
+        while wakes and wakes[0][0] <= now.mono_s:
+            due_s, _, peer = heappop(wakes)
+            link = self._links.get(peer)
+            if link is None or link.channel is None or link.wake_s != due_s:
+                continue  # it was moved, or the peer is gone
+            link.wake_s = float("inf")
+            link.channel.on_deadline(now.mono_s)
+            self._active[peer] = None
+
+    # ------------------------------------------------------------------ the owner's side
+
+    def connect(self, key: PeerKey, address: Address, now: Now) -> Peer | None:
+        """Return the peer of a key, with a session or on its way to one; None: it is nobody's."""
+        return self.endpoint.connect(key, address, now)
+
+    def ask(
+        self, peer: Peer, number: int, body: bytes, now: Now, *, timeout_s: float | None = None
+    ) -> int:
+        """Send a small request; `Ended` with the returned id says what came of it. Raises Busy."""
+        return self.requests.ask(peer, number, body, now_s=now.mono_s, timeout_s=timeout_s)
+
+    def reply(self, peer: Peer, request_id: int, answer: Answer, now: Now) -> None:
+        """Answer a request for which a handler returned None."""
+        self.endpoint.send(peer, pack(REPLY, request_id, *answer), now)
+
+    def channel(self, peer: Peer, now: Now) -> Channel:
+        """Return the streams with a peer. After any call on it call `touch`, then flush."""
+        link = self._link(peer)
+        if link.channel is None:
+            assert peer.identity is not None, "streams are of the molia profile"
+            link.channel = Channel(
+                self._channels,
+                initiator=self._identity.peer_key.key < peer.identity.key,
+                entropy=self._entropy,
+                now_s=now.mono_s,
+            )
+        return link.channel
+
+    def touch(self, peer: Peer) -> None:
+        """Say that a peer's channel may have something to send."""
+        self._active[peer] = None
+
+    def take_events(self) -> list[TransportEvent]:
+        """Return what happened since the last call."""
+        events, self._events = self._events, []
+        events += self.requests.take_ended()
+        return events
+
+    def close(self, peer: Peer, now: Now) -> None:
+        """End the session with a peer, and tell it."""
+        self.endpoint.send(peer, encode_frame(CLOSE, b""), now)
+        self.endpoint.close(peer)
+
+    # ------------------------------------------------------------------ what peers say
+
+    def on_plaintext(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
+        """Take one packet's plaintext; return one to be sealed and sent back at once."""
+        kind = plaintext[0]
+        if kind == REQUEST and len(plaintext) >= HEAD.size:
+            _, size, request_id, number = HEAD.unpack_from(plaintext)
+            if size + 3 == len(plaintext):
+                return self._on_request(peer, request_id, number, plaintext[HEAD.size :], now)
+        elif kind == REPLY and len(plaintext) >= HEAD.size:
+            _, size, request_id, number = HEAD.unpack_from(plaintext)
+            if size + 3 == len(plaintext):
+                body = plaintext[HEAD.size :]
+                self.requests.on_reply(peer, request_id, number, body, now_s=now.mono_s)
+                return None
+        elif kind in STREAMS:
+            self._on_streams(peer, [plaintext], now)
+            return None
+        return self._on_mixed(peer, plaintext, now)
+
+    def on_plaintexts(self, peer: Peer, plaintexts: list[bytes], now: Now) -> Sequence[bytes]:
+        """Take those of a burst; return any number to be sent back at once."""
+        if plaintexts[0][0] in STREAMS and plaintexts[-1][0] in STREAMS:
+            kept = [plaintext for plaintext in plaintexts if plaintext[0] in STREAMS]
+            self._on_streams(peer, kept, now)
+            if len(kept) == len(plaintexts):
+                return ()
+            plaintexts = [plaintext for plaintext in plaintexts if plaintext[0] not in STREAMS]
+        answers = [self.on_plaintext(peer, plaintext, now) for plaintext in plaintexts]
+        return [answer for answer in answers if answer is not None]
+
+    def on_early(
+        self, identity: PeerKey, address: Address, request: bytes, now: Now
+    ) -> bytes | None:
+        """Answer the request in an initiation: only what is harmless when it comes twice."""
+        handler = self._handlers.get(request[0]) if request and request[0] in EARLY else None
+        if handler is None:
+            return None
+        self.counters.early_requests += 1
+        asker = Peer(b"", identity=identity, address=address, timing=WIREGUARD_TIMING)
+        answer = handler(asker, 0, request[1:], now)
+        return None if answer is None else bytes((answer[0],)) + answer[1]
+
+    def _on_request(
+        self, peer: Peer, request_id: int, number: int, body: bytes, now: Now
+    ) -> bytes | None:
+        self.counters.requests_in += 1
+        link = self._links.get(peer) or self._link(peer)
+        now_s = now.mono_s
+        allowance = link.allowance + (now_s - link.allowed_s) * limits.PEER_REQUESTS_PER_S
+        link.allowed_s = now_s
+        if allowance > limits.PEER_REQUESTS_BURST:
+            allowance = limits.PEER_REQUESTS_BURST
+        if allowance < 1.0:
+            link.allowance = allowance
+            self.counters.requests_refused += 1
+            return pack(REPLY, request_id, *_BUSY)
+        link.allowance = allowance - 1.0
+        handler = self._handlers.get(number)
+        if handler is None:
+            self.counters.requests_unknown += 1
+            return pack(REPLY, request_id, *_UNKNOWN)
+        answer = handler(peer, request_id, body, now)
+        if answer is None:
+            return None
+        return HEAD.pack(REPLY, 9 + len(answer[1]), request_id, answer[0]) + answer[1]
+
+    def _on_mixed(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
+        """Take a packet of several frames, or of frames seldom seen."""
+        frames = decode_frames(plaintext)
+        if frames is None:
+            self._end(peer)
+            return None
+        answers: list[bytes] = []
+        streams: list[bytes] = []
+        for kind, body in frames:
+            if kind in STREAMS:
+                streams.append(encode_frame(kind, body))
+            elif kind in (REQUEST, REPLY):
+                if len(body) < HEAD.size - 3:
+                    self._end(peer)
+                    return None
+                answer = self.on_plaintext(peer, encode_frame(kind, body), now)
+                if answer is not None:
+                    answers.append(answer)
+            elif kind == CLOSE:
+                self.endpoint.close(peer)
+                return None
+            elif must_be_known(kind):
+                self._end(peer)
+                return None
+        if streams:
+            self._on_streams(peer, [b"".join(streams)], now)
+        for answer in answers[1:]:
+            self.endpoint.send(peer, answer, now)
+        return answers[0] if answers else None
+
+    def _end(self, peer: Peer) -> None:
+        """Close a session with a peer that does not keep to the protocol."""
+        self.counters.malformed += 1
+        self.endpoint.close(peer)
+
+    # ------------------------------------------------------------------ streams
+
+    def _link(self, peer: Peer) -> _Link:
+        link = self._links.get(peer)
+        if link is None:
+            link = self._links[peer] = _Link()
+        return link
+
+    def _on_streams(self, peer: Peer, payloads: list[bytes], now: Now) -> None:
+        channel = self.channel(peer, now)
+        channel.on_payloads(payloads, now.mono_s)
+        self._active[peer] = None
+
+    def _take_streams(self, sends: list[tuple[Sequence[bytes], Address]], now: Now) -> None:
+        """Let each channel with something to say send a few bursts, in turn."""
+        active, self._active = self._active, {}
+        for peer in active:
+            link = self._links.get(peer)
+            if link is None or link.channel is None:
+                continue
+            self._take_channel(peer, link, link.channel, sends, now)
+
+    def _take_channel(
+        self, peer: Peer, link: _Link, channel: Channel,
+        sends: list[tuple[Sequence[bytes], Address]], now: Now,
+    ) -> None:  # fmt: skip
+        for event in channel.take_events():
+            self._events.append(StreamEvent(peer, event))
+        if peer.usable(now.mono_s) is None:
+            self.endpoint.ensure(peer, now)
+        elif peer.address is not None:
+            for _ in range(limits.CHANNEL_BURSTS_MAX):
+                payloads = channel.take_payloads(now.mono_s, BURST)
+                if not payloads:
+                    break
+                packets = self.endpoint.seal_many(peer, payloads, now)
+                if packets:
+                    sends.append((packets, peer.address))
+            else:
+                self._active[peer] = None
+        if channel.broken is not None and peer in self._links:
+            self.endpoint.close(peer)
+            return
+        self._arm(peer, link, now)
+
+    def _arm(self, peer: Peer, link: _Link, now: Now) -> None:
+        assert link.channel is not None
+        due_s = now.mono_s if peer in self._active else link.channel.next_deadline_s()
+        if due_s is not None and due_s < link.wake_s:
+            link.wake_s = due_s
+            self._wake_count += 1
+            if len(self._wakes) > 4 * len(self._links) + limits.STREAMS_MAX:
+                self._wakes = sorted(w for w in self._wakes if self._is_live(w[0], w[2]))
+            heappush(self._wakes, (due_s, self._wake_count, peer))
+
+    def _is_live(self, due_s: float, peer: Peer) -> bool:
+        link = self._links.get(peer)
+        return link is not None and link.wake_s == due_s
+
+    # ------------------------------------------------------------------ effects
+
+    def _take_effects(self, sends: list[tuple[Sequence[bytes], Address]], now: Now) -> None:
+        for effect in self.endpoint.take_effects():
+            if isinstance(effect, Send):
+                sends.append((effect.packets, effect.address))
+            elif isinstance(effect, PeerDown):
+                self._on_down(effect.peer)
+                self._events.append(effect)
+            elif isinstance(effect, Restarted):
+                self._on_down(effect.peer)
+            elif isinstance(effect, Roamed):
+                link = self._links.get(effect.peer)
+                if link is not None and link.channel is not None:
+                    link.channel.on_path_changed(now.mono_s)
+                self._events.append(effect)
+            elif isinstance(effect, PeerUp | SolvePuzzle):
+                self._events.append(effect)
+                self._active[effect.peer] = None
+
+    def _on_down(self, peer: Peer) -> None:
+        """Forget what belonged to a session that is over."""
+        self.requests.on_peer_lost(peer)
+        link = self._links.pop(peer, None)
+        self._active.pop(peer, None)
+        if link is not None and link.channel is not None:
+            link.channel.close()
+            for event in link.channel.take_events():
+                self._events.append(StreamEvent(peer, event))

@@ -1,0 +1,310 @@
+"""Requests and streams over real sessions on a bad network; peers that break the rules are cut."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molia.base import limits
+from molia.base.now import Now
+from molia.wire.effects import PeerDown
+from molia.wire.frames import CLOSE, PADDING, encode_frame, encode_frames
+from molia.wire.messages import Busy, Error, ErrorCode, Number, decode
+from molia.wire.peer import Peer
+from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, Outcome, pack
+from molia.wire.streams import Broken, Readable, StreamOpened, Writable
+from molia.wire.transport import Answer, StreamEvent, TransportEvent
+from tests.wire.net import Host, Net
+
+ECHO = 70
+
+
+def echo(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+    """Answer with what was asked."""
+    return ECHO + 1, body
+
+
+def pair(**faults: object) -> tuple[Net, Host, Host, Peer]:
+    ours, theirs = Host(1), Host(2, {ECHO: echo})
+    net = Net([ours, theirs], **faults)  # type: ignore[arg-type]
+    return net, ours, theirs, net.connect(ours, theirs)
+
+
+def ended(host: Host) -> list[Ended[Peer]]:
+    return [event for event in host.events if isinstance(event, Ended)]
+
+
+def test_a_request_waits_for_the_handshake_and_is_answered() -> None:
+    net, ours, theirs, peer = pair()
+    request_id = ours.transport.ask(peer, ECHO, b"hello", net.now)
+    net.run(1.0)
+    assert ended(ours) == [Ended(request_id, peer, Outcome.REPLIED, ECHO + 1, b"hello")]
+    assert theirs.transport.counters.requests_in == 1
+
+
+@given(seed=st.integers(0, 1000), loss=st.floats(0, 0.3), copies=st.floats(0, 0.5))
+def test_every_request_ends_and_no_reply_is_another_ones(
+    seed: int, loss: float, copies: float
+) -> None:
+    net, ours, _, peer = pair(seed=seed, loss=loss, copies=copies, delay_s=(0.005, 0.2))
+    bodies = {
+        ours.transport.ask(peer, ECHO, bytes((n,)) * n, net.now, timeout_s=60.0): bytes((n,)) * n
+        for n in range(20)
+    }
+    net.run(100.0)
+    assert sorted(end.request_id for end in ended(ours)) == sorted(bodies)
+    for end in ended(ours):
+        assert end.outcome is not Outcome.REPLIED or end.body == bodies[end.request_id]
+
+
+def test_an_unknown_number_is_answered_as_unknown() -> None:
+    net, ours, theirs, peer = pair()
+    ours.transport.ask(peer, 99, b"", net.now)
+    net.run(1.0)
+    (end,) = ended(ours)
+    assert decode(end.number, end.body) == Error(code=ErrorCode.UNKNOWN_MESSAGE)
+    assert theirs.transport.counters.requests_unknown == 1
+
+
+def test_an_answer_may_come_later() -> None:
+    asked: list[tuple[Peer, int]] = []
+
+    def later(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+        asked.append((peer, request_id))
+        return None
+
+    ours, theirs = Host(1), Host(2, {ECHO: later})
+    net = Net([ours, theirs])
+    ours.transport.ask(net.connect(ours, theirs), ECHO, b"", net.now, timeout_s=9.0)
+    net.run(0.5)
+    peer, request_id = asked[0]
+    theirs.transport.reply(peer, request_id, (ECHO + 1, b"late"), net.now)
+    net.run(0.5)
+    assert ended(ours)[0].body == b"late"
+
+
+def test_a_peer_that_asks_more_than_its_share_is_told_to_wait() -> None:
+    net, ours, theirs, peer = pair()
+    net.run(1.0)
+    burst = int(limits.PEER_REQUESTS_BURST)
+    (seen,) = [theirs.transport.endpoint.find(ours.identity.peer_key)]
+    assert seen is not None
+    frame = pack(REQUEST, 7, ECHO, b"x")
+    answers = [theirs.transport.on_plaintext(seen, frame, net.now) for _ in range(burst + 50)]
+    busy = [answer for answer in answers if answer and answer[HEAD.size - 1] == Number.BUSY]
+    assert len(busy) == 50
+    assert isinstance(decode(Number.BUSY, busy[0][HEAD.size :]), Busy)
+    later = net.now.after(1.0)
+    answer = theirs.transport.on_plaintext(seen, frame, later)
+    assert answer is not None
+    assert answer[HEAD.size - 1] == ECHO + 1
+    assert peer.current is not None
+
+
+# ---------------------------------------------------------------------------- streams
+
+
+class Sender:
+    """Writes a body to a stream as fast as it is taken."""
+
+    def __init__(self, net: Net, host: Host, peer: Peer, body: bytes) -> None:
+        self.net, self.host, self.peer, self.left = net, host, peer, memoryview(body)
+        self.channel = host.transport.channel(peer, net.now)
+        stream_id = self.channel.open_stream()
+        assert stream_id is not None
+        self.stream_id = stream_id
+        host.on_events = self.on_events
+        self.events: list[TransportEvent] = []
+        self.write()
+
+    def on_events(self, events: list[TransportEvent]) -> None:
+        self.events += events
+        if any(isinstance(e, StreamEvent) and isinstance(e.event, Writable) for e in events):
+            self.write()
+
+    def write(self) -> None:
+        taken = self.channel.write(self.stream_id, self.left[: 1 << 20])
+        self.left = self.left[taken:]
+        if not self.left:
+            self.channel.finish(self.stream_id)
+        self.host.transport.touch(self.peer)
+
+
+class Receiver:
+    """Reads everything that comes on the first stream."""
+
+    def __init__(self, net: Net, host: Host, *, reads: bool = True) -> None:
+        self.net, self.host, self.reads = net, host, reads
+        self.got = bytearray()
+        self.done = False
+        self.opened: list[tuple[Peer, int]] = []
+        host.on_events = self.on_events
+
+    def on_events(self, events: list[TransportEvent]) -> None:
+        for event in events:
+            if isinstance(event, StreamEvent) and isinstance(event.event, StreamOpened):
+                self.opened.append((event.peer, event.event.stream_id))
+        if self.reads and self.opened:
+            self.read()
+
+    def read(self) -> None:
+        peer, stream_id = self.opened[0]
+        channel = self.host.transport.channel(peer, self.net.now)
+        while data := channel.read(stream_id, 1 << 20):
+            self.got += data
+        self.done = channel.ended(stream_id)
+        self.host.transport.touch(peer)
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.02])
+def test_a_stream_of_any_size_arrives_whole_over_renewed_keys_and_loss(loss: float) -> None:
+    body = random.Random(5).randbytes(3_000_000)
+    net, ours, theirs, peer = pair(loss=loss, seed=3, delay_s=(0.02, 0.03))
+    receiver = Receiver(net, theirs)
+    sender = Sender(net, ours, peer, body)
+    net.run(2.0)
+    assert len(receiver.got) > 0
+    # the session is renewed under the stream: packet numbers go on
+    peer.started_s = float("-inf")
+    ours.transport.endpoint._initiate(peer, net.now)
+    assert net.run(300.0, until=lambda: receiver.done), len(receiver.got)
+    assert bytes(receiver.got) == body
+    assert ours.transport.endpoint.counters.handshakes_out >= 2
+    assert not sender.left
+
+
+def test_who_does_not_read_stops_who_writes() -> None:
+    body = bytes(64 << 20)
+    net, ours, theirs, peer = pair()
+    receiver = Receiver(net, theirs, reads=False)
+    sender = Sender(net, ours, peer, body)
+    net.run(30.0)
+    stalled = len(sender.left)
+    net.run(30.0)
+    assert len(sender.left) == stalled > len(body) - limits.SEND_BUFFER_MAX - (1 << 21)
+    assert net.sent_bytes < 4 << 20, "nothing is sent beyond what the reader offered"
+    assert receiver.opened
+
+
+def test_a_peer_that_restarts_ends_the_streams_and_the_requests_with_it() -> None:
+    net, ours, theirs, peer = pair()
+    Receiver(net, theirs, reads=False)
+    sender = Sender(net, ours, peer, bytes(1 << 20))
+    net.run(1.0)
+    ours.transport.ask(peer, ECHO, b"", net.now, timeout_s=60.0)
+    again = Host(2, {ECHO: echo}, seed=9)
+    net.hosts[1] = again
+    net.run(40.0)
+    kinds = [e.event for e in sender.events if isinstance(e, StreamEvent)]
+    assert any(isinstance(kind, Broken) for kind in kinds)
+    # a new stream with the new life works
+    receiver = Receiver(net, again)
+    Sender(net, ours, peer, b"fresh")
+    assert net.run(20.0, until=lambda: receiver.done)
+    assert receiver.got == b"fresh"
+
+
+# ---------------------------------------------------------------------------- bad input
+
+
+def cut(net: Net, theirs: Host, ours: Host, plaintext: bytes) -> bool:
+    """Tell whether a session ends when its peer says `plaintext`."""
+    seen = theirs.transport.endpoint.find(ours.identity.peer_key)
+    assert seen is not None
+    theirs.transport.on_plaintext(seen, plaintext, net.now)
+    net.settle()
+    return any(isinstance(event, PeerDown) for event in theirs.events)
+
+
+@pytest.mark.parametrize(
+    ("plaintext", "ends"),
+    [
+        (encode_frame(PADDING, bytes(30)), False),
+        (encode_frame(99, b"unknown and odd"), False),
+        (encode_frame(98, b"unknown and even"), True),
+        (encode_frame(CLOSE, b""), True),
+        (encode_frame(REQUEST, b"short"), True),
+        (encode_frame(REPLY, b"short"), True),
+        (b"\2\xff\xff", True),
+        (b"\2", True),
+        (b"\x10\x05\0short", True),
+        (encode_frame(16, bytes(19)), True),
+        (encode_frame(22, b"\xff" * 17), True),
+    ],
+)
+def test_what_breaks_the_rules_ends_the_session_and_what_is_only_new_does_not(
+    plaintext: bytes, *, ends: bool
+) -> None:
+    net, ours, theirs, _ = pair()
+    net.run(1.0)
+    assert cut(net, theirs, ours, plaintext) == ends
+
+
+@given(plaintexts=st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=8))
+def test_no_plaintext_makes_the_transport_raise(plaintexts: list[bytes]) -> None:
+    net, ours, theirs, _ = pair()
+    net.run(1.0)
+    seen = theirs.transport.endpoint.find(ours.identity.peer_key)
+    assert seen is not None
+    theirs.transport.on_plaintexts(seen, plaintexts, net.now)
+    for plaintext in plaintexts:
+        theirs.transport.on_plaintext(seen, plaintext, net.now)
+    net.run(5.0)
+
+
+def test_frames_of_all_kinds_may_share_a_packet() -> None:
+    net, ours, theirs, peer = pair()
+    net.run(1.0)
+    seen = theirs.transport.endpoint.find(ours.identity.peer_key)
+    assert seen is not None
+    requests = [pack(REQUEST, n, ECHO, b"%d" % n)[3:] for n in (1, 2)]
+    mixed = encode_frames([(PADDING, b""), (REQUEST, requests[0]), (REQUEST, requests[1])])
+    first = theirs.transport.on_plaintext(seen, mixed, net.now)
+    assert first == pack(REPLY, 1, ECHO + 1, b"1")
+    (packets, address), *_ = theirs.transport.take_sends(net.now)
+    assert (len(packets), address) == (1, ours.address)
+    assert peer.current is not None
+
+
+def test_a_request_rides_along_with_the_first_packet_if_it_is_harmless() -> None:
+    asked: list[bytes] = []
+
+    def find(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+        asked.append(body)
+        return Number.NODES, b""
+
+    ours, theirs = Host(1), Host(2, {Number.FIND_NODE: find, ECHO: echo})
+    net = Net([ours, theirs])
+    early = bytes((Number.FIND_NODE,)) + b"who"
+    endpoint = ours.transport.endpoint
+    endpoint.connect(theirs.identity.peer_key, theirs.address, net.now, request=early)
+    net.run(1.0)
+    assert asked == [b"who"]
+    assert theirs.transport.on_early(
+        ours.identity.peer_key, ours.address, bytes((ECHO,)), net.now
+    ) is None, "only what is harmless"  # fmt: skip
+    assert theirs.transport.on_early(ours.identity.peer_key, ours.address, b"", net.now) is None
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    def trace() -> tuple[int, bytes]:
+        net, ours, theirs, peer = pair(loss=0.05, seed=11, delay_s=(0.01, 0.1))
+        receiver = Receiver(net, theirs)
+        Sender(net, ours, peer, random.Random(1).randbytes(300_000))
+        net.run(60.0, until=lambda: receiver.done)
+        return net.sent_bytes, bytes(receiver.got)
+
+    assert trace() == trace()
+
+
+def test_readable_is_told_of_what_comes() -> None:
+    net, ours, theirs, peer = pair()
+    Sender(net, ours, peer, b"word")
+    net.run(1.0)
+    kinds: list[Callable[..., object]] = [
+        type(e.event) for e in theirs.events if isinstance(e, StreamEvent)
+    ]
+    assert StreamOpened in kinds
+    assert Readable in kinds
