@@ -30,6 +30,11 @@ _SEGMENTED_BYTES_MAX: Final = 65_507
 _IP_MTU_DISCOVER: Final = 10
 _IPV6_MTU_DISCOVER: Final = 23
 _PMTUDISC_PROBE: Final = 3
+_BULK_PACKETS: Final = 8
+_BULK_SIZE: Final = 1_000
+"""So many packets of this size on average in one drain are bulk."""
+_PLAIN_DRAINS: Final = 16
+"""So many drains without a joined arrival end it."""
 _GRO_SIZE: Final = struct.Struct("@i")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_GRO_SIZE.size) if hasattr(socket, "CMSG_SPACE") else 0
 _NOT_SENT: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EPERM,
@@ -74,6 +79,13 @@ class UdpCounters:
     dropped: dict[str, int] = field(
         default_factory=lambda: {"queue_full": 0, "unreachable": 0, "truncated": 0, "too_big": 0}
     )
+
+    def add(self, packets_in: int, bytes_in: int, packets_out: int, bytes_out: int) -> None:
+        """Count what was moved."""
+        self.packets_in += packets_in
+        self.bytes_in += bytes_in
+        self.packets_out += packets_out
+        self.bytes_out += bytes_out
 
 
 class UdpDriver:
@@ -160,8 +172,11 @@ class UdpPump:
         self._waiting: deque[tuple[Sequence[bytes], Address]] = deque()
         self._waiting_bytes = 0
         prepare(sock)
-        self._coalesced = segments and _try_gro(sock)
         self._segments = segments and hasattr(socket, "CMSG_SPACE")
+        self._may_coalesce = segments and hasattr(sock, "recvmsg_into")
+        self._coalesced = False
+        self._plain_drains = 0
+        """Drains in a row in which nothing came joined."""
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
     @property
@@ -180,24 +195,55 @@ class UdpPump:
 
     def _on_readable(self) -> None:
         now = self._clock.now()
-        receive = self._receive_coalesced if self._coalesced else self._receive_one
-        for _ in range(limits.UDP_DRAIN_PACKETS):
-            if not receive(now):
-                break
+        if self._coalesced:
+            self._drain_joined(now)
+        else:
+            self._drain(now)
         self._after_drain(self._clock.now())
 
-    def _receive_one(self, now: Now) -> bool:
-        """Take one datagram; False when there is none."""
-        try:
-            data, address = self._socket.recvfrom(limits.UDP_PACKET_MAX)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # an ICMP error of an earlier send: not of this packet
-        self._take(data, address, now)
-        return True
+    def _drain(self, now: Now) -> None:
+        """Take what is there, packet by packet: the path of every request."""
+        receive, answer_to, send = self._socket.recvfrom, self._core.datagram, self._socket.sendto
+        packets_in = bytes_in = packets_out = bytes_out = 0
+        for _ in range(limits.UDP_DRAIN_PACKETS):
+            try:
+                data, address = receive(limits.UDP_PACKET_MAX)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # an ICMP error of an earlier send: not of this packet
+            packets_in += 1
+            bytes_in += len(data)
+            answer = answer_to(data, address, now)
+            if answer is None:
+                continue
+            if self._waiting:
+                self._enqueue([answer], address)
+                continue
+            try:
+                bytes_out += send(answer, address)
+                packets_out += 1
+            except OSError as error:
+                self._not_sent(error, [answer], address)
+        self.counters.add(packets_in, bytes_in, packets_out, bytes_out)
+        bulk = packets_in >= _BULK_PACKETS and bytes_in >= packets_in * _BULK_SIZE
+        if bulk and self._may_coalesce:
+            # joined arrivals cost less, single ones twice as much: so only while bulk comes
+            self._coalesced = self._may_coalesce = _set_gro(self._socket, on=True)
+            self._plain_drains = 0
 
-    def _receive_coalesced(self, now: Now) -> bool:
+    def _drain_joined(self, now: Now) -> None:
+        """Take what is there, where the kernel joins the packets of a sender."""
+        self._plain_drains += 1
+        for _ in range(limits.UDP_DRAIN_PACKETS):
+            if not self._receive_joined(now):
+                break
+        if self._plain_drains >= _PLAIN_DRAINS:
+            _set_gro(self._socket, on=False)
+            self._coalesced = False
+
+    def _receive_joined(self, now: Now) -> bool:
+        """Take one arrival; False when there is none."""
         try:
             size, ancillary, flags, address = self._socket.recvmsg_into(
                 self._buffers, _ANCILLARY_BYTES
@@ -212,31 +258,18 @@ class UdpPump:
         data = bytes(self._buffer[:size])
         step = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else size
         if step >= size:
-            self._take(data, address, now)
+            self.counters.add(1, size, 0, 0)
+            answer = self._core.datagram(data, address, now)
+            if answer is not None:
+                self.send([answer], address)
             return True
+        self._plain_drains = 0
         packets = [data[at : at + step] for at in range(0, size, step)]
-        self.counters.packets_in += len(packets)
-        self.counters.bytes_in += size
+        self.counters.add(len(packets), size, 0, 0)
         answers = self._core.burst(packets, address, now)
         if answers:
             self.send(answers, address)
         return True
-
-    def _take(self, data: bytes, address: Address, now: Now) -> None:
-        counters = self.counters
-        counters.packets_in += 1
-        counters.bytes_in += len(data)
-        answer = self._core.datagram(data, address, now)
-        if answer is None:
-            return
-        if self._waiting:
-            self._enqueue([answer], address)
-            return
-        try:
-            counters.bytes_out += self._socket.sendto(answer, address)
-            counters.packets_out += 1
-        except OSError as error:
-            self._not_sent(error, [answer], address)
 
     # ------------------------------------------------------------------ out
 
@@ -266,8 +299,7 @@ class UdpPump:
         else:
             size = len(run[0]).to_bytes(2, "little")
             sent = self._socket.sendmsg(run, [(socket.SOL_UDP, _UDP_SEGMENT, size)], 0, address)
-        self.counters.packets_out += len(run)
-        self.counters.bytes_out += sent
+        self.counters.add(0, 0, len(run), sent)
 
     def _not_sent(self, error: OSError, packets: Sequence[bytes], address: Address) -> None:
         dropped = self.counters.dropped
@@ -315,11 +347,10 @@ def prepare(sock: socket.socket) -> None:
         return  # not Linux: the path is probed with what the system allows
 
 
-def _try_gro(sock: socket.socket) -> bool:
-    if not hasattr(sock, "recvmsg_into"):
-        return False
+def _set_gro(sock: socket.socket, *, on: bool) -> bool:
+    """Switch the joining of arrivals; False where the kernel has none."""
     try:
-        sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+        sock.setsockopt(socket.SOL_UDP, _UDP_GRO, int(on))
     except (OSError, AttributeError):
         return False
     return True

@@ -39,7 +39,7 @@ from molia.wire.packet import (
     RESPONSE,
     size_fits,
 )
-from molia.wire.peer import GIVE_UP_S, NEVER, Peer
+from molia.wire.peer import GIVE_UP_S, NEVER, SILENCE_S, Peer
 from molia.wire.peers import PeerTable
 from molia.wire.puzzle import PuzzleTrailer
 from molia.wire.session import Session
@@ -107,6 +107,14 @@ class Endpoint:
             self._count_refused(session)
             return None
         peer = session.peer
+        if (
+            session is peer.current
+            and address == peer.address
+            and peer.proved
+            and self._is_plain(plaintext)
+            and now.mono_s < peer.rekey_heard_s
+        ):
+            return self._exchange(peer, session, plaintext, now)
         self._on_authentic(session, peer, address, len(data), now, has_data=plaintext != b"")
         if not plaintext:
             return None
@@ -114,6 +122,33 @@ class Endpoint:
             return self._path(peer, plaintext, address, now)
         answer = self._handler.on_plaintext(peer, plaintext, now)
         return None if answer is None else self.seal(peer, answer, now)
+
+    def _is_plain(self, plaintext: bytes) -> bool:
+        """Tell whether a plaintext is for the handler."""
+        if not plaintext:
+            return False
+        return plaintext[0] not in _PATHS or not self._is_molia
+
+    def _exchange(self, peer: Peer, session: Session, plaintext: bytes, now: Now) -> bytes | None:
+        """Hand a plaintext over and seal its answer: the common case, with nothing else due.
+
+        Does what `on_heard` and then `seal` would do, without the detours of a packet that comes
+        alone.
+        """
+        answer = self._handler.on_plaintext(peer, plaintext, now)
+        now_s = now.mono_s
+        if answer is None or now_s >= peer.rekey_sent_s or peer.persistent_s:
+            peer.on_heard(now_s, data=True)
+            if peer.keepalive_due_s < peer.wake_s:
+                self._wakes.set(peer)
+            return None if answer is None else self.seal(peer, answer, now)
+        if not session.is_alive(now_s):
+            return None
+        peer.heard_s, peer.keepalive_due_s = now_s, NEVER
+        peer.silence_due_s = now_s + SILENCE_S
+        if peer.silence_due_s < peer.wake_s:
+            self._wakes.set(peer)
+        return session.seal(answer if self._is_molia else _padded(answer))
 
     def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> list[bytes]:
         """Take datagrams of one sender, as GRO gives them; return what goes back at once."""

@@ -35,6 +35,10 @@ Handler = Callable[[Peer, int, bytes, Now], Answer | None]
 """Given who asks, the request's id, its body and the time: the answer, or None when it comes later
 by `reply`. It must not block, and must do no harm when it is asked the same twice."""
 
+_ASKED_PER_S: Final = limits.PEER_REQUESTS_PER_S
+_ASKED_BURST: Final = limits.PEER_REQUESTS_BURST
+_BODY_AT: Final = HEAD.size
+_REPLY_SIZE: Final = HEAD.size - 3
 BURST: Final = limits.BURST_PACKETS_MAX
 _UNKNOWN: Final = (
     int(Number.ERROR), encode(Error(code=ErrorCode.UNKNOWN_MESSAGE))
@@ -212,7 +216,7 @@ class Transport:
         if kind == REQUEST and len(plaintext) >= HEAD.size:
             _, size, request_id, number = HEAD.unpack_from(plaintext)
             if size + 3 == len(plaintext):
-                return self._on_request(peer, request_id, number, plaintext[HEAD.size :], now)
+                return self._on_request(peer, request_id, number, plaintext[_BODY_AT:], now)
         elif kind == REPLY and len(plaintext) >= HEAD.size:
             _, size, request_id, number = HEAD.unpack_from(plaintext)
             if size + 3 == len(plaintext):
@@ -253,10 +257,10 @@ class Transport:
         self.counters.requests_in += 1
         link = self._links.get(peer) or self._link(peer)
         now_s = now.mono_s
-        allowance = link.allowance + (now_s - link.allowed_s) * limits.PEER_REQUESTS_PER_S
+        allowance = link.allowance + (now_s - link.allowed_s) * _ASKED_PER_S
         link.allowed_s = now_s
-        if allowance > limits.PEER_REQUESTS_BURST:
-            allowance = limits.PEER_REQUESTS_BURST
+        if allowance > _ASKED_BURST:
+            allowance = _ASKED_BURST
         if allowance < 1.0:
             link.allowance = allowance
             self.counters.requests_refused += 1
@@ -269,7 +273,8 @@ class Transport:
         answer = handler(peer, request_id, body, now)
         if answer is None:
             return None
-        return HEAD.pack(REPLY, 9 + len(answer[1]), request_id, answer[0]) + answer[1]
+        number, body = answer
+        return HEAD.pack(REPLY, _REPLY_SIZE + len(body), request_id, number) + body
 
     def _on_mixed(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Take a packet of several frames, or of frames seldom seen."""

@@ -1,8 +1,8 @@
 """A process that serves packets on loopback, for the benches of the transport.
 
 Its argument: `find-node` is the shipped transport and pump; `echo` is a bare loop over one socket,
-the limit. On each line of its input it prints the CPU time that it has used, user and system, and how much it
-served; it ends with its input.
+the limit. On each line of its input it prints the CPU time that it has used, user and system, and
+how much it served; it ends with its input.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from molia.wire.transport import Answer, Transport
 
 SERVER_SEED = b"s" * 32
 NETWORK = network_id("bench")
+NODES = int(Number.NODES)
 ECHO_SIZE = 947
 """A sealed reply with 20 contacts."""
 
@@ -58,7 +59,7 @@ class Table:
             return None
         self.served += 1
         first = target[0] * 3
-        return Number.NODES, encode_nodes(self._contacts[first : first + 20])
+        return NODES, encode_nodes(self._contacts[first : first + 20])
 
 
 def report(served: int) -> None:

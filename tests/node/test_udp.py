@@ -10,7 +10,7 @@ import pytest
 from molia.base import limits
 from molia.base.now import Now
 from molia.node.system import SystemClock
-from molia.node.udp import Address, UdpCounters, UdpDriver, _run_end
+from molia.node.udp import Address, UdpCounters, UdpDriver, UdpPump, _run_end
 
 
 class Recorder:
@@ -65,6 +65,11 @@ def sent(driver: UdpDriver) -> UdpCounters:
     return pump.counters
 
 
+def joins(pump: UdpPump) -> bool:
+    """Tell whether the kernel joins what arrives."""
+    return pump._coalesced
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not holds():
@@ -94,6 +99,37 @@ def test_every_packet_of_every_size_arrives_once(
             assert sent(pumps[0]).bytes_out == sent(pumps[1]).bytes_in == sum(sizes)
             for pump in pumps:
                 pump.close()
+
+    asyncio.run(go())
+
+
+def test_arrivals_are_joined_while_bulk_comes_and_no_longer() -> None:
+    async def go() -> None:
+        with bound() as left, bound() as right:
+            sender, receiver = Recorder(), Recorder()
+            drivers = serve((left, sender), (right, receiver))
+            (pump,) = drivers[1].pumps
+            if not pump._may_coalesce:
+                pytest.skip("this kernel does not join datagrams")
+            count = 0
+
+            async def send(sizes: list[int]) -> None:
+                nonlocal count
+                count += len(sizes)
+                sender.sends.append((packets_of(sizes), right.getsockname()))
+                drivers[0].flush()
+                await until(lambda: len(receiver.got) == count)
+
+            for _ in range(3):
+                await send([1200] * 40)
+            assert joins(pump)
+            assert receiver.bursts
+            for _ in range(40):
+                await send([60])
+            assert not joins(pump)
+            await send([1200] * 4)
+            for driver in drivers:
+                driver.close()
 
     asyncio.run(go())
 

@@ -226,7 +226,7 @@ def test_an_early_request_is_answered_within_the_response_if_it_fits(
     (reply,) = [event.reply for event in ours.events if isinstance(event, EarlyReply)]
     first, second = link.trace[0][3], link.trace[1][3]
     assert len(first) == 1200 >= len(second)
-    assert reply == (bytes(size) if size <= 1200 - 92 - 11 - 3 else None)
+    assert reply == (bytes(size) if size <= 1200 - 92 - 11 - 11 - 3 else None)
 
 
 def test_early_data_with_a_session_is_asked_in_it() -> None:
