@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from molia.base.ids import PeerKey
+from molia.base.limits import PROOF_SIZE_MAX
 from molia.wire.effects import EarlyReply, PeerDown, Roamed
+from molia.wire.frames import PATH_ASK, encode_frame
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
 from molia.wire.noise import WIREGUARD
@@ -266,8 +269,9 @@ def test_a_claimed_address_never_gets_more_than_it_sent(sizes: list[int], sent: 
     back = theirs.endpoint.find(ours.key)
     assert back
     victim = ("203.0.113.77", 77)
-    for size in sizes:  # the peer itself lies about where its packets come from
-        packet = ours.endpoint.seal(peer, bytes(sent), link.now)
+    for number, size in enumerate(sizes):  # the peer lies about where its packets come from
+        plaintext = encode_frame(PATH_ASK, b"8 bytes!") if number % 3 == 0 else bytes(sent)
+        packet = ours.endpoint.seal(peer, plaintext, link.now)
         assert packet
         link.post(victim, theirs.address, packet)
         link.run(0.3)
@@ -304,3 +308,84 @@ def test_close_forgets_a_peer_at_once() -> None:
     assert isinstance(ours.events[-1], PeerDown)
     assert ours.endpoint.peer_count == ours.endpoint.session_count == 0
     assert ours.endpoint.seal(peer, b"x", link.now) is None
+
+
+def test_who_sends_to_a_peer_that_was_forgotten_meets_it_again() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    ours.endpoint.close(peer)
+    link.run(10.0)
+    assert ours.endpoint.send(peer, b"again", link.now)
+    link.run(1.0)
+    assert theirs.heard == [b"again"]
+    assert (ours.endpoint.peer_count, ours.endpoint.session_count) == (1, 1)
+    assert ours.endpoint.find(theirs.key) is peer
+
+
+def test_a_handle_that_was_replaced_sends_nothing() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    ours.endpoint.close(peer)
+    link.run(10.0)
+    meet(link, ours, theirs)
+    ours.endpoint.take_effects()
+    ours.endpoint.send(peer, b"lost", link.now)
+    assert ours.endpoint.take_effects() == []
+    assert ours.endpoint.session_count == 1
+
+
+def test_traffic_after_the_keys_died_brings_new_ones() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    link.run(200.0)
+    assert ours.endpoint.seal_many(peer, [b"stream"], link.now) == []
+    link.run(1.0)
+    assert len(ours.endpoint.seal_many(peer, [b"stream"], link.now)) == 1
+    assert ours.ups() == 1
+    assert ours.downs() == []
+
+
+def test_our_proof_of_admission_rides_along() -> None:
+    link, ours, theirs = two()
+    ours.endpoint.set_proof(b"p" * PROOF_SIZE_MAX)
+    meet(link, ours, theirs)
+    seen = theirs.endpoint.find(ours.key)
+    assert seen
+    assert seen.proof == b"p" * PROOF_SIZE_MAX
+
+
+def test_nobody_connects_to_themselves_or_to_a_key_that_is_none() -> None:
+    _, ours, _ = two()
+    assert ours.endpoint.connect(ours.key, ours.address, START) is None
+    nobody = PeerKey((1).to_bytes(32, "little"))
+    assert ours.endpoint.connect(nobody, ours.address, START) is None
+    assert ours.endpoint.find(nobody) is None
+    assert ours.endpoint.peer_count == 0
+
+
+def test_an_answer_to_a_burst_is_sealed_in_one_go() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    theirs.answer = lambda _, plaintext: plaintext.upper()
+    packets = ours.endpoint.seal_many(peer, [b"a", b"b", b"c"], link.now)
+    back = theirs.endpoint.burst(packets, ours.address, link.now)
+    assert len(back) == 3
+    assert ours.endpoint.burst(back[::-1], theirs.address, link.now) == []
+    assert ours.heard == [b"C", b"B", b"A"]
+
+
+def test_a_responder_that_answers_from_another_address_is_followed() -> None:
+    link, ours, theirs = two()
+    ours.endpoint.connect(theirs.key, theirs.address, link.now)
+    link.settle()
+    response = theirs.endpoint.datagram(link.trace[0][3], ours.address, link.now)
+    theirs.address = ("198.51.100.2", 2)
+    assert response
+    link.post(theirs.address, ours.address, response)
+    link.nodes = [ours, theirs]
+    link._flying = [flight for flight in link._flying if flight[2] == theirs.address]
+    link.run(1.0)
+    assert ours.ups() == theirs.ups() == 1
+    seen = ours.endpoint.find(theirs.key)
+    assert seen
+    assert seen.address == theirs.address
