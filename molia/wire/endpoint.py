@@ -109,7 +109,7 @@ class Endpoint:
         if not plaintext:
             return None
         if len(plaintext) == PATH_SIZE and self._is_molia and plaintext[0] in _PATHS:
-            return self._on_path(peer, plaintext, address, now)
+            return self._on_path(peer, plaintext, now)
         answer = self._handler.on_plaintext(peer, plaintext, now)
         return None if answer is None else self.seal(peer, answer, now)
 
@@ -132,12 +132,12 @@ class Endpoint:
         if not has_data:
             return []
         answers_out: list[bytes] = []
-        kept = self._without_paths(peer, plaintexts, address, now, answers_out)
+        kept = self._without_paths(peer, plaintexts, now, answers_out)
         back = self._handler.on_plaintexts(peer, kept, now) if kept else ()
         return answers_out + self.seal_many(peer, back, now) if back else answers_out
 
     def _without_paths(
-        self, peer: Peer, plaintexts: list[bytes], address: Address, now: Now, answers: list[bytes]
+        self, peer: Peer, plaintexts: list[bytes], now: Now, answers: list[bytes]
     ) -> list[bytes]:
         """Return the plaintexts for the handler; answers to path frames go into `answers`."""
         if not self._is_molia:
@@ -145,7 +145,7 @@ class Endpoint:
         kept = []
         for plaintext in plaintexts:
             if len(plaintext) == PATH_SIZE and plaintext[0] in _PATHS:
-                answer = self._on_path(peer, plaintext, address, now)
+                answer = self._on_path(peer, plaintext, now)
                 if answer is not None:
                     answers.append(answer)
             elif plaintext:
@@ -195,9 +195,9 @@ class Endpoint:
         self._wakes.set(peer)
         self._flush(peer, now)
 
-    def _on_path(self, peer: Peer, plaintext: bytes, address: Address, now: Now) -> bytes | None:
+    def _on_path(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Take a frame about an address; what waited for proof of it goes out."""
-        answer = self._paths.take(peer, plaintext, address, now)
+        answer = self._paths.take(peer, plaintext, now)
         if peer.proved:
             self._flush(peer, now)
         return answer
