@@ -125,6 +125,8 @@ HANDSHAKE_SIZE_MAX: Final = 1_200
 EARLY_DATA_SIZE_MIN: Final = 1_200
 """An initiation with a request is padded to this, so that its answer has room."""
 PROOF_SIZE_MAX: Final = 128
+EXCHANGE_KEYS_MAX: Final = 16_384
+"""Peer keys whose X25519 form is remembered; about 300 bytes each, so 5 MiB."""
 PEERS_MAX: Final = 16_384
 """Peers with a confirmed session; about 6 KiB each, so 100 MiB."""
 UNCONFIRMED_MAX: Final = 1_024

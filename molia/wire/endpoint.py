@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from molia.base.crypto import ExchangeKey, exchange_public
 from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
-from molia.base.limits import EFFECTS_MAX
+from molia.base.limits import EFFECTS_MAX, PROOF_SIZE_MAX
 from molia.base.now import Now
 from molia.wire.cookies import Address, CookieSecret
 from molia.wire.effects import (
@@ -22,11 +22,10 @@ from molia.wire.effects import (
     PeerDown,
     PeerUp,
     Restarted,
-    Roamed,
     Send,
     SolvePuzzle,
 )
-from molia.wire.frames import HEAD, PATH_ANSWER, PATH_ASK, PATH_SIZE, encode_frame
+from molia.wire.frames import PATH_ANSWER, PATH_ASK, PATH_SIZE
 from molia.wire.gate import Admission, Counters, OpenAdmission
 from molia.wire.handshake import EarlyHandler, EndpointConfig, Handshaker
 from molia.wire.hello import REQUEST_SIZE_MAX
@@ -39,16 +38,15 @@ from molia.wire.packet import (
     RESPONSE,
     size_fits,
 )
+from molia.wire.paths import Paths
 from molia.wire.peer import GIVE_UP_S, NEVER, SILENCE_S, Peer
 from molia.wire.peers import PeerTable
 from molia.wire.puzzle import PuzzleTrailer
 from molia.wire.session import Session
 from molia.wire.wakes import Wakes
 
-CHALLENGE_GAP_S: Final = 0.25
 HURRY_GAP_S: Final = 1.0
 """A cookie makes us try again at once, but not more often than this."""
-_CHALLENGE_PACKET: Final = DATA_SIZE_MIN + PATH_SIZE
 _PATHS: Final = (PATH_ASK, PATH_ANSWER)
 
 
@@ -78,7 +76,7 @@ class Endpoint:
     ) -> None:  # fmt: skip
         config = config or EndpointConfig()
         self.counters = Counters()
-        self._handler, self._config, self._entropy = handler, config, entropy
+        self._handler, self._config = handler, config
         self._is_molia = profile.is_molia
         self._table = PeerTable(entropy, worker=config.worker)
         self._sessions = self._table.sessions
@@ -90,6 +88,7 @@ class Endpoint:
         self._profile = profile
         self._effects: list[Effect] = []
         self._wakes = Wakes()
+        self._paths = Paths(self.counters, entropy, self._emit, is_molia=profile.is_molia)
 
     # ------------------------------------------------------------------------ packets in
 
@@ -119,7 +118,7 @@ class Endpoint:
         if not plaintext:
             return None
         if len(plaintext) == PATH_SIZE and self._is_molia and plaintext[0] in _PATHS:
-            return self._path(peer, plaintext, address, now)
+            return self._on_path(peer, plaintext, now)
         answer = self._handler.on_plaintext(peer, plaintext, now)
         return None if answer is None else self.seal(peer, answer, now)
 
@@ -169,12 +168,12 @@ class Endpoint:
         if not has_data:
             return []
         answers_out: list[bytes] = []
-        kept = self._without_paths(peer, plaintexts, address, now, answers_out)
+        kept = self._without_paths(peer, plaintexts, now, answers_out)
         back = self._handler.on_plaintexts(peer, kept, now) if kept else ()
         return answers_out + self.seal_many(peer, back, now) if back else answers_out
 
     def _without_paths(
-        self, peer: Peer, plaintexts: list[bytes], address: Address, now: Now, answers: list[bytes]
+        self, peer: Peer, plaintexts: list[bytes], now: Now, answers: list[bytes]
     ) -> list[bytes]:
         """Return the plaintexts for the handler; answers to path frames go into `answers`."""
         if not self._is_molia:
@@ -182,7 +181,7 @@ class Endpoint:
         kept = []
         for plaintext in plaintexts:
             if len(plaintext) == PATH_SIZE and plaintext[0] in _PATHS:
-                answer = self._path(peer, plaintext, address, now)
+                answer = self._on_path(peer, plaintext, now)
                 if answer is not None:
                     answers.append(answer)
             elif plaintext:
@@ -210,9 +209,9 @@ class Endpoint:
         if session is peer.next:
             self._on_first(session, peer, address, now)
         if address != peer.address:
-            self._roam(peer, address)
+            self._paths.move(peer, address)
         if not peer.proved:
-            self._challenge(peer, size, now)
+            self._paths.ask(peer, size, now)
         peer.on_heard(now.mono_s, data=has_data)
         if now.mono_s >= peer.rekey_heard_s:
             peer.rekey_heard_s = NEVER
@@ -226,7 +225,7 @@ class Endpoint:
         self._note_life(peer, peer.next_life)
         if address == peer.answered_at:
             if address != peer.address:
-                self._roam(peer, address)
+                self._paths.move(peer, address)
             peer.proved = True
         self._on_evicted(self._table.on_confirmed(peer))
         self._rise(peer)
@@ -244,41 +243,12 @@ class Endpoint:
 
     # ------------------------------------------------------------------------ addresses
 
-    def _roam(self, peer: Peer, address: Address) -> None:
-        old, peer.address = peer.address, address
-        self.counters.roamed += 1
-        if self._is_molia:
-            peer.proved, peer.credit = False, 0
-            peer.challenge = self._entropy.token(8)
-            peer.challenged_s = -NEVER
-        self._emit(Roamed(peer, old))
-
-    def _challenge(self, peer: Peer, size: int, now: Now) -> None:
-        """Give an address credit for what came from it, and ask it to prove itself."""
-        peer.credit += size
-        session = peer.usable(now.mono_s)
-        if now.mono_s - peer.challenged_s < CHALLENGE_GAP_S or session is None:
-            return
-        if peer.credit >= _CHALLENGE_PACKET and peer.address is not None:
-            peer.credit -= _CHALLENGE_PACKET
-            peer.challenged_s = now.mono_s
-            peer.challenge = peer.challenge or self._entropy.token(8)
-            ask = session.seal(encode_frame(PATH_ASK, peer.challenge))
-            self._emit(Send(peer.address, (ask,)))
-
-    def _path(self, peer: Peer, plaintext: bytes, address: Address, now: Now) -> bytes | None:
-        """Answer a question about our address, or take the answer to ours."""
-        kind, size = HEAD.unpack_from(plaintext)
-        token = plaintext[HEAD.size :]
-        if size != len(token):
-            return None
-        if kind == PATH_ASK:
-            session = peer.usable(now.mono_s)
-            return session.seal(encode_frame(PATH_ANSWER, token)) if session else None
-        if peer.challenge and token == peer.challenge and address == peer.address:
-            peer.proved, peer.challenge = True, b""
+    def _on_path(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
+        """Take a frame about an address; what waited for proof of it goes out."""
+        answer = self._paths.take(peer, plaintext, now)
+        if peer.proved:
             self._flush(peer, now)
-        return None
+        return answer
 
     # ------------------------------------------------------------------------ handshakes
 
@@ -318,7 +288,8 @@ class Endpoint:
         session, welcome = done
         peer = session.peer
         if address != peer.address:
-            self._roam(peer, address)
+            self._paths.move(peer, address)
+            peer.credit = len(data)
         peer.on_heard(now.mono_s, data=False)
         peer.handshake_due_s = NEVER
         peer.features, peer.effort = welcome.features, welcome.effort
@@ -329,13 +300,13 @@ class Endpoint:
             peer.request = None
             self._emit(EarlyReply(peer, welcome.reply))
         if not self._flush(peer, now):
-            self._send_now(peer, b"", now)  # the responder waits for our first packet
+            self._keepalive(peer, now)  # the responder waits for our first packet
         self._wakes.set(peer)
         return None
 
     def _initiate(self, peer: Peer, now: Now) -> None:
         """Begin or renew a handshake, unless one began a moment ago."""
-        if not peer.may_initiate(now.mono_s):
+        if not peer.may_initiate(now.mono_s) or not self._is_kept(peer):
             return
         if peer.handshake_due_s == NEVER:
             peer.first_s = now.mono_s
@@ -347,6 +318,13 @@ class Endpoint:
             peer.solving = self._handshaker.fresh_key()
             self._emit(SolvePuzzle(peer, peer.solving, peer.effort))
         self._wakes.set(peer)
+
+    def _is_kept(self, peer: Peer) -> bool:
+        """Tell whether the peer is in the table; one that had gone comes back unless replaced."""
+        kept = self._table.find(peer.key)
+        if kept is None:
+            self._on_evicted(self._table.add(peer))
+        return kept is None or kept is peer
 
     def on_solved(
         self, peer: Peer, ephemeral: ExchangeKey, trailer: PuzzleTrailer, now: Now
@@ -422,8 +400,6 @@ class Endpoint:
         if not peer.queue(plaintext):
             self.counters.waiting_full += 1
             return False
-        if peer.usable(now.mono_s) is None:
-            self._initiate(peer, now)
         return True
 
     def ensure(self, peer: Peer, now: Now) -> None:
@@ -432,14 +408,17 @@ class Endpoint:
             self._initiate(peer, now)
 
     def seal(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
-        """Return one data packet to `peer`; None when there is no session or no right to send."""
+        """Return one data packet to `peer`; None when there is no session or no right to send.
+
+        Without a session a handshake is begun, here and in `seal_many`.
+        """
         session = self._ready(peer, len(plaintext) + DATA_SIZE_MIN, now)
         if session is None:
             return None
         return session.seal(plaintext if self._is_molia else _padded(plaintext))
 
     def seal_many(self, peer: Peer, plaintexts: Sequence[bytes], now: Now) -> list[bytes]:
-        """Return data packets to `peer` for GSO; none when there is no session to send them in."""
+        """Return data packets to `peer` for GSO; none where `seal` would return None."""
         size = sum(map(len, plaintexts)) + DATA_SIZE_MIN * len(plaintexts)
         session = self._ready(peer, size, now)
         if session is None:
@@ -452,12 +431,10 @@ class Endpoint:
         """Return the session that `size` bytes of data go out in; they count as sent."""
         session, now_s = peer.current, now.mono_s
         if session is None or not session.is_alive(now_s):
+            self._initiate(peer, now)
             return None
-        if not peer.proved:
-            if size > peer.credit:
-                self.counters.unproved += 1
-                return None
-            peer.credit -= size
+        if not peer.proved and not self._paths.spend(peer, size):
+            return None
         peer.on_sent(now_s, data=True)
         if now_s >= peer.rekey_sent_s:
             self._initiate(peer, now)
@@ -465,12 +442,14 @@ class Endpoint:
             self._wakes.set(peer)
         return session
 
-    def _send_now(self, peer: Peer, plaintext: bytes, now: Now) -> bool:
-        """Send a keepalive, which an unproved address is never sent."""
+    def _keepalive(self, peer: Peer, now: Now) -> bool:
+        """Send an empty packet; False: there is no session, or no right to send."""
         session = peer.usable(now.mono_s)
-        if session is None or peer.address is None or not peer.proved:
+        if session is None or peer.address is None:
             return False
-        self._emit(Send(peer.address, (session.seal(plaintext),)))
+        if not peer.proved and not self._paths.spend(peer, DATA_SIZE_MIN):
+            return False
+        self._emit(Send(peer.address, (session.seal(b""),)))
         peer.on_sent(now.mono_s, data=False)
         return True
 
@@ -490,6 +469,11 @@ class Endpoint:
         """Return what is to be done since the last call."""
         effects, self._effects = self._effects, []
         return effects
+
+    def set_proof(self, proof: bytes) -> None:
+        """Let our initiations carry this admission proof from now on."""
+        assert len(proof) <= PROOF_SIZE_MAX, "a proof has a bound"
+        self._handshaker.proof = proof
 
     def find(self, key: PeerKey) -> Peer | None:
         """Return the peer to send to for this identity, if there is one."""
@@ -535,10 +519,10 @@ class Endpoint:
             self._initiate(peer, now)
         if peer.keepalive_due_s <= now_s:
             peer.keepalive_due_s = NEVER
-            self._send_now(peer, b"", now)
+            self._keepalive(peer, now)
         if peer.persistent_due_s <= now_s:
             peer.persistent_due_s = now_s + peer.persistent_s
-            if not self._send_now(peer, b"", now):
+            if not self._keepalive(peer, now):
                 self._initiate(peer, now)
         if peer.due_s() == NEVER and peer.current is None and not peer.is_configured:
             self._table.forget(peer)

@@ -73,9 +73,13 @@ class _Transcript:
     def mix_key(self, secret: bytes) -> None:
         self.chaining, self.key = _derive(self.chaining, secret)
 
+    def mix_chain(self, secret: bytes) -> None:
+        """Mix a secret whose key would seal nothing, for another is mixed right after it."""
+        self.chaining = blake2s_hmac(blake2s_hmac(self.chaining, secret), b"\1")
+
     def mix_ephemeral(self, public: bytes) -> None:
         self.mix_hash(public)
-        self.mix_key(public)
+        self.mix_chain(public)
 
     def mix_psk(self, psk: bytes) -> None:
         root = blake2s_hmac(self.chaining, psk)
@@ -147,8 +151,8 @@ class Initiator:
         se = self._static.exchange(ephemeral)
         if ee is None or se is None:
             return None
-        said.mix_key(ee)
-        said.mix_key(se)
+        said.mix_chain(ee)
+        said.mix_chain(se)
         said.mix_psk(psk)
         payload = said.open(sealed)
         if payload is None:
@@ -201,8 +205,8 @@ class Responder:
         se = ephemeral.exchange(self._initiator)
         if ee is None or se is None:
             return None
-        said.mix_key(ee)
-        said.mix_key(se)
+        said.mix_chain(ee)
+        said.mix_chain(se)
         said.mix_psk(psk)
         sealed = said.seal(payload)
         receive, send = said.split()

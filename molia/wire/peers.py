@@ -134,7 +134,7 @@ class PeerTable:
         self.drop_pending(peer)
         peer.quiet()
         peer.waiting.clear()
-        peer.solving = None
+        peer.solving, peer.wake_s = None, NEVER
         for table in (self.confirmed, self.unconfirmed):
             if table.get(peer.key) is peer:
                 del table[peer.key]

@@ -1,5 +1,7 @@
-"""The one hash and its purposes."""
+"""The one hash and its purposes, and the handshake's."""
 
+import hmac
+from hashlib import blake2s
 from typing import get_args
 
 from blake3 import blake3
@@ -10,6 +12,9 @@ from molia.base.hashing import (
     EMPTY_DIGEST,
     ContentHasher,
     Purpose,
+    blake2s_digest,
+    blake2s_hmac,
+    blake2s_mac,
     blake3_digest,
     purpose_digest,
 )
@@ -39,3 +44,10 @@ def test_a_stream_hashes_as_its_bytes_in_one(parts: list[bytes]) -> None:
         hasher.update(memoryview(part))
         hasher.digest()
     assert hasher.digest() == blake3_digest(b"".join(parts))
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
+def test_the_handshakes_hashes_are_the_librarys(key: bytes, data: bytes) -> None:
+    assert blake2s_hmac(key, data) == hmac.new(key, data, blake2s).digest()
+    assert blake2s_digest(data) == blake2s(data).digest()
+    assert blake2s_mac(key, data) == blake2s(data, digest_size=16, key=key).digest()

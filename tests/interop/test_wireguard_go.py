@@ -1,6 +1,8 @@
 """Stock WireGuard and Molia's transport understand each other, whoever speaks first."""
 
 import contextlib
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +15,9 @@ import pytest
 from hypothesis import settings
 
 from molia.base.crypto import ExchangeKey
+from molia.wire.cookies import mac1_key, stamp
 from molia.wire.gate import OpenAdmission
-from molia.wire.noise import NO_PSK
+from molia.wire.noise import NO_PSK, WIREGUARD
 from molia.wire.peer import Timing
 from tests.interop.echo import echo_request
 from tests.interop.wg_endpoint import WgNode
@@ -113,6 +116,47 @@ def test_under_load_wireguard_is_asked_for_a_cookie_and_brings_it() -> None:
         assert comes(lambda: ours.endpoint.counters.handshakes_in == 1)
         assert ours.endpoint.counters.cookies_out >= 1
         assert theirs.ping(OURS[0], count=1) == 1
+
+
+@pytest.mark.skipif(settings().max_examples < 20_000, reason="floods a core: make fuzz runs it")
+def test_a_loaded_wireguard_gives_us_a_cookie_and_takes_it_back() -> None:
+    timing = Timing(retry_s=0.5)
+    with wireguard_go(peer=OUR_PUBLIC, private=THEIR_KEY) as theirs:  # noqa: SIM117
+        with node(connect=theirs.address, timing=timing) as ours, flood(theirs):
+            counters = ours.endpoint.counters
+            assert comes(lambda: counters.cookies_in >= 1 or not knock(ours))
+            assert comes(lambda: ours.endpoint.session_count >= 1)
+            assert counters.bad_cookie == 0
+            assert any(raw[:1] == b"\1" and any(raw[-16:]) for raw in ours.sent), "with mac2"
+
+
+def knock(ours: WgNode) -> bool:
+    """Begin a handshake again; True, so that it reads well."""
+    time.sleep(0.6)
+    ours.knock()
+    return True
+
+
+@contextlib.contextmanager
+def flood(theirs: WireguardGo) -> Iterator[None]:
+    """Send initiations with a sound mac1 and nothing sound in them."""
+    key, stop = mac1_key(WIREGUARD, theirs.public), threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not stop.is_set():
+                for _ in range(50):
+                    sender.sendto(
+                        stamp(b"\1\0\0\0" + os.urandom(112), key=key, cookie=b""), theirs.address
+                    )
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
 
 
 def test_handshakes_that_cross_leave_a_tunnel_that_works() -> None:

@@ -58,6 +58,8 @@ class WgNode:
             peer, self.clock.now(), psk=psk, address=connect, persistent_s=persistent_s
         )
         self._stop = threading.Event()
+        self._lock = threading.Lock()
+        """Tests send from their own thread while another serves."""
 
     # -- what the endpoint asks of its handler
 
@@ -81,8 +83,16 @@ class WgNode:
 
     def send(self, plaintext: bytes) -> None:
         """Send an inner packet, after a handshake if there is no session yet."""
-        self.endpoint.send(self.peer, plaintext, self.clock.now())
-        self._carry_out()
+        with self._lock:
+            self.endpoint.send(self.peer, plaintext, self.clock.now())
+            self._carry_out()
+
+    def knock(self) -> None:
+        """Begin a handshake as if there had been none."""
+        with self._lock:
+            self.endpoint.close(self.peer)
+            self.endpoint.send(self.peer, b"", self.clock.now())
+            self._carry_out()
 
     def serve(self) -> None:
         """Carry packets until `stop`."""
@@ -98,10 +108,12 @@ class WgNode:
         due_s = self.endpoint.next_deadline_s()
         if due_s is not None:
             wait_s = max(0.0, min(wait_s, due_s - self.clock.now().mono_s))
-        if select.select([self.socket], [], [], wait_s)[0]:
-            self._drain()
-        self.endpoint.on_deadline(self.clock.now())
-        self._carry_out()
+        readable = select.select([self.socket], [], [], wait_s)[0]
+        with self._lock:
+            if readable:
+                self._drain()
+            self.endpoint.on_deadline(self.clock.now())
+            self._carry_out()
 
     def _drain(self) -> None:
         for _ in range(64):

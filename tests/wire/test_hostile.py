@@ -280,6 +280,27 @@ def test_a_puzzle_is_handed_out_and_its_answer_opens_the_door() -> None:
     assert theirs.endpoint.counters.refused_puzzle == 1
 
 
+class Strict(OpenAdmission):
+    """Admits no one from AWAY and allows no identity."""
+
+    def admit(self, *words: object) -> Verdict:
+        """Refuse AWAY."""
+        return Verdict.RATE if words[0] == AWAY else Verdict.ADMIT
+
+    def allows(self, *_: object) -> bool:
+        """Allow nobody."""
+        return False
+
+
+def test_the_door_refuses_in_silence_by_address_and_by_identity() -> None:
+    node = Node(1, admission=Strict())
+    raw = initiation(node)
+    assert dropped(node.endpoint, raw) == "refused_rate"
+    assert node.endpoint.datagram(raw, ("198.51.100.1", 1), START) is None
+    assert node.endpoint.counters.refused_identity == 1
+    assert node.endpoint.peer_count == 0
+
+
 # ---------------------------------------------------------------------------- floods
 
 

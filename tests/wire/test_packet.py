@@ -192,5 +192,5 @@ def test_frames_say_who_must_know_them() -> None:
 
 def test_the_vectors_say_how_they_were_made() -> None:
     folder = Path(__file__).parents[1] / "vectors"
-    for name in ("noise", "xchacha"):
+    for name in ("noise", "xchacha", "wireguard", "packets"):
         assert json.loads((folder / f"{name}.json").read_text())["made"]

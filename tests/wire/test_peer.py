@@ -6,12 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from molia.base.ids import PeerKey
+from molia.base.limits import EFFECTS_MAX, PROOF_SIZE_MAX
 from molia.wire.effects import EarlyReply, PeerDown, Restarted, Roamed
+from molia.wire.frames import PATH_ASK, encode_frame
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
-from molia.wire.noise import WIREGUARD
+from molia.wire.noise import WIREGUARD, TransportKeys
 from molia.wire.packet import DATA, INITIATION, RESPONSE
-from molia.wire.peer import Timing
+from molia.wire.peer import WIREGUARD_TIMING, Peer, Timing
+from molia.wire.session import Session
+from molia.wire.wakes import Wakes
 from tests.wire.link import START, Link, Node, meet, two
 
 HASTY = EndpointConfig(timing=Timing(rekey_on_send_s=10.0, rekey_on_receive_s=20.0))
@@ -135,6 +140,7 @@ def test_keys_are_renewed_by_the_initiator_alone_and_the_old_ones_still_open() -
     assert 3 <= len(renewed) <= 5
     assert {a for _, a, _, p in link.trace if p[:4] == INITIATION} == {ours.address}
     assert ours.endpoint.session_count <= 2
+    assert theirs.endpoint.session_count <= 3
     assert ours.ups() == theirs.ups() == 1
 
 
@@ -182,6 +188,18 @@ def test_silence_after_data_brings_a_new_handshake_after_15_seconds() -> None:
     ours.endpoint.send(peer, b"anyone?", link.now)
     link.run(15.5)
     assert kinds(link, INITIATION)[1:] == [pytest.approx(16.0)]
+
+
+def test_a_responder_that_hears_nothing_back_begins_a_handshake_too() -> None:
+    link, ours, theirs = two()
+    meet(link, ours, theirs)
+    back = theirs.endpoint.find(ours.key)
+    assert back
+    link.run(50.0)
+    link.nodes.remove(ours)
+    theirs.endpoint.send(back, b"anyone?", link.now)
+    link.run(15.5)
+    assert kinds(link, INITIATION)[1:] == [pytest.approx(66.0)]
 
 
 def test_persistent_keepalives_keep_their_pace() -> None:
@@ -266,8 +284,9 @@ def test_a_claimed_address_never_gets_more_than_it_sent(sizes: list[int], sent: 
     back = theirs.endpoint.find(ours.key)
     assert back
     victim = ("203.0.113.77", 77)
-    for size in sizes:  # the peer itself lies about where its packets come from
-        packet = ours.endpoint.seal(peer, bytes(sent), link.now)
+    for number, size in enumerate(sizes):  # the peer lies about where its packets come from
+        plaintext = encode_frame(PATH_ASK, b"8 bytes!") if number % 3 == 0 else bytes(sent)
+        packet = ours.endpoint.seal(peer, plaintext, link.now)
         assert packet
         link.post(victim, theirs.address, packet)
         link.run(0.3)
@@ -342,3 +361,184 @@ def test_renewed_keys_are_no_restart() -> None:
     assert ours.endpoint.counters.handshakes_out > 2
     events = ours.events + theirs.events
     assert not any(isinstance(event, Restarted) for event in events)
+
+
+def test_who_sends_to_a_peer_that_was_forgotten_meets_it_again() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    ours.endpoint.close(peer)
+    link.run(10.0)
+    assert ours.endpoint.send(peer, b"again", link.now)
+    link.run(1.0)
+    assert theirs.heard == [b"again"]
+    assert (ours.endpoint.peer_count, ours.endpoint.session_count) == (1, 1)
+    assert ours.endpoint.find(theirs.key) is peer
+
+
+def test_a_handle_that_was_replaced_sends_nothing() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    ours.endpoint.close(peer)
+    link.run(10.0)
+    meet(link, ours, theirs)
+    ours.endpoint.take_effects()
+    ours.endpoint.send(peer, b"lost", link.now)
+    assert ours.endpoint.take_effects() == []
+    assert ours.endpoint.session_count == 1
+
+
+def test_traffic_after_the_keys_died_brings_new_ones() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    link.run(200.0)
+    assert ours.endpoint.seal_many(peer, [b"stream"], link.now) == []
+    link.run(1.0)
+    assert len(ours.endpoint.seal_many(peer, [b"stream"], link.now)) == 1
+    assert ours.ups() == 1
+    assert ours.downs() == []
+
+
+def test_our_proof_of_admission_rides_along() -> None:
+    link, ours, theirs = two()
+    ours.endpoint.set_proof(b"p" * PROOF_SIZE_MAX)
+    meet(link, ours, theirs)
+    seen = theirs.endpoint.find(ours.key)
+    assert seen
+    assert seen.proof == b"p" * PROOF_SIZE_MAX
+
+
+def test_nobody_connects_to_themselves_or_to_a_key_that_is_none() -> None:
+    _, ours, _ = two()
+    assert ours.endpoint.connect(ours.key, ours.address, START) is None
+    nobody = PeerKey((1).to_bytes(32, "little"))
+    assert ours.endpoint.connect(nobody, ours.address, START) is None
+    assert ours.endpoint.find(nobody) is None
+    assert ours.endpoint.peer_count == 0
+
+
+def test_an_answer_to_a_burst_is_sealed_in_one_go() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    theirs.answer = lambda _, plaintext: plaintext.upper()
+    packets = ours.endpoint.seal_many(peer, [b"a", b"b", b"c"], link.now)
+    back = theirs.endpoint.burst(packets, ours.address, link.now)
+    assert len(back) == 3
+    assert ours.endpoint.burst(back[::-1], theirs.address, link.now) == []
+    assert ours.heard == [b"C", b"B", b"A"]
+
+
+def test_a_responder_that_answers_from_another_address_is_followed() -> None:
+    link, ours, theirs = two()
+    ours.endpoint.connect(theirs.key, theirs.address, link.now)
+    link.settle()
+    response = theirs.endpoint.datagram(link.trace[0][3], ours.address, link.now)
+    theirs.address = ("198.51.100.2", 2)
+    assert response
+    link.post(theirs.address, ours.address, response)
+    link.nodes = [ours, theirs]
+    link._flying = [flight for flight in link._flying if flight[2] == theirs.address]
+    link.run(1.0)
+    assert ours.ups() == theirs.ups() == 1
+    seen = ours.endpoint.find(theirs.key)
+    assert seen
+    assert seen.address == theirs.address
+
+
+def test_keys_that_are_confirmed_from_elsewhere_prove_no_address() -> None:
+    link, ours, theirs = two()
+    ours.endpoint.connect(theirs.key, theirs.address, link.now)
+    link.settle()
+    response = theirs.endpoint.datagram(link.trace[0][3], ours.address, link.now)
+    assert response
+    (waiting,) = theirs.endpoint._table.unconfirmed.values()
+    theirs.endpoint.send(waiting, bytes(900), link.now)
+    assert theirs.endpoint.take_effects() == [], "an unconfirmed peer is sent nothing"
+    ours.endpoint.datagram(response, theirs.address, link.now)
+    link.nodes = [ours, theirs]
+    ours.address = ("198.51.100.9", 9)
+    link.run(0.5)
+    states = [(waiting.address, waiting.proved)]
+    assert link.bytes_between(theirs.address, ours.address) == 0
+    peer = ours.endpoint.find(theirs.key)
+    assert peer
+    ours.endpoint.send(peer, b"some more bytes", link.now)
+    link.run(0.5)
+    states.append((waiting.address, waiting.proved))
+    assert states == [(ours.address, False), (ours.address, True)]
+    assert len(ours.heard) == 1, "what waited came once the address was proved"
+
+
+def test_what_waits_is_bounded_in_bytes() -> None:
+    link, ours, theirs = two(loss=1.0)
+    peer = ours.endpoint.connect(theirs.key, theirs.address, link.now)
+    assert peer
+    assert [ours.endpoint.send(peer, bytes(14_000), link.now) for _ in range(3)] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------- slots and wakes
+
+
+def session(peer: Peer, index: int, *, is_initiator: bool) -> Session:
+    """Return a session of `peer`."""
+    keys = TransportKeys(b"1" * 32, b"2" * 32, b"")
+    return Session(keys, index=bytes((index,)) * 4, remote=bytes(4), is_initiator=is_initiator,
+                   peer=peer, now_s=0.0)  # fmt: skip
+
+
+def bare() -> Peer:
+    """Return a peer without anything."""
+    return Peer(bytes(32), identity=None, address=None, timing=WIREGUARD_TIMING)
+
+
+def test_the_three_slots_move_as_the_kernels() -> None:
+    peer = bare()
+    first, second, third, fourth, fifth = (
+        session(peer, n, is_initiator=n in (1, 3, 5)) for n in range(1, 6)
+    )
+
+    def slots() -> list[Session | None]:
+        return [peer.previous, peer.current, peer.next]
+
+    assert peer.install(first) == []
+    assert slots() == [None, first, None]
+    assert peer.install(second) == []
+    assert slots() == [None, first, second]
+    assert peer.confirm(second) == []
+    assert slots() == [first, second, None]
+    assert peer.install(third) == [first]
+    assert slots() == [second, third, None]
+    assert peer.install(fourth) == [second]
+    assert slots() == [None, third, fourth]
+    assert peer.install(fifth) == [third]
+    assert slots() == [fourth, fifth, None]
+    assert peer.drop_sessions() == [fourth, fifth]
+
+
+def test_a_cookie_is_used_for_two_minutes() -> None:
+    peer = bare()
+    peer.cookie, peer.cookie_s = b"c" * 16, 100.0
+    assert [peer.fresh_cookie(at_s) for at_s in (100.0, 219.9, 220.0)] == [b"c" * 16] * 2 + [b""]
+
+
+def test_wakes_come_in_order_and_old_ones_are_swept() -> None:
+    wakes, peers = Wakes(), [bare() for _ in range(5)]
+    for due_s in range(1_000, 0, -1):
+        for peer in peers:
+            peer.silence_due_s = due_s + peers.index(peer) / 10
+            wakes.set(peer)
+    assert len(wakes) < 200
+    assert wakes.next_s() == 1.0
+    assert wakes.take_due(0.9) is None
+    taken = [wakes.take_due(1.25) for _ in range(4)]
+    assert taken == [*peers[:3], None]
+
+
+def test_effects_that_nobody_takes_are_bounded() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    for _ in range(EFFECTS_MAX + 5):
+        ours.endpoint.send(peer, b"", link.now)
+    assert ours.endpoint.counters.effects_full == 5
+    assert len(ours.endpoint.take_effects()) == EFFECTS_MAX
