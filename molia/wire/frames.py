@@ -47,6 +47,7 @@ STREAM_LENGTH_LESS: Final = STREAM_HEAD.size - FRAME_HEAD_SIZE
 """What a STREAM frame's length counts beside its bytes."""
 END: Final = 1 << 63
 """In an offset: the stream ends with this frame's bytes."""
+U32_MAX: Final = 0xFFFF_FFFF
 NUMBER_STOP: Final = 1 << 62
 """Packet numbers and offsets stay below this."""
 FIXED_SIZES: Final = {
@@ -103,17 +104,22 @@ def frames_of(payload: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def encode_ack(runs: Sequence[tuple[int, int]], *, delay_s: float) -> bytes:
-    """Return an ACK frame of at most `ACK_RANGES_MAX` runs, highest first."""
-    runs = runs[:ACK_RANGES_MAX]
+    """Return an ACK frame of at most `ACK_RANGES_MAX` runs, highest first.
+
+    What 32 bits cannot say, a gap or a run of four thousand million packets, ends the list.
+    """
     first, stop = runs[0]
     numbers: list[int] = []
-    lower = first
-    for first_below, stop_below in runs[1:]:
-        numbers += (lower - stop_below, stop_below - first_below)
-        lower = first_below
-    delay_us = min(int(delay_s * 1e6), 0xFFFF_FFFF)
+    if stop - first <= U32_MAX:
+        for first_below, stop_below in runs[1:ACK_RANGES_MAX]:
+            gap, run = first - stop_below, stop_below - first_below
+            if gap > U32_MAX or run > U32_MAX:
+                break
+            numbers += (gap, run)
+            first = first_below
+    delay_us = min(int(delay_s * 1e6), U32_MAX)
     length = ACK_HEAD.size - FRAME_HEAD_SIZE + 4 * len(numbers)
-    head = ACK_HEAD.pack(ACK, length, stop - 1, delay_us, min(stop - first, 0xFFFF_FFFF))
+    head = ACK_HEAD.pack(ACK, length, stop - 1, delay_us, min(stop - runs[0][0], U32_MAX))
     return head + Struct(f"<{len(numbers)}I").pack(*numbers) if numbers else head
 
 

@@ -278,7 +278,9 @@ class Outbound:
         if self.recovery.rtt.first_sample_s is None or self.recovery.pto_count:
             return None
         wanted = self.pmtu.wanted(now_s)
-        if wanted is None or not self._wants_to_send():
+        if wanted is None or (found := self._streams.next_run()) is None:
+            return None
+        if found[1].stop - found[1].start < wanted:
             return None
         number = self._next_number()
         size = wanted - self._overhead

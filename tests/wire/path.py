@@ -23,19 +23,20 @@ class Link:
     """Added at random: packets overtake each other."""
     loss: float = 0.0
     burst_loss: float = 0.0
-    """Chance that a packet begins a run of 2 to 20 lost ones."""
+    """Chance that a packet is the first of all that are lost within the next 5 to 50 ms."""
     double: float = 0.0
     rate: float = float("inf")
     queue_bytes: int = 1 << 30
     mtu: int = 1500
     free_at_s: float = 0.0
     left_to_lose: int = 0
+    lossy_until_s: float = 0.0
     passed: int = 0
     dropped: int = 0
 
     def arrivals(self, size: int, now_s: float, rng: random.Random) -> list[float]:
         """Return when the packet arrives: never, once or twice."""
-        if size + OVERHEAD > self.mtu or self._lost(rng):
+        if size + OVERHEAD > self.mtu or self._lost(now_s, rng):
             self.dropped += 1
             return []
         start_s = max(now_s, self.free_at_s)
@@ -48,13 +49,13 @@ class Link:
         return [self.free_at_s + self.delay_s + rng.random() * self.jitter_s
                 for _ in range(copies)]  # fmt: skip
 
-    def _lost(self, rng: random.Random) -> bool:
-        if self.left_to_lose == 0 and rng.random() < self.burst_loss:
-            self.left_to_lose = rng.randint(2, 20)
+    def _lost(self, now_s: float, rng: random.Random) -> bool:
+        if rng.random() < self.burst_loss:
+            self.lossy_until_s = now_s + rng.uniform(0.005, 0.05)
         if self.left_to_lose > 0:
             self.left_to_lose -= 1
             return True
-        return rng.random() < self.loss
+        return now_s < self.lossy_until_s or rng.random() < self.loss
 
 
 class End:
@@ -183,6 +184,7 @@ class Transfer:
             self.got += len(piece)
         if self.got == len(self.data) and self.done_s is None and self.finished:
             self.done_s = now_s
+            channel.finish(self.stream_id)
 
     @property
     def goodput(self) -> float:

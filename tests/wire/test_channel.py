@@ -147,9 +147,9 @@ def test_a_reader_that_stops_reading_stops_the_writer_and_memory_is_bounded() ->
 def test_a_window_grows_while_the_reader_keeps_up() -> None:
     world = World(3)
     left, right = world.join(Link(delay_s=0.1), Link(delay_s=0.1))
-    transfer = Transfer(world, left, right, random.Random(2).randbytes(30_000_000))
+    transfer = Transfer(world, left, right, random.Random(2).randbytes(15_000_000))
     assert world.run(10.0, lambda: transfer.done_s is not None)
-    assert transfer.goodput > 10e6, "far more than the first window in a round trip"
+    assert transfer.goodput > 6e6, "far more than the first window in a round trip"
 
 
 def test_a_reset_reaches_the_reader_and_frees_both_sides() -> None:
