@@ -78,10 +78,10 @@ class Outbound:
         self._settle_due = False
         self._waits = False
         """Something could be sent, did the window and the pace allow: the window is the limit."""
-        self._skipped = Intervals()
+        self._skipped, self._lowest_skip = Intervals(), frames.NUMBER_STOP
         self._skip_at = self._next_skip()
-        self._rate = 0.0
-        """The pace in bytes a second."""
+        self._window, self._rate = 0, 0.0
+        """The congestion window in bytes, the pace in bytes a second."""
         self._set_pace()
         self.lost_count = 0
         """Packets given up so far, probes of the MTU left out."""
@@ -102,15 +102,14 @@ class Outbound:
 
     def _set_pace(self) -> None:
         """Follow the window and the round trip."""
-        control, rtt = self.congestion, self.recovery.rtt
-        factor = SLOW_START_PACE if control.in_slow_start else STEADY_PACE
-        self._rate = factor * control.window / max(rtt.smoothed_s, 1e-6)
-        self._streams.buffer_size = min(max(SEND_BUFFER_START, 2 * control.window), SEND_BUFFER_MAX)
+        window = self._window = self.congestion.window
+        factor = SLOW_START_PACE if self.congestion.in_slow_start else STEADY_PACE
+        self._rate = factor * window / (self.recovery.rtt.smoothed_s + 1e-6)
+        self._streams.buffer_size = min(max(SEND_BUFFER_START, 2 * window), SEND_BUFFER_MAX)
 
-    def _allowance(self, count: int, now_s: float) -> int:
-        """Return how many full packets may leave now."""
-        size = self.datagram_size
-        room = (self.congestion.window - self.recovery.in_flight) // size
+    def _allowance(self, count: int, size: int, now_s: float) -> int:
+        """Return how many packets of `size` bytes may leave now."""
+        room = (self._window - self.recovery.in_flight) // size
         if room > 0:
             paced = self._pacer.allowance(rate=self._rate, size=size, now_s=now_s)
             room = min(room, paced)
@@ -126,14 +125,15 @@ class Outbound:
         if not (streams.ready or streams.controls or self._probes_due):
             self._waits = False
             return self._bare_ack(now_s)
-        allowed = self._allowance(count, now_s)
+        size = self.datagram_size
+        allowed = self._allowance(count, size, now_s)
         if not allowed:
             self._waits = self._wants_to_send()
             return self._bare_ack(now_s)
         if (probe := self._mtu_probe(now_s)) is not None:
             return [probe]
         payloads: list[bytes] = []
-        full = self.max_payload
+        full = size - self._overhead
         chunk = full - STREAM_OVERHEAD
         self._waits = False
         while len(payloads) < allowed:
@@ -142,7 +142,7 @@ class Outbound:
             whole = (found[1].stop - found[1].start) // chunk if found else 0
             if found and whole:
                 room = allowed - len(payloads)
-                payloads += self._burst(*found, min(room, whole), now_s)
+                payloads += self._burst(*found, min(room, whole), size, now_s)
                 self._waits = whole > room
                 continue
             payload = self._single(now_s, last=len(payloads) + 1 >= allowed)
@@ -157,9 +157,9 @@ class Outbound:
     def _wants_to_send(self) -> bool:
         return bool(self._streams.controls) or self._streams.next_run() is not None
 
-    def _burst(self, half: SendHalf, run: Run, count: int, now_s: float) -> list[bytes]:
+    def _burst(self, half: SendHalf, run: Run, count: int, size: int, now_s: float) -> list[bytes]:
         """Return `count` full packets of one stream: the way of bulk data."""
-        chunk = self.max_payload - STREAM_OVERHEAD
+        chunk = size - self._overhead - STREAM_OVERHEAD
         start, stop = run.start, run.start + count * chunk
         is_end = run.is_end and stop == run.stop
         first, stream_id = self._next_number(), half.stream_id
@@ -175,7 +175,6 @@ class Outbound:
         if is_end:
             last = pack(frames.STREAM, length, first + count - 1, stream_id, places[-1] | END)
             payloads[-1] = last + pieces[-1]
-        size = self.datagram_size
         self._sent(Span(first, first + count, now_s, size, size, stream_id, start, chunk, stop,
                         is_end))  # fmt: skip
         self._streams.on_sent(half, start, stop, is_end=is_end)
@@ -308,6 +307,7 @@ class Outbound:
             self._skip_at = self._next_skip()
             if len(self._skipped) > SKIPS_MAX:
                 self._skipped.drop_lowest()
+            self._lowest_skip = next(iter(self._skipped))[0]
         return self.recovery.next_number
 
     def _next_skip(self) -> int:
@@ -320,13 +320,8 @@ class Outbound:
         runs = ack.runs
         if runs[0][1] > self.recovery.next_number:
             raise ChannelFault(Fault.BAD_ACK)
-        lowest = self._skipped.first
-        if lowest is not None:
-            for first, stop in runs:
-                if stop <= lowest[0]:
-                    break
-                if next(self._skipped.overlaps(first, stop), None) is not None:
-                    raise ChannelFault(Fault.BAD_ACK)
+        if runs[0][1] > self._lowest_skip:
+            self._check_skipped(runs)
         self._settle_due |= len(runs) >= RUNS_WORTH_SETTLING
         settled = self.recovery.on_ack(runs, ack_delay_s=ack.delay_s, now_s=now_s)
         rtt = self.recovery.rtt
@@ -343,6 +338,13 @@ class Outbound:
         if settled.lost:
             self._on_lost(settled, now_s)
         self._set_pace()
+
+    def _check_skipped(self, runs: Sequence[tuple[int, int]]) -> None:
+        for first, stop in runs:
+            if stop <= self._lowest_skip:
+                return
+            if next(self._skipped.overlaps(first, stop), None) is not None:
+                raise ChannelFault(Fault.BAD_ACK)
 
     def _on_acked(self, acked: Sequence[Span], now_s: float) -> None:
         streams, rtt_s = self._streams, self.recovery.rtt.smoothed_s
@@ -410,7 +412,7 @@ class Outbound:
 
     def _next_burst_s(self) -> float | None:
         size = self.datagram_size
-        if not self._waits or self.congestion.window - self.recovery.in_flight < size:
+        if not self._waits or self._window - self.recovery.in_flight < size:
             return None
         return self._pacer.next_s(rate=self._rate, size=size)
 

@@ -89,8 +89,9 @@ class RttEstimator:
             self.min_s = self.smoothed_s = latest_s
             self.variation_s = latest_s / 2
             return
-        self.min_s = min(self.min_s, latest_s)
-        delay_s = min(ack_delay_s, MAX_ACK_DELAY_S)
+        if latest_s < self.min_s:
+            self.min_s = latest_s
+        delay_s = min(MAX_ACK_DELAY_S, ack_delay_s)
         adjusted_s = latest_s - delay_s if latest_s >= self.min_s + delay_s else latest_s
         self.variation_s += (abs(self.smoothed_s - adjusted_s) - self.variation_s) / 4
         self.smoothed_s += (adjusted_s - self.smoothed_s) / 8

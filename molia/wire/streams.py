@@ -391,7 +391,7 @@ class Streams:
             return
         half = stream.sending
         self.buffered -= half.on_acked(start, stop, is_end=is_end)
-        if half.is_over and half.reset_code is None:
+        if half.end_acked and half.is_over and half.reset_code is None:
             self.events.append(Delivered(stream_id))
             self._close_if_over(stream_id, stream)
 

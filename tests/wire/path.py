@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.now_s = 0.0
+        self.tick_s = 0.0
+        """Timers fire at multiples of this."""
         self.ends: list[End] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -127,6 +130,8 @@ class World:
             for payload in payloads:
                 self._send(end, payload)
         due_s = end.channel.next_deadline_s()
+        if due_s is not None and self.tick_s:
+            due_s = math.ceil(due_s / self.tick_s) * self.tick_s
         if due_s is not None and (end.wake_s is None or due_s < end.wake_s):
             end.wake_s = max(due_s, self.now_s)
             self.at(end.wake_s, lambda: self._wake(end))
