@@ -139,7 +139,7 @@ class Channel:
         self._break(Fault.CLOSED)
 
     def take_events(self) -> list[Event]:
-        """Return what happened since the last call."""
+        """Return what happened since the last call; only then may the peer open more streams."""
         events = self._streams.take_events()
         self._streams.grant_streams()
         return events
@@ -179,7 +179,8 @@ class Channel:
     def take_payloads(self, now_s: float, count: int) -> list[bytes]:
         """Return at most `count` payloads to be sealed, all of one size but the last.
 
-        Call again until there are none: the next ones may have another size.
+        Together they fit one call with segmentation offload. Call again until there are none: the
+        next ones may have another size.
         """
         if self.broken is not None:
             return self._farewell()

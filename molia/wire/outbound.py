@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from molia.base.entropy import Entropy
 from molia.base.errors import ChannelFault
 from molia.base.limits import (
+    BURST_BYTES_MAX,
     SEND_BUFFER_MAX,
     SEND_BUFFER_START,
     SKIPS_MAX,
@@ -117,7 +118,7 @@ class Outbound:
             room = self._probes_due
         if self.recovery.span_count >= SPANS_MAX:
             return 0
-        return min(count, room)
+        return min(count, room, BURST_BYTES_MAX // size)
 
     def take(self, now_s: float, count: int) -> list[bytes]:
         """Return at most `count` payloads, all of one size but the last."""
@@ -184,15 +185,16 @@ class Outbound:
     def _single(self, now_s: float, *, last: bool) -> bytes | None:
         """Return one packet of whatever waits, or None when it would hold nothing."""
         full = self.max_payload
+        found = self._streams.next_run()
+        if found is None and not self._streams.controls and not self._probes_due:
+            return None
         tail = [self._acks.take(now_s)] if self._acks.due_s is not None else []
         used = sum(map(len, tail))
         controls = self._take_controls(tail, full - used - STREAM_OVERHEAD, now_s)
         used = sum(map(len, tail))
-        found = self._streams.next_run()
         if found is None and not controls and not self._probes_due:
-            if tail:  # nothing that must arrive: no number, no place in the ledger
-                return b"".join(tail)
-            return None
+            # Nothing that must arrive is left: no number, no place in the ledger.
+            return b"".join(tail) or None
         number = self._next_number()
         span = Span(number, number + 1, now_s, 0, 0)
         items: list[object] = list(controls)
@@ -413,6 +415,8 @@ class Outbound:
     def _next_burst_s(self) -> float | None:
         size = self.datagram_size
         if not self._waits or self._window - self.recovery.in_flight < size:
+            return None
+        if self.recovery.span_count >= SPANS_MAX:
             return None
         return self._pacer.next_s(rate=self._rate, size=size)
 

@@ -81,6 +81,9 @@ class World:
         self.now_s = 0.0
         self.tick_s = 0.0
         """Timers fire at multiples of this."""
+        self.burst = 47
+        self.largest_burst = 0
+        """Bytes of it, with what the seal adds."""
         self.ends: list[End] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -121,10 +124,11 @@ class World:
         while True:
             end.events += end.channel.take_events()
             end.owner(self.now_s)
-            payloads = end.channel.take_payloads(self.now_s, 47)
+            payloads = end.channel.take_payloads(self.now_s, self.burst)
             if not payloads:
                 break
             sizes = [len(payload) for payload in payloads]
+            self.largest_burst = max(self.largest_burst, sum(sizes) + 32 * len(sizes))
             assert len(set(sizes[:-1])) <= 1, "all but the last have one size"
             assert sizes[-1] <= sizes[0]
             for payload in payloads:

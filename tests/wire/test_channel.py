@@ -10,6 +10,7 @@ from molia.base.limits import (
     CHANNEL_SEND_MAX,
     CHANNEL_WINDOW_MAX,
     SEND_BUFFER_MAX,
+    SPANS_MAX,
     STREAMS_MAX,
     UDP_PAYLOAD_MAX,
 )
@@ -235,6 +236,30 @@ def test_a_single_packet_is_acknowledged_within_the_delay_that_both_know() -> No
     left.channel.finish(stream)
     world.run(1.0, lambda: bool(of_kind(left.events, Delivered)))
     assert world.now_s == pytest.approx(0.02 + 0.025)
+
+
+def test_a_burst_fits_one_call_with_segmentation_offload() -> None:
+    world, left, right = pair()
+    world.burst = 1_000
+    transfer = Transfer(world, left, right, bytes(8_000_000))
+    assert world.run(5.0, lambda: transfer.done_s is not None)
+    assert left.channel.max_payload == 1440
+    assert 60_000 < world.largest_burst <= 65_507
+
+
+def test_a_ledger_that_is_full_waits_and_does_not_spin() -> None:
+    _, left, _ = pair()
+    stream = open_stream(left)
+    left.channel._out.congestion._window = 60e6  # type: ignore[attr-defined]
+    left.channel._out._set_pace()
+    for turn in range(SPANS_MAX + 10):
+        left.channel.write(stream, b"x")
+        if len(left.channel.take_payloads(turn / 1e6, 47)) == 0:
+            break
+    assert left.channel._out.recovery.span_count == SPANS_MAX
+    due_s = left.channel.next_deadline_s()
+    assert due_s is not None
+    assert due_s > turn / 1e6 + 0.1, "the probe timeout, not the next burst"
 
 
 def test_what_is_sent_in_small_writes_arrives_whole() -> None:
