@@ -30,7 +30,8 @@ from molia.wire.frames import END, STREAM_HEAD, STREAM_OVERHEAD, Fault
 from molia.wire.outbound import Outbound
 from molia.wire.pmtu import PathMtu
 from molia.wire.stream import SMALL, ReceiveHalf
-from molia.wire.streams import Event, Streams
+from molia.wire.stream_events import Event
+from molia.wire.streams import Streams
 
 SEAL_OVERHEAD: Final = 32
 """A data packet's header and its tag."""

@@ -13,7 +13,6 @@ from molia.base.limits import (
     BURST_BYTES_MAX,
     SEND_BUFFER_MAX,
     SEND_BUFFER_START,
-    SKIPS_MAX,
     SPANS_MAX,
     UDP_PAYLOAD_BASE,
 )
@@ -31,10 +30,10 @@ from molia.wire.frames import (
     Ack,
     Fault,
 )
-from molia.wire.intervals import Intervals
 from molia.wire.pacing import Pacer
 from molia.wire.pmtu import PathMtu
 from molia.wire.recovery import Recovery, Settled, Span
+from molia.wire.skips import Skips
 from molia.wire.stream import Run, SendHalf
 from molia.wire.streams import Streams
 
@@ -43,8 +42,6 @@ STEADY_PACE: Final = 1.25
 """Rates above a window in a round trip, so that pacing never is the limit (RFC 9002 7.7)."""
 CONTROL_SIZE_MAX: Final = 24
 """No control frame is larger."""
-SKIP_MIN: Final = 128
-"""Packets between two numbers left out; up to 255 more are added at random."""
 RUNS_WORTH_SETTLING: Final = 8
 PROBES: Final = 2
 """Packets that leave when the probe timer fires, whatever the window says (RFC 9002 6.2.4)."""
@@ -72,15 +69,14 @@ class Outbound:
         self.congestion = congestion
         self.pmtu = pmtu
         self._streams, self._acks = streams, acks
-        self._overhead, self._give_up_s, self._entropy = overhead, give_up_s, entropy
+        self._overhead, self._give_up_s = overhead, give_up_s
         self._pacer = Pacer(now_s)
         self._progress_s = now_s
         self._probes_due = 0
         self._settle_due = False
         self._waits = False
         """Something could be sent, did the window and the pace allow: the window is the limit."""
-        self._skipped, self._lowest_skip = Intervals(), frames.NUMBER_STOP
-        self._skip_at = self._next_skip()
+        self._skips = Skips(entropy)
         self._window, self._rate = 0, 0.0
         """The congestion window in bytes, the pace in bytes a second."""
         self._set_pace()
@@ -298,22 +294,9 @@ class Outbound:
         self._probes_due = max(0, self._probes_due - (span.stop - span.first))
 
     def _next_number(self) -> int:
-        """Return the next packet's number; now and then one before it is left out.
-
-        Who acknowledges a number that was left out acknowledges what it never saw (RFC 9000 21.4).
-        """
-        if self.recovery.next_number >= self._skip_at:
-            skipped = self.recovery.next_number
-            self._skipped.add(skipped, skipped + 1)
-            self.recovery.next_number += 1
-            self._skip_at = self._next_skip()
-            if len(self._skipped) > SKIPS_MAX:
-                self._skipped.drop_lowest()
-            self._lowest_skip = next(iter(self._skipped))[0]
-        return self.recovery.next_number
-
-    def _next_skip(self) -> int:
-        return self.recovery.next_number + SKIP_MIN + self._entropy.token(1)[0]
+        number = self._skips.next_number(self.recovery.next_number)
+        self.recovery.next_number = number
+        return number
 
     # -- what became of it
 
@@ -322,8 +305,8 @@ class Outbound:
         runs = ack.runs
         if runs[0][1] > self.recovery.next_number:
             raise ChannelFault(Fault.BAD_ACK)
-        if runs[0][1] > self._lowest_skip:
-            self._check_skipped(runs)
+        if runs[0][1] > self._skips.lowest and self._skips.caught(runs):
+            raise ChannelFault(Fault.BAD_ACK)
         self._settle_due |= len(runs) >= RUNS_WORTH_SETTLING
         settled = self.recovery.on_ack(runs, ack_delay_s=ack.delay_s, now_s=now_s)
         rtt = self.recovery.rtt
@@ -340,13 +323,6 @@ class Outbound:
         if settled.lost:
             self._on_lost(settled, now_s)
         self._set_pace()
-
-    def _check_skipped(self, runs: Sequence[tuple[int, int]]) -> None:
-        for first, stop in runs:
-            if stop <= self._lowest_skip:
-                return
-            if next(self._skipped.overlaps(first, stop), None) is not None:
-                raise ChannelFault(Fault.BAD_ACK)
 
     def _on_acked(self, acked: Sequence[Span], now_s: float) -> None:
         streams, rtt_s = self._streams, self.recovery.rtt.smoothed_s

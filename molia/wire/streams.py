@@ -1,7 +1,6 @@
 """All streams of a channel: who may open which, flow control over them, and what became of them."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from molia.base.errors import ChannelFault
@@ -20,70 +19,22 @@ from molia.wire import frames
 from molia.wire.flow import Window
 from molia.wire.frames import FRAME_HEAD_SIZE, Fault
 from molia.wire.stream import ReceiveHalf, Run, SendHalf
+from molia.wire.stream_events import (
+    Broken,
+    Delivered,
+    Event,
+    Finished,
+    Readable,
+    Stopped,
+    StreamOpened,
+    WasReset,
+    Writable,
+)
 
 INDEX_STOP: Final = 1 << 31
 """Streams that one side may open in a channel's life."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
-    """The peer opened a stream."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Readable:
-    """Bytes are there: `read` until it gives none."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Writable:
-    """A write was cut short; now there is room again."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The peer wrote its last byte and all of them came; what was not read can still be."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The peer acknowledged everything that we wrote, the end included."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class WasReset:
-    """The peer took the stream back: what it sent and was not read is gone."""
-
-    stream_id: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The peer reads no more: our half was reset with its code."""
-
-    stream_id: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The channel is over, with all its streams."""
-
-    reason: Fault
-
-
-Event = StreamOpened | Readable | Writable | Finished | Delivered | WasReset | Stopped | Broken
 Control = tuple[int, int]
 """A frame to be sent, by type and stream; its contents are made when it leaves."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from molia.sim.entropy import SeededEntropy
 from molia.wire.channel import Channel, ChannelConfig
-from molia.wire.streams import Event
+from molia.wire.stream_events import Event
 
 OVERHEAD = 32 + 28
 """What seal, UDP and IP add to a payload on the wire."""

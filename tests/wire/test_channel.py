@@ -16,7 +16,7 @@ from molia.base.limits import (
 )
 from molia.wire.channel import ChannelConfig
 from molia.wire.frames import Fault
-from molia.wire.streams import (
+from molia.wire.stream_events import (
     Broken,
     Delivered,
     Event,

@@ -22,7 +22,7 @@ from molia.sim.entropy import SeededEntropy
 from molia.wire import frames
 from molia.wire.channel import Channel, ChannelConfig
 from molia.wire.frames import END, Fault
-from molia.wire.streams import Broken
+from molia.wire.stream_events import Broken
 from tests.wire.path import Link, Transfer, World
 
 
