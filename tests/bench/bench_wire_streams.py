@@ -5,7 +5,6 @@ The AEAD and the system calls are not in the figures: 3.5 us for each packet and
 """
 
 import math
-import random
 import statistics
 import time
 from collections.abc import Iterator
@@ -100,8 +99,8 @@ def goodput(name: str, *, seed: int, loss: float, rtt_s: float, for_s: float) ->
     config = ChannelConfig(congestion=name)
     links = Link(delay_s=rtt_s / 2, loss=loss), Link(delay_s=rtt_s / 2)
     left, right = world.join(*links, config)
-    size = 4 * int(for_s * model_goodput(name, mss=1417, rtt_s=rtt_s, loss=loss))
-    transfer = Transfer(world, left, right, random.Random(seed).randbytes(size))
+    size = 3 * int((10 + for_s) * model_goodput(name, mss=1417, rtt_s=rtt_s, loss=loss))
+    transfer = Transfer(world, left, right, bytes(size))
     world.run(10.0)  # slow start is over
     begun = transfer.got
     world.run(10.0 + for_s)

@@ -8,6 +8,7 @@ from molia.base.limits import UDP_PAYLOAD_BASE
 from molia.wire.channel import SEAL_OVERHEAD, ChannelConfig
 from molia.wire.congestion import CONTROLLERS
 from molia.wire.frames import Fault
+from tests.bench.bench_wire_streams import goodput, model_goodput
 from tests.wire.path import OVERHEAD, Link, Transfer, World
 
 BASE_PAYLOAD = UDP_PAYLOAD_BASE - SEAL_OVERHEAD
@@ -230,3 +231,10 @@ def test_one_seed_gives_one_trace(seed: int) -> None:
 
     assert trace(seed) == trace(seed)
     assert trace(seed) != trace(seed + 100)
+
+
+@pytest.mark.parametrize("name", sorted(CONTROLLERS))
+def test_goodput_under_random_loss_is_near_the_published_model(name: str) -> None:
+    """1% loss, 50 ms: Mathis et al. for NewReno, RFC 9438 for CUBIC (in its Reno-friendly part)."""
+    rate, packet = goodput(name, seed=14, loss=0.01, rtt_s=0.05, for_s=40.0)
+    assert rate >= 0.7 * model_goodput(name, mss=packet, rtt_s=0.05, loss=0.01)
