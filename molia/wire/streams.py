@@ -85,6 +85,7 @@ class Streams:
         """Streams that may have something to send, in turn."""
         self._blocked: dict[int, SendHalf] = {}
         self._cut_short: dict[int, SendHalf] = {}
+        """Streams whose last write was cut short: their writers wait for `Writable`."""
         self.events: list[Event] = []
 
     def __len__(self) -> int:
@@ -114,7 +115,6 @@ class Streams:
         size = min(self.buffer_size, self._send_buffer_max)
         room = min(size - half.buffered, CHANNEL_SEND_MAX - self.buffered)
         if len(data) > room:
-            half.wants_room = True
             self._cut_short[stream_id] = half
             data = memoryview(data)[: max(0, room)]
         if data:
@@ -201,7 +201,6 @@ class Streams:
         for stream_id, half in list(self._cut_short.items()):
             if half.buffered <= min(self.buffer_size, self._send_buffer_max) // 2:
                 del self._cut_short[stream_id]
-                half.wants_room = False
                 events.append(Writable(stream_id))
         return events
 
