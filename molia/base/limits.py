@@ -186,7 +186,7 @@ PROOFS_PER_S_MAX: Final = 50
 
 # -- streams (one peer's channel; all of it is allocated only as it is used)
 STREAMS_MAX: Final = 256
-"""Streams that either side may have open at once: about 1 KB each."""
+"""Streams that either side may have open at once: 2 KB each."""
 STREAM_WINDOW_START: Final = 256 * KIB
 STREAM_WINDOW_MAX: Final = 16 * MIB
 """Unread bytes of one stream; windows grow to it only while the reader keeps up."""
@@ -216,6 +216,8 @@ PACKET_THRESHOLD_MAX: Final = 256
 """Packets that may overtake one before it is lost, on a path that reorders."""
 BURST_PACKETS_MAX: Final = 47
 """Packets of one burst: 64 KiB of 1,376 bytes, one system call."""
+BURST_BYTES_MAX: Final = 65_507
+"""Datagrams of one burst together: what one call with segmentation offload takes."""
 CHANNEL_EVENTS_MAX: Final = 2_048
 """Events nobody took; with more the peer gets no leave to open streams."""
 UDP_PAYLOAD_BASE: Final = 1_200

@@ -29,10 +29,10 @@ from molia.wire.congestion import CONTROLLERS, Congestion
 from molia.wire.outbound import Outbound
 from molia.wire.pmtu import PathMtu
 from molia.wire.stream import SMALL, ReceiveHalf
+from molia.wire.stream_events import Event
 from molia.wire.stream_frames import END, STREAM_HEAD, STREAM_OVERHEAD, Fault
-from molia.wire.streams import Event, Streams
+from molia.wire.streams import Streams
 
-STREAM_BYTE: Final = bytes((frames.STREAM,))
 SEAL_OVERHEAD: Final = 32
 """A data packet's header and its tag."""
 FAREWELLS_MAX: Final = 4
@@ -140,7 +140,7 @@ class Channel:
         self._break(Fault.CLOSED)
 
     def take_events(self) -> list[Event]:
-        """Return what happened since the last call."""
+        """Return what happened since the last call; only then may the peer open more streams."""
         events = self._streams.take_events()
         self._streams.grant_streams()
         return events
@@ -180,7 +180,8 @@ class Channel:
     def take_payloads(self, now_s: float, count: int) -> list[bytes]:
         """Return at most `count` payloads to be sealed, all of one size but the last.
 
-        Call again until there are none: the next ones may have another size.
+        Together they fit one call with segmentation offload. Call again until there are none: the
+        next ones may have another size.
         """
         if self.broken is not None:
             return self._farewell()
@@ -211,8 +212,12 @@ class Channel:
             place = 0
             while place < len(payloads):
                 payload, taken = payloads[place], 0
-                if payload[:1] == STREAM_BYTE:
+                kind = payload[0] if payload else 0
+                if kind == frames.STREAM:
                     taken = self._take_burst(payloads, place, now_s)
+                elif kind == frames.ACK and frames.is_whole(payload):
+                    self._out.on_ack(frames.decode_ack(payload, 3, len(payload)), now_s)
+                    taken = 1
                 if not taken:
                     self._take_mixed(payload, now_s)
                 place += taken or 1
@@ -258,10 +263,6 @@ class Channel:
 
     def _take_mixed(self, payload: bytes, now_s: float) -> None:
         """Take one payload of any kind. Raises ChannelFault."""
-        size = len(payload)
-        if size > 2 and payload[0] == frames.ACK and payload[1] + (payload[2] << 8) == size - 3:
-            self._out.on_ack(frames.decode_ack(payload, 3, size), now_s)
-            return
         number, kept, leading = -1, True, True
         for kind, start, stop in frames.frames_of(payload):
             if kind == frames.STREAM:

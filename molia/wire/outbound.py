@@ -10,19 +10,19 @@ from typing import Final, NamedTuple
 from molia.base.entropy import Entropy
 from molia.base.errors import ChannelFault
 from molia.base.limits import (
+    BURST_BYTES_MAX,
     SEND_BUFFER_MAX,
     SEND_BUFFER_START,
-    SKIPS_MAX,
     SPANS_MAX,
     UDP_PAYLOAD_BASE,
 )
 from molia.wire import stream_frames as frames
 from molia.wire.acks import AckLog
 from molia.wire.congestion import Congestion
-from molia.wire.intervals import Intervals
 from molia.wire.pacing import Pacer
 from molia.wire.pmtu import PathMtu
 from molia.wire.recovery import Recovery, Settled, Span
+from molia.wire.skips import Skips
 from molia.wire.stream import Run, SendHalf
 from molia.wire.stream_frames import (
     END,
@@ -42,8 +42,6 @@ STEADY_PACE: Final = 1.25
 """Rates above a window in a round trip, so that pacing never is the limit (RFC 9002 7.7)."""
 CONTROL_SIZE_MAX: Final = 24
 """No control frame is larger."""
-SKIP_MIN: Final = 128
-"""Packets between two numbers left out; up to 255 more are added at random."""
 RUNS_WORTH_SETTLING: Final = 8
 PROBES: Final = 2
 """Packets that leave when the probe timer fires, whatever the window says (RFC 9002 6.2.4)."""
@@ -71,17 +69,16 @@ class Outbound:
         self.congestion = congestion
         self.pmtu = pmtu
         self._streams, self._acks = streams, acks
-        self._overhead, self._give_up_s, self._entropy = overhead, give_up_s, entropy
+        self._overhead, self._give_up_s = overhead, give_up_s
         self._pacer = Pacer(now_s)
         self._progress_s = now_s
         self._probes_due = 0
         self._settle_due = False
         self._waits = False
         """Something could be sent, did the window and the pace allow: the window is the limit."""
-        self._skipped = Intervals()
-        self._skip_at = self._next_skip()
-        self._rate = 0.0
-        """The pace in bytes a second."""
+        self._skips = Skips(entropy)
+        self._window, self._rate = 0, 0.0
+        """The congestion window in bytes, the pace in bytes a second."""
         self._set_pace()
         self.lost_count = 0
         """Packets given up so far, probes of the MTU left out."""
@@ -102,15 +99,14 @@ class Outbound:
 
     def _set_pace(self) -> None:
         """Follow the window and the round trip."""
-        control, rtt = self.congestion, self.recovery.rtt
-        factor = SLOW_START_PACE if control.in_slow_start else STEADY_PACE
-        self._rate = factor * control.window / max(rtt.smoothed_s, 1e-6)
-        self._streams.buffer_size = min(max(SEND_BUFFER_START, 2 * control.window), SEND_BUFFER_MAX)
+        window = self._window = self.congestion.window
+        factor = SLOW_START_PACE if self.congestion.in_slow_start else STEADY_PACE
+        self._rate = factor * window / (self.recovery.rtt.smoothed_s + 1e-6)
+        self._streams.buffer_size = min(max(SEND_BUFFER_START, 2 * window), SEND_BUFFER_MAX)
 
-    def _allowance(self, count: int, now_s: float) -> int:
-        """Return how many full packets may leave now."""
-        size = self.datagram_size
-        room = (self.congestion.window - self.recovery.in_flight) // size
+    def _allowance(self, count: int, size: int, now_s: float) -> int:
+        """Return how many packets of `size` bytes may leave now."""
+        room = (self._window - self.recovery.in_flight) // size
         if room > 0:
             paced = self._pacer.allowance(rate=self._rate, size=size, now_s=now_s)
             room = min(room, paced)
@@ -118,7 +114,7 @@ class Outbound:
             room = self._probes_due
         if self.recovery.span_count >= SPANS_MAX:
             return 0
-        return min(count, room)
+        return min(count, room, BURST_BYTES_MAX // size)
 
     def take(self, now_s: float, count: int) -> list[bytes]:
         """Return at most `count` payloads, all of one size but the last."""
@@ -126,14 +122,15 @@ class Outbound:
         if not (streams.ready or streams.controls or self._probes_due):
             self._waits = False
             return self._bare_ack(now_s)
-        allowed = self._allowance(count, now_s)
+        size = self.datagram_size
+        allowed = self._allowance(count, size, now_s)
         if not allowed:
             self._waits = self._wants_to_send()
             return self._bare_ack(now_s)
         if (probe := self._mtu_probe(now_s)) is not None:
             return [probe]
         payloads: list[bytes] = []
-        full = self.max_payload
+        full = size - self._overhead
         chunk = full - STREAM_OVERHEAD
         self._waits = False
         while len(payloads) < allowed:
@@ -142,7 +139,7 @@ class Outbound:
             whole = (found[1].stop - found[1].start) // chunk if found else 0
             if found and whole:
                 room = allowed - len(payloads)
-                payloads += self._burst(*found, min(room, whole), now_s)
+                payloads += self._burst(*found, min(room, whole), size, now_s)
                 self._waits = whole > room
                 continue
             payload = self._single(now_s, last=len(payloads) + 1 >= allowed)
@@ -157,9 +154,9 @@ class Outbound:
     def _wants_to_send(self) -> bool:
         return bool(self._streams.controls) or self._streams.next_run() is not None
 
-    def _burst(self, half: SendHalf, run: Run, count: int, now_s: float) -> list[bytes]:
+    def _burst(self, half: SendHalf, run: Run, count: int, size: int, now_s: float) -> list[bytes]:
         """Return `count` full packets of one stream: the way of bulk data."""
-        chunk = self.max_payload - STREAM_OVERHEAD
+        chunk = size - self._overhead - STREAM_OVERHEAD
         start, stop = run.start, run.start + count * chunk
         is_end = run.is_end and stop == run.stop
         first, stream_id = self._next_number(), half.stream_id
@@ -175,7 +172,6 @@ class Outbound:
         if is_end:
             last = pack(frames.STREAM, length, first + count - 1, stream_id, places[-1] | END)
             payloads[-1] = last + pieces[-1]
-        size = self.datagram_size
         self._sent(Span(first, first + count, now_s, size, size, stream_id, start, chunk, stop,
                         is_end))  # fmt: skip
         self._streams.on_sent(half, start, stop, is_end=is_end)
@@ -185,15 +181,16 @@ class Outbound:
     def _single(self, now_s: float, *, last: bool) -> bytes | None:
         """Return one packet of whatever waits, or None when it would hold nothing."""
         full = self.max_payload
+        found = self._streams.next_run()
+        if found is None and not self._streams.controls and not self._probes_due:
+            return None
         tail = [self._acks.take(now_s)] if self._acks.due_s is not None else []
         used = sum(map(len, tail))
         controls = self._take_controls(tail, full - used - STREAM_OVERHEAD, now_s)
         used = sum(map(len, tail))
-        found = self._streams.next_run()
         if found is None and not controls and not self._probes_due:
-            if tail:  # nothing that must arrive: no number, no place in the ledger
-                return b"".join(tail)
-            return None
+            # Nothing that must arrive is left: no number, no place in the ledger.
+            return b"".join(tail) or None
         number = self._next_number()
         span = Span(number, number + 1, now_s, 0, 0)
         items: list[object] = list(controls)
@@ -278,7 +275,9 @@ class Outbound:
         if self.recovery.rtt.first_sample_s is None or self.recovery.pto_count:
             return None
         wanted = self.pmtu.wanted(now_s)
-        if wanted is None or not self._wants_to_send():
+        if wanted is None or (found := self._streams.next_run()) is None:
+            return None
+        if found[1].stop - found[1].start < wanted:
             return None
         number = self._next_number()
         size = wanted - self._overhead
@@ -295,21 +294,9 @@ class Outbound:
         self._probes_due = max(0, self._probes_due - (span.stop - span.first))
 
     def _next_number(self) -> int:
-        """Return the next packet's number; now and then one before it is left out.
-
-        Who acknowledges a number that was left out acknowledges what it never saw (RFC 9000 21.4).
-        """
-        if self.recovery.next_number >= self._skip_at:
-            skipped = self.recovery.next_number
-            self._skipped.add(skipped, skipped + 1)
-            self.recovery.next_number += 1
-            self._skip_at = self._next_skip()
-            if len(self._skipped) > SKIPS_MAX:
-                self._skipped.drop_lowest()
-        return self.recovery.next_number
-
-    def _next_skip(self) -> int:
-        return self.recovery.next_number + SKIP_MIN + self._entropy.token(1)[0]
+        number = self._skips.next_number(self.recovery.next_number)
+        self.recovery.next_number = number
+        return number
 
     # -- what became of it
 
@@ -318,13 +305,8 @@ class Outbound:
         runs = ack.runs
         if runs[0][1] > self.recovery.next_number:
             raise ChannelFault(Fault.BAD_ACK)
-        lowest = self._skipped.first
-        if lowest is not None:
-            for first, stop in runs:
-                if stop <= lowest[0]:
-                    break
-                if next(self._skipped.overlaps(first, stop), None) is not None:
-                    raise ChannelFault(Fault.BAD_ACK)
+        if runs[0][1] > self._skips.lowest and self._skips.caught(runs):
+            raise ChannelFault(Fault.BAD_ACK)
         self._settle_due |= len(runs) >= RUNS_WORTH_SETTLING
         settled = self.recovery.on_ack(runs, ack_delay_s=ack.delay_s, now_s=now_s)
         rtt = self.recovery.rtt
@@ -408,7 +390,9 @@ class Outbound:
 
     def _next_burst_s(self) -> float | None:
         size = self.datagram_size
-        if not self._waits or self.congestion.window - self.recovery.in_flight < size:
+        if not self._waits or self._window - self.recovery.in_flight < size:
+            return None
+        if self.recovery.span_count >= SPANS_MAX:
             return None
         return self._pacer.next_s(rate=self._rate, size=size)
 

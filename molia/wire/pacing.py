@@ -46,5 +46,5 @@ class Pacer:
     def next_s(self, *, rate: float, size: int) -> float:
         """Return when the next burst may leave."""
         missing = self._quantum(rate, size) - self._tokens
-        # A nanosecond more, so that rounding never leaves the caller a hair below the quantum.
-        return self._filled_s + max(0.0, missing) / rate + (1e-9 if missing > 0 else 0.0)
+        # A microsecond more, so that rounding never leaves the caller a hair below the quantum.
+        return self._filled_s + (missing / rate + 1e-6 if missing > 0 else 0.0)

@@ -19,6 +19,8 @@ PACKET_THRESHOLD: Final = 3
 TIME_THRESHOLD: Final = 9 / 8
 TIME_THRESHOLD_MAX: Final = 2.0
 PERSISTENT_THRESHOLD: Final = 3
+LATE_PACKETS: Final = 4 * PACKET_THRESHOLD_MAX
+"""A packet that is overtaken by more is no longer watched for."""
 PTO_BACKOFF_MAX: Final = 6
 """Doublings of the probe timeout; more would leave a path that heals unused for minutes."""
 
@@ -89,8 +91,9 @@ class RttEstimator:
             self.min_s = self.smoothed_s = latest_s
             self.variation_s = latest_s / 2
             return
-        self.min_s = min(self.min_s, latest_s)
-        delay_s = min(ack_delay_s, MAX_ACK_DELAY_S)
+        if latest_s < self.min_s:
+            self.min_s = latest_s
+        delay_s = min(MAX_ACK_DELAY_S, ack_delay_s)
         adjusted_s = latest_s - delay_s if latest_s >= self.min_s + delay_s else latest_s
         self.variation_s += (abs(self.smoothed_s - adjusted_s) - self.variation_s) / 4
         self.smoothed_s += (adjusted_s - self.smoothed_s) / 8
@@ -187,6 +190,7 @@ class Recovery:
         low = min(self.floor, lost[0]) if lost else self.floor
         rising = [run for run in runs if run[1] > low][::-1]
         self._notice_spurious(rising, settled)
+        self._lost_numbers.drop_below(largest - LATE_PACKETS)
         self._sent.extendleft(reversed(self._split(rising, largest, settled)))
 
     def _split(self, rising: list[tuple[int, int]], largest: int, settled: Settled) -> list[Span]:

@@ -32,8 +32,7 @@ class SendHalf:
     """Bytes on their way out, from the oldest that is not acknowledged to the newest written."""
 
     __slots__ = ("_acked", "_end_lost", "_finished", "_lost", "_pieces", "_starts", "base", "end",
-                 "end_acked", "end_sent", "limit", "next", "reset_code", "stream_id",
-                 "wants_room")  # fmt: skip
+                 "end_acked", "end_sent", "limit", "next", "reset_code", "stream_id",)  # fmt: skip
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id = stream_id
@@ -47,8 +46,6 @@ class SendHalf:
         """How far the peer lets us send."""
         self.reset_code: int | None = None
         self.end_sent = self.end_acked = False
-        self.wants_room = False
-        """A write was cut short: the writer waits for `Writable`."""
         self._finished = self._end_lost = False
         self._starts: list[int] = []
         self._pieces: list[bytes | bytearray] = []

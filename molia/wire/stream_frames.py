@@ -43,10 +43,12 @@ CLOSE_FRAME: Final = Struct("<BHI")
 FRAME_HEAD_SIZE: Final = 3
 STREAM_OVERHEAD: Final = STREAM_HEAD.size
 MORE_OVERHEAD: Final = MORE_HEAD.size
+ACK_LENGTH_MIN: Final = ACK_HEAD.size - FRAME_HEAD_SIZE
 STREAM_LENGTH_LESS: Final = STREAM_HEAD.size - FRAME_HEAD_SIZE
 """What a STREAM frame's length counts beside its bytes."""
 END: Final = 1 << 63
 """In an offset: the stream ends with this frame's bytes."""
+U32_MAX: Final = 0xFFFF_FFFF
 NUMBER_STOP: Final = 1 << 62
 """Packet numbers and offsets stay below this."""
 FIXED_SIZES: Final = {
@@ -102,33 +104,45 @@ def frames_of(payload: bytes) -> Iterator[tuple[int, int, int]]:
         yield payload[start - 3], start, at
 
 
+def is_whole(payload: bytes) -> bool:
+    """Tell whether the payload's first frame fills it."""
+    return len(payload) >= FRAME_HEAD_SIZE and payload[1] + (payload[2] << 8) == len(payload) - 3
+
+
 def encode_ack(runs: Sequence[tuple[int, int]], *, delay_s: float) -> bytes:
-    """Return an ACK frame of at most `ACK_RANGES_MAX` runs, highest first."""
-    runs = runs[:ACK_RANGES_MAX]
+    """Return an ACK frame of at most `ACK_RANGES_MAX` runs, highest first.
+
+    What 32 bits cannot say, a gap or a run of four thousand million packets, ends the list.
+    """
     first, stop = runs[0]
     numbers: list[int] = []
-    lower = first
-    for first_below, stop_below in runs[1:]:
-        numbers += (lower - stop_below, stop_below - first_below)
-        lower = first_below
-    delay_us = min(int(delay_s * 1e6), 0xFFFF_FFFF)
-    length = ACK_HEAD.size - FRAME_HEAD_SIZE + 4 * len(numbers)
-    head = ACK_HEAD.pack(ACK, length, stop - 1, delay_us, min(stop - first, 0xFFFF_FFFF))
+    if stop - first <= U32_MAX:
+        for first_below, stop_below in runs[1:ACK_RANGES_MAX]:
+            gap, run = first - stop_below, stop_below - first_below
+            if gap > U32_MAX or run > U32_MAX:
+                break
+            numbers += (gap, run)
+            first = first_below
+    delay_us = min(int(delay_s * 1e6), U32_MAX)
+    length = ACK_LENGTH_MIN + 4 * len(numbers)
+    head = ACK_HEAD.pack(ACK, length, stop - 1, delay_us, min(stop - runs[0][0], U32_MAX))
     return head + Struct(f"<{len(numbers)}I").pack(*numbers) if numbers else head
 
 
 def decode_ack(payload: bytes, start: int, stop: int) -> Ack:
     """Return the acknowledgement in [start, stop) of the payload. Raises ChannelFault."""
-    extra, odd = divmod(stop - start - (ACK_HEAD.size - FRAME_HEAD_SIZE), 8)
+    if stop - start == ACK_LENGTH_MIN:
+        _, _, largest, delay_us, run = ACK_HEAD.unpack_from(payload, start - FRAME_HEAD_SIZE)
+        if 0 < run <= largest + 1:
+            return Ack([(largest + 1 - run, largest + 1)], delay_us / 1e6)
+    extra, odd = divmod(stop - start - ACK_LENGTH_MIN, 8)
     if odd or not 0 <= extra < ACK_RANGES_MAX:
         raise ChannelFault(Fault.BAD_FRAME)
     _, _, largest, delay_us, run = ACK_HEAD.unpack_from(payload, start - FRAME_HEAD_SIZE)
     upper = largest + 1
     runs = [(upper - run, upper)]
-    if not extra and 0 < run <= upper:
-        return Ack(runs, delay_us / 1e6)
     if extra:
-        numbers = unpack_from(f"<{2 * extra}I", payload, start + ACK_HEAD.size - FRAME_HEAD_SIZE)
+        numbers = unpack_from(f"<{2 * extra}I", payload, start + ACK_LENGTH_MIN)
         for gap, count in zip(numbers[::2], numbers[1::2], strict=True):
             upper = runs[-1][0] - gap
             if not gap or not count:

@@ -1,7 +1,6 @@
 """All streams of a channel: who may open which, flow control over them, and what became of them."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from molia.base.errors import ChannelFault
@@ -19,71 +18,23 @@ from molia.base.limits import (
 from molia.wire import stream_frames as frames
 from molia.wire.flow import Window
 from molia.wire.stream import ReceiveHalf, Run, SendHalf
+from molia.wire.stream_events import (
+    Broken,
+    Delivered,
+    Event,
+    Finished,
+    Readable,
+    Stopped,
+    StreamOpened,
+    WasReset,
+    Writable,
+)
 from molia.wire.stream_frames import FRAME_HEAD_SIZE, Fault
 
 INDEX_STOP: Final = 1 << 31
 """Streams that one side may open in a channel's life."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
-    """The peer opened a stream."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Readable:
-    """Bytes are there: `read` until it gives none."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Writable:
-    """A write was cut short; now there is room again."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The peer wrote its last byte and all of them came; what was not read can still be."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The peer acknowledged everything that we wrote, the end included."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class WasReset:
-    """The peer took the stream back: what it sent and was not read is gone."""
-
-    stream_id: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The peer reads no more: our half was reset with its code."""
-
-    stream_id: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The channel is over, with all its streams."""
-
-    reason: Fault
-
-
-Event = StreamOpened | Readable | Writable | Finished | Delivered | WasReset | Stopped | Broken
 Control = tuple[int, int]
 """A frame to be sent, by type and stream; its contents are made when it leaves."""
 
@@ -134,6 +85,7 @@ class Streams:
         """Streams that may have something to send, in turn."""
         self._blocked: dict[int, SendHalf] = {}
         self._cut_short: dict[int, SendHalf] = {}
+        """Streams whose last write was cut short: their writers wait for `Writable`."""
         self.events: list[Event] = []
 
     def __len__(self) -> int:
@@ -163,7 +115,6 @@ class Streams:
         size = min(self.buffer_size, self._send_buffer_max)
         room = min(size - half.buffered, CHANNEL_SEND_MAX - self.buffered)
         if len(data) > room:
-            half.wants_room = True
             self._cut_short[stream_id] = half
             data = memoryview(data)[: max(0, room)]
         if data:
@@ -250,7 +201,6 @@ class Streams:
         for stream_id, half in list(self._cut_short.items()):
             if half.buffered <= min(self.buffer_size, self._send_buffer_max) // 2:
                 del self._cut_short[stream_id]
-                half.wants_room = False
                 events.append(Writable(stream_id))
         return events
 
@@ -391,7 +341,7 @@ class Streams:
             return
         half = stream.sending
         self.buffered -= half.on_acked(start, stop, is_end=is_end)
-        if half.is_over and half.reset_code is None:
+        if half.end_acked and half.is_over and half.reset_code is None:
             self.events.append(Delivered(stream_id))
             self._close_if_over(stream_id, stream)
 

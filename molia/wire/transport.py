@@ -27,7 +27,7 @@ from molia.wire.messages import EARLY, Busy, Error, ErrorCode, Number, encode
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Requests, pack
-from molia.wire.streams import Event
+from molia.wire.stream_events import Event
 
 Answer = tuple[int, bytes]
 """A reply's message number and its body."""

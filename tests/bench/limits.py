@@ -1,14 +1,17 @@
 """What the machine gives without Molia: the limits that figures are held against."""
 
+import gc
 import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import zfec
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 BLOCK_SIZE = 256 * 1024
 PIECE_SIZE = 4 * 1024 * 1024
@@ -67,6 +70,25 @@ def raw_appends(path: Path, values: Sequence[bytes], batch: int) -> float:
     finally:
         os.close(handle)
         path.unlink()
+
+
+def seal_us(size: int) -> float:
+    """Return the CPU us of sealing one packet of `size` bytes with ChaCha20-Poly1305."""
+    cipher, packet, count = ChaCha20Poly1305(bytes(32)), bytes(size), 20_000
+    started_s = time.thread_time()
+    for number in range(count):
+        cipher.encrypt(number.to_bytes(12, "little"), packet, None)
+    return (time.thread_time() - started_s) / count * 1e6
+
+
+def bytes_of(make: Callable[[], object], *, count: int) -> float:
+    """Return the bytes that one of `count` things made by `make` holds."""
+    gc.collect()
+    tracemalloc.start()
+    kept = [make() for _ in range(count)]
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return size / len(kept)
 
 
 def start_up(*arguments: str, environment: dict[str, str] | None = None) -> float:

@@ -2,13 +2,14 @@
 
 import hashlib
 import heapq
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from molia.sim.entropy import SeededEntropy
 from molia.wire.channel import Channel, ChannelConfig
-from molia.wire.streams import Event
+from molia.wire.stream_events import Event
 
 OVERHEAD = 32 + 28
 """What seal, UDP and IP add to a payload on the wire."""
@@ -23,19 +24,20 @@ class Link:
     """Added at random: packets overtake each other."""
     loss: float = 0.0
     burst_loss: float = 0.0
-    """Chance that a packet begins a run of 2 to 20 lost ones."""
+    """Chance that a packet is the first of all that are lost within the next 5 to 50 ms."""
     double: float = 0.0
     rate: float = float("inf")
     queue_bytes: int = 1 << 30
     mtu: int = 1500
     free_at_s: float = 0.0
     left_to_lose: int = 0
+    lossy_until_s: float = 0.0
     passed: int = 0
     dropped: int = 0
 
     def arrivals(self, size: int, now_s: float, rng: random.Random) -> list[float]:
         """Return when the packet arrives: never, once or twice."""
-        if size + OVERHEAD > self.mtu or self._lost(rng):
+        if size + OVERHEAD > self.mtu or self._lost(now_s, rng):
             self.dropped += 1
             return []
         start_s = max(now_s, self.free_at_s)
@@ -48,13 +50,13 @@ class Link:
         return [self.free_at_s + self.delay_s + rng.random() * self.jitter_s
                 for _ in range(copies)]  # fmt: skip
 
-    def _lost(self, rng: random.Random) -> bool:
-        if self.left_to_lose == 0 and rng.random() < self.burst_loss:
-            self.left_to_lose = rng.randint(2, 20)
+    def _lost(self, now_s: float, rng: random.Random) -> bool:
+        if rng.random() < self.burst_loss:
+            self.lossy_until_s = now_s + rng.uniform(0.005, 0.05)
         if self.left_to_lose > 0:
             self.left_to_lose -= 1
             return True
-        return rng.random() < self.loss
+        return now_s < self.lossy_until_s or rng.random() < self.loss
 
 
 class End:
@@ -77,6 +79,11 @@ class World:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.now_s = 0.0
+        self.tick_s = 0.0
+        """Timers fire at multiples of this."""
+        self.burst = 47
+        self.largest_burst = 0
+        """Bytes of it, with what the seal adds."""
         self.ends: list[End] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -117,15 +124,18 @@ class World:
         while True:
             end.events += end.channel.take_events()
             end.owner(self.now_s)
-            payloads = end.channel.take_payloads(self.now_s, 47)
+            payloads = end.channel.take_payloads(self.now_s, self.burst)
             if not payloads:
                 break
             sizes = [len(payload) for payload in payloads]
+            self.largest_burst = max(self.largest_burst, sum(sizes) + 32 * len(sizes))
             assert len(set(sizes[:-1])) <= 1, "all but the last have one size"
             assert sizes[-1] <= sizes[0]
             for payload in payloads:
                 self._send(end, payload)
         due_s = end.channel.next_deadline_s()
+        if due_s is not None and self.tick_s:
+            due_s = math.ceil(due_s / self.tick_s) * self.tick_s
         if due_s is not None and (end.wake_s is None or due_s < end.wake_s):
             end.wake_s = max(due_s, self.now_s)
             self.at(end.wake_s, lambda: self._wake(end))
@@ -183,6 +193,7 @@ class Transfer:
             self.got += len(piece)
         if self.got == len(self.data) and self.done_s is None and self.finished:
             self.done_s = now_s
+            channel.finish(self.stream_id)
 
     @property
     def goodput(self) -> float:

@@ -145,5 +145,5 @@ def test_a_slow_path_is_paced_packet_by_packet() -> None:
     pacer.spend(10 * size)
     assert pacer.allowance(rate=12_000, size=size, now_s=0.05) == 0
     due_s = pacer.next_s(rate=12_000, size=size)
-    assert due_s == pytest.approx(0.1)
+    assert due_s == pytest.approx(0.1, abs=1e-5)
     assert pacer.allowance(rate=12_000, size=size, now_s=due_s) == 1

@@ -103,6 +103,18 @@ def test_acknowledgements_survive_the_wire(
     assert frames.decode_ack(data, 3, len(data)) == (runs[:ACK_RANGES_MAX], 0.5)
 
 
+def test_what_32_bits_cannot_say_ends_an_acknowledgement() -> None:
+    far, long = 1 << 33, 1 << 32
+    for runs, kept in (
+        ([(far, far + 1), (5, 6)], [(far, far + 1)]),
+        ([(far, far + 1), (far - 9, far - 5), (5, 6)], [(far, far + 1), (far - 9, far - 5)]),
+        ([(9, 9 + long), (5, 6)], [(9 + 1, 9 + long)]),
+        ([(9 + long, 10 + long), (5, 5 + long), (1, 2)], [(9 + long, 10 + long)]),
+    ):
+        data = frames.encode_ack(runs, delay_s=0)
+        assert frames.decode_ack(data, 3, len(data)).runs == kept
+
+
 @given(data=st.binary(max_size=80))
 def test_any_bytes_are_frames_or_a_fault(data: bytes) -> None:
     try:

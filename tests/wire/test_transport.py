@@ -14,7 +14,7 @@ from molia.wire.frames import CLOSE, PADDING, encode_frame, encode_frames
 from molia.wire.messages import Busy, Error, ErrorCode, Number, decode
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, Outcome, pack
-from molia.wire.streams import Broken, Readable, StreamOpened, Writable
+from molia.wire.stream_events import Broken, Readable, StreamOpened, Writable
 from molia.wire.transport import Answer, StreamEvent, TransportEvent
 from tests.wire.net import Host, Net
 
