@@ -98,7 +98,16 @@ class Admission:
     # -- before Diffie-Hellman
 
     def under_load(self, now_s: float) -> bool:
-        """Tell whether senders have to prove their address first."""
+        """Tell whether senders have to prove their address first.
+
+        So they do while the worker is under load, and on while a puzzle is asked: one cookie reply
+        tells of both, and whoever sends in other names never gets as far as the rates.
+        """
+        if self._is_loaded(now_s):
+            return True
+        return self._level.bits > 0 and self.advertised_bits(now_s) > 0
+
+    def _is_loaded(self, now_s: float) -> bool:
         return self._meter.under_load(len(self.queue), now_s)
 
     def admit(
@@ -117,13 +126,13 @@ class Admission:
         slowness = self._reputation.slowness(network, now_s)
         if not self._limiter.take(packed, now_s, slowness=slowness):
             return self._counted("rate", Verdict.RATE)
-        self._level.on_offered()
+        self._level.offered += 1
         bits = self._bits(network, now_s)
         if bits and trailer is not None:
             fault = self._fault(trailer, bits, responder_key, ephemeral, packed, now.unix_s)
             if fault:
                 return self._counted(fault, Verdict.PUZZLE)
-        if self.under_load(now_s) and not self._limiter.take_operator(
+        if self._is_loaded(now_s) and not self._limiter.take_operator(
             packed, now_s, capacity_per_s=self._meter.capacity_per_s
         ):
             return self._counted("operator", Verdict.RATE)
@@ -144,7 +153,7 @@ class Admission:
     def advertised_bits(self, now_s: float) -> int:
         """Return the bits that hold for everyone, as BUSY says them."""
         return self._level.update(
-            now_s, under_load=self.under_load(now_s), capacity_per_s=self._meter.capacity_per_s
+            now_s, under_load=self._is_loaded(now_s), capacity_per_s=self._meter.capacity_per_s
         )
 
     # -- once the peer has shown its key
