@@ -13,7 +13,7 @@ from molia.base.config import AdmissionConfig
 from molia.base.ids import PeerKey
 from molia.base.limits import PUZZLE_BITS_MAX
 from molia.base.now import Now
-from molia.wire.addresses import network_key, pack_host, source_tag
+from molia.wire.addresses import is_loopback, network_key, pack_host, source_tag
 from molia.wire.limiter import AsnOf, SourceLimiter
 from molia.wire.load import HandshakeQueue, LoadMeter, PuzzleLevel
 from molia.wire.proof import Proof, ProofGate, ProofVerdict
@@ -87,7 +87,7 @@ class Admission:
         self._reputation = Reputation()
         self._proofs = ProofGate(network=network, private_network=private_network)
         self.queue: HandshakeQueue[object] = HandshakeQueue()
-        """Admitted initiations that wait, for an endpoint that lets them wait."""
+        """Admitted initiations that wait, for an endpoint that lets them wait: see `enqueue`."""
         self.counts = dict.fromkeys(REASONS, 0)
 
     @property
@@ -123,9 +123,10 @@ class Admission:
         if packed is None:
             return self._counted("bad_address", Verdict.RATE)
         network, now_s = network_key(packed), now.mono_s
-        slowness = self._reputation.slowness(network, now_s)
-        if not self._limiter.take(packed, now_s, slowness=slowness):
-            return self._counted("rate", Verdict.RATE)
+        if not is_loopback(packed):  # many nodes may run on one machine
+            slowness = self._reputation.slowness(network, now_s)
+            if not self._limiter.take(packed, now_s, slowness=slowness):
+                return self._counted("rate", Verdict.RATE)
         self._level.offered += 1
         bits = self._bits(network, now_s)
         if bits and trailer is not None:
@@ -137,6 +138,15 @@ class Admission:
         ):
             return self._counted("operator", Verdict.RATE)
         return self._counted("admitted", Verdict.ADMIT)
+
+    def enqueue(self, item: object, trailer: Trailer | None, now: Now) -> bool:
+        """Let an initiation that was just admitted wait in `queue`; False when there is no room.
+
+        Its effort counts only while a puzzle is asked: otherwise nobody has verified it.
+        """
+        asked = trailer is not None and self.advertised_bits(now.mono_s) > 0
+        effort = min(trailer.bits, PUZZLE_BITS_MAX) if asked and trailer is not None else 0
+        return self.queue.push(item, effort=effort, now_s=now.mono_s)
 
     def on_handshake(self, now: Now, *, cost_s: float | None = None) -> None:
         """Take note that a Diffie-Hellman was spent, and what it cost where that was measured."""

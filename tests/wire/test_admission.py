@@ -136,6 +136,22 @@ def test_an_operator_under_load_gets_a_quarter_and_others_the_rest() -> None:
     assert ask(it, None, host="9.8.1.1") is Verdict.ADMIT
 
 
+def test_nodes_on_one_machine_have_no_rates_and_pay_all_the_same() -> None:
+    it = door()
+    assert {ask(it, NO_PUZZLE, host="127.0.0.1") for _ in range(1000)} == {Verdict.ADMIT}
+    assert ask(loaded_door(), NO_PUZZLE, host="127.0.0.1") is Verdict.PUZZLE
+
+
+def test_effort_counts_in_the_queue_once_it_is_verified() -> None:
+    claims = [NO_PUZZLE._replace(puzzle=1, bits=bits) for bits in (0, 24, 15)]
+    idle, loaded = door(), loaded_door()
+    for it, order in ((idle, [0, 1, 2, None]), (loaded, [1, 2, 0, None])):
+        for n, claim in enumerate(claims):
+            assert it.enqueue(n, claim, at(1.0))
+        assert [it.queue.pop(1.0) for _ in order] == order
+    assert loaded.enqueue("wireguard", None, at(1.0))
+
+
 def test_a_waiting_queue_is_load() -> None:
     it = door()
     for n in range(limits.LOADED_QUEUE):
