@@ -65,6 +65,7 @@ class PuzzleTrailer(NamedTuple):
         return cls(*_TRAILER.unpack(data)) if len(data) == TRAILER_SIZE else None
 
 
+NO_EFFORT: Final = Effort(0, 0, bytes(3))
 NO_PUZZLE: Final = PuzzleTrailer(PUZZLE_NONE, 0, 0, bytes(NONCE_SIZE))
 
 
