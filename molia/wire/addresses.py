@@ -48,7 +48,7 @@ def pack_host(host: str) -> bytes | None:
 def unpack_host(packed: bytes) -> str | None:
     """Return the host of 4 or 16 bytes as a socket writes it; None for another length."""
     if len(packed) == IPV4_SIZE:
-        return ".".join(map(str, packed))
+        return f"{packed[0]}.{packed[1]}.{packed[2]}.{packed[3]}"
     return _ipv6_host(packed) if len(packed) == IPV6_SIZE else None
 
 
