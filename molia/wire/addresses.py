@@ -21,6 +21,7 @@ Address: TypeAlias = tuple[str, int]
 IPV4_SIZE: Final = 4
 IPV6_SIZE: Final = 16
 _MAPPED: Final = bytes(10) + b"\xff\xff"
+_LOOPBACK6: Final = bytes(15) + b"\1"
 _IPV6_MASK: Final = int.from_bytes(bytes.fromhex("fffffff80303"), "big")
 _SCHEME: Final = "molia://"
 _NAME: Final = re.compile(
@@ -47,7 +48,7 @@ def pack_host(host: str) -> bytes | None:
 def unpack_host(packed: bytes) -> str | None:
     """Return the host of 4 or 16 bytes as a socket writes it; None for another length."""
     if len(packed) == IPV4_SIZE:
-        return ".".join(map(str, packed))
+        return f"{packed[0]}.{packed[1]}.{packed[2]}.{packed[3]}"
     return _ipv6_host(packed) if len(packed) == IPV6_SIZE else None
 
 
@@ -110,6 +111,11 @@ def is_local(packed: bytes) -> bool:
     """Tell whether an address is loopback, private, link-local or shared (RFC 1918, 4193, 6598)."""
     number, size = int.from_bytes(packed, "big"), len(packed)
     return any(number & mask == net and size == of for net, mask, of in _LOCAL_RANGES)
+
+
+def is_loopback(packed: bytes) -> bool:
+    """Tell whether an address is this machine's own: 127/8 or ::1. Nobody can send from it."""
+    return packed[0] == 127 if len(packed) == IPV4_SIZE else packed == _LOOPBACK6
 
 
 def is_unicast(packed: bytes) -> bool:

@@ -12,7 +12,7 @@ from molia.base.config import AdmissionConfig
 from molia.base.ids import PeerKey
 from molia.base.limits import PUZZLE_BITS_MAX
 from molia.base.now import Now
-from molia.wire.addresses import network_key, pack_host, source_tag
+from molia.wire.addresses import is_loopback, network_key, pack_host, source_tag
 from molia.wire.gate import Verdict
 from molia.wire.limiter import AsnOf, SourceLimiter
 from molia.wire.load import HandshakeQueue, LoadMeter, PuzzleLevel
@@ -54,7 +54,7 @@ class Admission:
         self._reputation = Reputation()
         self._proofs = ProofGate(network=network, private_network=private_network)
         self.queue: HandshakeQueue[object] = HandshakeQueue()
-        """Admitted initiations that wait, for an endpoint that lets them wait."""
+        """Admitted initiations that wait, for an endpoint that lets them wait: see `enqueue`."""
         self.counts = dict.fromkeys(REASONS, 0)
 
     @property
@@ -65,7 +65,16 @@ class Admission:
     # -- before Diffie-Hellman
 
     def under_load(self, now_s: float) -> bool:
-        """Tell whether senders have to prove their address first."""
+        """Tell whether senders have to prove their address first.
+
+        So they do while the worker is under load, and on while a puzzle is asked: one cookie reply
+        tells of both, and whoever sends in other names never gets as far as the rates.
+        """
+        if self._is_loaded(now_s):
+            return True
+        return self._level.bits > 0 and self.advertised_bits(now_s) > 0
+
+    def _is_loaded(self, now_s: float) -> bool:
         return self._meter.under_load(len(self.queue), now_s)
 
     def admit(
@@ -81,20 +90,30 @@ class Admission:
         if packed is None:
             return self._counted("bad_address", Verdict.RATE)
         network, now_s = network_key(packed), now.mono_s
-        slowness = self._reputation.slowness(network, now_s)
-        if not self._limiter.take(packed, now_s, slowness=slowness):
-            return self._counted("rate", Verdict.RATE)
-        self._level.on_offered()
+        if not is_loopback(packed):  # many nodes may run on one machine
+            slowness = self._reputation.slowness(network, now_s)
+            if not self._limiter.take(packed, now_s, slowness=slowness):
+                return self._counted("rate", Verdict.RATE)
+        self._level.offered += 1
         bits = self._bits(network, now_s)
         if bits and trailer is not None:
             fault = self._fault(trailer, bits, responder_key, ephemeral, packed, now.unix_s)
             if fault:
                 return self._counted(fault, Verdict.PUZZLE)
-        if self.under_load(now_s) and not self._limiter.take_operator(
+        if self._is_loaded(now_s) and not self._limiter.take_operator(
             packed, now_s, capacity_per_s=self._meter.capacity_per_s
         ):
             return self._counted("operator", Verdict.RATE)
         return self._counted("admitted", Verdict.ADMIT)
+
+    def enqueue(self, item: object, trailer: PuzzleTrailer | None, now: Now) -> bool:
+        """Let an initiation that was just admitted wait in `queue`; False when there is no room.
+
+        Its effort counts only while a puzzle is asked: otherwise nobody has verified it.
+        """
+        asked = trailer is not None and self.advertised_bits(now.mono_s) > 0
+        effort = min(trailer.bits, PUZZLE_BITS_MAX) if asked and trailer is not None else 0
+        return self.queue.push(item, effort=effort, now_s=now.mono_s)
 
     def on_handshake(self, now: Now, *, cost_s: float | None = None) -> None:
         """Take note that a Diffie-Hellman was spent, and what it cost where that was measured."""
@@ -111,7 +130,7 @@ class Admission:
     def advertised_bits(self, now_s: float) -> int:
         """Return the bits that hold for everyone, as BUSY says them."""
         return self._level.update(
-            now_s, under_load=self.under_load(now_s), capacity_per_s=self._meter.capacity_per_s
+            now_s, under_load=self._is_loaded(now_s), capacity_per_s=self._meter.capacity_per_s
         )
 
     # -- once the peer has shown its key

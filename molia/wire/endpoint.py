@@ -41,7 +41,7 @@ from molia.wire.packet import (
 from molia.wire.paths import Paths
 from molia.wire.peer import GIVE_UP_S, NEVER, SILENCE_S, Peer
 from molia.wire.peers import PeerTable
-from molia.wire.puzzle import PuzzleTrailer
+from molia.wire.puzzle import NO_PUZZLE, PuzzleTrailer
 from molia.wire.session import Session
 from molia.wire.wakes import Wakes
 
@@ -313,7 +313,7 @@ class Endpoint:
         peer.started_s = now.mono_s
         peer.handshake_due_s = now.mono_s + self._handshaker.retry_s()
         if not peer.effort.bits:
-            self._send_initiation(peer, self._handshaker.fresh_key(), PuzzleTrailer(), now)
+            self._send_initiation(peer, self._handshaker.fresh_key(), NO_PUZZLE, now)
         elif peer.solving is None:
             peer.solving = self._handshaker.fresh_key()
             self._emit(SolvePuzzle(peer, peer.solving, peer.effort))

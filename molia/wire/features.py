@@ -13,9 +13,15 @@ ignored; no bit has a meaning yet."""
 _EVEN: Final = 0x5555_5555_5555_5555
 
 
+def features_agree(theirs: int, known: int) -> bool:
+    """Tell whether we know every even bit of `theirs`; unknown odd ones are no matter."""
+    return not theirs & ~known & _EVEN
+
+
 def negotiate(ours: int, theirs: int) -> int | None:
     """Return the features that both have; None when either has an even one that the other lacks."""
-    return None if (ours ^ theirs) & _EVEN else ours & theirs
+    agree = features_agree(theirs, ours) and features_agree(ours, theirs)
+    return ours & theirs if agree else None
 
 
 def negotiate_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:

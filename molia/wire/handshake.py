@@ -15,6 +15,7 @@ from molia.base.ids import PeerKey
 from molia.base.limits import EARLY_DATA_SIZE_MIN
 from molia.base.now import Now
 from molia.wire.cookies import Address, CookieSecret, MacChecker, mac1_key, open_cookie, stamp
+from molia.wire.features import features_agree
 from molia.wire.gate import Admission, Counters, Verdict
 from molia.wire.hello import (
     LIFE_SIZE,
@@ -24,7 +25,6 @@ from molia.wire.hello import (
     decode_welcome,
     encode_hello,
     encode_welcome,
-    features_agree,
     tai64n,
 )
 from molia.wire.noise import Initiator, Profile, Responder, TransportKeys

@@ -18,7 +18,6 @@ from molia.wire.puzzle import NO_EFFORT, Effort
 PADDING, PROOF, IDENTITY, REQUEST, FEATURES, REPLY, EFFORT, LIFE = 0, 1, 2, 3, 4, 5, 7, 9
 _HEAD: Final = Struct("<BH")
 _FEATURES: Final = Struct("<Q")
-_EVEN_BITS: Final = 0x5555_5555_5555_5555
 
 _TAI64_EPOCH: Final = 2**62 + 10
 _STAMP_STEP_NS: Final = 1 << 24
@@ -127,11 +126,6 @@ def decode_welcome(payload: bytes) -> Welcome | None:
     if features is None or life is None or effort is None:
         return None
     return Welcome(features=features, reply=fields.get(REPLY), effort=effort, life=life)
-
-
-def features_agree(theirs: int, known: int) -> bool:
-    """Tell whether we know every even bit of `theirs`; unknown odd ones are no matter."""
-    return not theirs & ~known & _EVEN_BITS
 
 
 def _features(fields: dict[int, bytes]) -> int | None:

@@ -56,7 +56,8 @@ class TokenBuckets:
             full_at_s = self._old.get(key, now_s)
             if len(self._young) >= self._half or now_s - self._since_s > IDLE_S:
                 self._old, self._young, self._since_s = self._young, {}, now_s
-        taken_s = max(full_at_s, now_s) + tokens * self._period_s
+        rested = full_at_s < now_s  # `max` would cost as much as all the rest
+        taken_s = (now_s if rested else full_at_s) + tokens * self._period_s
         enough = taken_s - now_s <= self._slack_s
         self._young[key] = taken_s if enough else full_at_s
         return enough
@@ -86,9 +87,9 @@ class SourceLimiter:
         slowness: how many tokens of the network's bucket it costs; more for a network with a bad
         score, which is slowed and never banned.
         """
-        return self._hosts.take(host_key(packed), now_s) and self._networks.take(
-            network_key(packed), now_s, float(slowness)
-        )
+        if not self._hosts.take(host_key(packed), now_s):
+            return False
+        return self._networks.take(network_key(packed), now_s, slowness)
 
     def take_operator(self, packed: bytes, now_s: float, *, capacity_per_s: float) -> bool:
         """Let one handshake through unless its operator has had its share of the capacity."""

@@ -71,30 +71,25 @@ class PuzzleLevel:
     Every 5 s: bits = base + ceil(log2(max(1, offered / capacity))), base 14 under load and 0 else.
     """
 
-    __slots__ = ("_held_s", "_offered", "_since_s", "bits")
+    __slots__ = ("_held_s", "_since_s", "bits", "offered")
 
     def __init__(self) -> None:
         self.bits = 0
-        self._offered = 0
-        self._since_s: float | None = None
+        self.offered = 0
+        """Handshakes that somebody with a proved address has wanted in this period."""
+        self._since_s = -math.inf
         self._held_s = 0.0
-
-    def on_offered(self) -> None:
-        """Count a handshake that somebody with a proved address wants."""
-        self._offered += 1
 
     def update(self, now_s: float, *, under_load: bool, capacity_per_s: float) -> int:
         """Return the bits that hold now; call it as often as they matter."""
         base = BASE_BITS if under_load else 0
         if base > self.bits:
             self._rise(base, now_s)
-        if self._since_s is None:
-            self._since_s = now_s
         elapsed_s = now_s - self._since_s
         if elapsed_s < PERIOD_S:
             return self.bits
-        excess = max(1.0, self._offered / elapsed_s / capacity_per_s)
-        self._offered, self._since_s = 0, now_s
+        excess = max(1.0, self.offered / elapsed_s / capacity_per_s)
+        self.offered, self._since_s = 0, now_s
         target = min(PUZZLE_BITS_MAX, base + math.ceil(math.log2(excess)))
         if target >= self.bits:
             self._rise(target, now_s)

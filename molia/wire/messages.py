@@ -221,9 +221,11 @@ def unpack_address(data: bytes) -> Address | None:
     """Return the address in 6 or 18 bytes; None when no packet can be sent to one host there."""
     if len(data) not in _PACKED_SIZES:
         return None
-    packed, port = data[:-_PORT_SIZE], int.from_bytes(data[-_PORT_SIZE:], "big")
+    packed, port = data[:-_PORT_SIZE], data[-2] << 8 | data[-1]
+    if port == 0 or not is_unicast(packed):
+        return None
     host = unpack_host(packed)
-    return None if host is None or port == 0 or not is_unicast(packed) else (host, port)
+    return None if host is None else (host, port)
 
 
 def _parsed(kind: Any, body: bytes) -> Any:  # noqa: ANN401 - generated classes have no stubs

@@ -68,7 +68,7 @@ class PuzzleTrailer(NamedTuple):
         return cls(*_TRAILER.unpack(data)) if len(data) == TRAILER_SIZE else None
 
 
-NO_PUZZLE: Final = PuzzleTrailer(PUZZLE_NONE, 0, 0, bytes(NONCE_SIZE))
+NO_PUZZLE: Final = PuzzleTrailer()
 
 
 def epoch_of(unix_s: float) -> int:

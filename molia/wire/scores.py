@@ -132,6 +132,8 @@ class Reputation:
 
     def slowness(self, network: bytes, now_s: float) -> int:
         """Return how many tokens a handshake from the network costs: 1, 2 or 4."""
+        if not len(self._networks):
+            return 1
         return _SLOWNESS[self._networks.standing(network, now_s)]
 
     def extra_bits(self, network: bytes, now_s: float) -> int:

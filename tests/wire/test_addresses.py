@@ -109,6 +109,11 @@ def test_local_addresses_are_told_from_public_ones() -> None:
     assert [host for host in PUBLIC if addresses.is_local(packed(host))] == []
 
 
+def test_loopback_is_this_machine_alone() -> None:
+    loops = [host for host in LOCAL + PUBLIC if addresses.is_loopback(packed(host))]
+    assert loops == ["127.0.0.1", "::1"]
+
+
 def test_only_a_unicast_address_is_one_host() -> None:
     bad = ("0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::", "ff02::1")
     assert [host for host in bad if addresses.is_unicast(packed(host))] == []

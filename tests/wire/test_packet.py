@@ -15,6 +15,7 @@ from molia.base.limits import (
     PUZZLE_BITS_MAX,
 )
 from molia.wire import frames, hello, packet
+from molia.wire.features import features_agree
 from molia.wire.hello import Hello, Welcome
 from molia.wire.noise import WIREGUARD, molia_profile
 from molia.wire.puzzle import NO_EFFORT, Effort, PuzzleTrailer
@@ -152,7 +153,7 @@ def test_a_hello_needs_its_timestamp_and_identity_and_a_proof_of_a_fair_size() -
      (1 << 63, 0, True), (2**64 - 1, 0x5555_5555_5555_5555, True)],
 )  # fmt: skip
 def test_unknown_even_features_refuse(theirs: int, known: int, agree: bool) -> None:
-    assert hello.features_agree(theirs, known) == agree
+    assert features_agree(theirs, known) == agree
 
 
 @given(times=st.lists(st.floats(0, 4e9), min_size=2, max_size=20))

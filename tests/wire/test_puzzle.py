@@ -113,6 +113,7 @@ def test_any_8_bytes_that_do_not_ask_too_much_are_an_effort(data: bytes) -> None
     fits = len(data) == 8 and data[0] <= limits.PUZZLE_BITS_MAX
     assert (effort is not None) == fits
     assert effort is None or effort.encode() == data
+    assert Effort.parse(bytes(8)) == puzzle.NO_EFFORT
 
 
 @given(st.sampled_from(["responder_key", "ephemeral", "tag", "epoch"]), st.integers(0, 31))
