@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from molia.base.entropy import Entropy
+from molia.base.hashing import Purpose, purpose_digest
 from molia.base.ids import PeerKey
 from molia.base.limits import EXCHANGE_KEYS_MAX
 
@@ -51,6 +52,10 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.peer_key.short})"
+
+    def derive(self, purpose: Purpose) -> bytes:
+        """Return 32 secret bytes that only this key gives, for one purpose."""
+        return purpose_digest(purpose, self._private.private_bytes_raw())
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of `message`."""

@@ -197,6 +197,10 @@ class StoreInvalid(StoreError):
     """The store's own description cannot be read: restore it from the copy in the home."""
 
 
+class PeerRefused(MoliaError):
+    """Another node will not do what it was asked: ask a third one."""
+
+
 class Busy(MoliaError):
     """The node is at one of its bounds: try again after `retry_after_s`."""
 
@@ -317,6 +321,7 @@ OUTCOMES: dict[type[MoliaError], Outcome] = {
     ShardUnavailable: Outcome("shard-unavailable", 503, 5, "A shard takes no writes"),
     StoreVersion: Outcome("needs-migration", 503, 14, "The store needs migration"),
     StoreInvalid: Outcome("store-invalid", 503, 6, "The store's description is unreadable"),
+    PeerRefused: Outcome("peer-refused", 502, 5, "A peer refused"),
     Busy: Outcome("busy", 503, 5, "The node is busy"),
     ShuttingDown: Outcome("shutting-down", 503, 5, "The node is stopping"),
     TimedOut: Outcome("timed-out", 504, 5, "Timed out"),

@@ -75,6 +75,11 @@ PEER_REQUESTS_PER_S: Final = 2_000.0
 PEER_REQUESTS_BURST: Final = 1_000.0
 CHANNEL_BURSTS_MAX: Final = 4
 """Bursts that one peer's streams send before it is another's turn."""
+STREAM_READ_BYTES: Final = 256 * KIB
+STREAM_IDLE_S: Final = 30.0
+"""How long a stream may stand still before it is given up."""
+STREAM_TASKS_MAX: Final = 1_024
+"""Streams of peers that are served at once."""
 RTT_PEERS_MAX: Final = 4_096
 RTT_SAMPLES: Final = 256
 

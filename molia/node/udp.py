@@ -91,8 +91,12 @@ class UdpCounters:
 class UdpDriver:
     """Drives one core from the running event loop: its sockets, its clock, its deadlines."""
 
-    def __init__(self, core: Core, clock: SystemClock) -> None:
-        self._core, self._clock = core, clock
+    def __init__(
+        self, core: Core, clock: SystemClock, *, after: Callable[[], bool] | None = None
+    ) -> None:
+        """after: called when the core was told something; True: it told the core something back."""
+        self._core, self._clock, self._after = core, clock, after
+        self._is_flush_due = False
         self._loop = asyncio.get_running_loop()
         self._pumps: dict[int, UdpPump] = {}
         """By the length of an address: IPv4 has two parts, IPv6 four."""
@@ -117,6 +121,12 @@ class UdpDriver:
         """
         self._flush(self._clock.now())
 
+    def flush_soon(self) -> None:
+        """Flush before the loop waits again: many calls in one turn are one flush."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush_due)
+
     def close(self) -> None:
         """Stop serving."""
         for pump in self._pumps.values():
@@ -125,12 +135,21 @@ class UdpDriver:
         if self._timer is not None:
             self._timer.cancel()
 
+    def _flush_due(self) -> None:
+        self._is_flush_due = False
+        self.flush()
+
     def _flush(self, now: Now) -> None:
+        self._send(now)
+        if self._after is not None and self._after():
+            self._send(now)
+        self._arm(now)
+
+    def _send(self, now: Now) -> None:
         for packets, address in self._core.take_sends(now):
             pump = self._pumps.get(len(address))
             if pump is not None:  # else there is no socket of that family: lost, as on a path
                 pump.send(packets, address)
-        self._arm(now)
 
     def _arm(self, now: Now) -> None:
         """Set the timer earlier where that is needed; one that rings too early costs nothing."""

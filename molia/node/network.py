@@ -1,0 +1,349 @@
+"""The node on the network: one transport, its sockets, and tasks that ask and answer peers.
+
+    network = Network(settings, offload, clock=clock)
+    tasks.start_soon(network.run, sockets)
+    pong = await network.ask(key, address, Ping(), timeout_s=5.0)
+
+Puzzles that a peer asks for, and our own identity proof, are solved in threads, slice by slice.
+Source: docs/reference/requests.md, docs/reference/admission.md.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from socket import socket
+from typing import Any, Final
+
+import structlog
+
+from molia import __version__
+from molia.base import limits
+from molia.base.config import AdmissionConfig
+from molia.base.crypto import Identity
+from molia.base.errors import BadAnswer, Busy, ConnectionLost, MoliaError, PeerRefused, TimedOut
+from molia.base.ids import PeerKey, network_id, network_label
+from molia.base.now import Now
+from molia.node.asn import open_asn_database
+from molia.node.offload import Offload
+from molia.node.peer_streams import PeerStream
+from molia.node.system import SystemClock, SystemEntropy
+from molia.node.udp import UdpDriver
+from molia.wire import messages
+from molia.wire.addresses import Address as NumericAddress
+from molia.wire.addresses import pack_host
+from molia.wire.admission import Admission
+from molia.wire.cookies import Address, CookieSecret
+from molia.wire.effects import PeerDown, PeerUp, Roamed, SolvePuzzle
+from molia.wire.features import FEATURES, VERSION_MAX, VERSION_MIN
+from molia.wire.handshake import EndpointConfig
+from molia.wire.messages import Message, Number
+from molia.wire.noise import molia_profile
+from molia.wire.peer import Peer
+from molia.wire.proof import Proof, ProofSolver
+from molia.wire.proving import OwnProof
+from molia.wire.puzzle import PuzzleSolver, PuzzleTrailer
+from molia.wire.requests import REQUEST, Ended, Outcome
+from molia.wire.stream_events import Broken, StreamOpened
+from molia.wire.transport import Answer, Handler, StreamEvent, Transport
+
+log = structlog.get_logger(__name__)
+
+STREAM_HEAD: Final = struct.Struct("<BQB")
+"""What a stream begins with: REQUEST, an id, the message number."""
+PUZZLE_SLICE: Final = 20_000
+PROOF_SLICE: Final = 64
+PROOF_LOOK_S: Final = 60.0
+StreamHandler = Callable[[PeerStream], Awaitable[None]]
+"""Serves one stream: reads the request's body from it and writes the reply's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """What the node's network is made of."""
+
+    identity: Identity
+    name: str
+    secret: bytes = b""
+    """Of a private network; empty for an open one."""
+    worker: int = 0
+    worker_count: int = 1
+    admission: AdmissionConfig
+    external: NumericAddress | None = None
+    """Where others reach us, if somebody confirmed it."""
+
+
+class Network:
+    """One worker's side of the network."""
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        offload: Offload,
+        *,
+        clock: SystemClock,
+        handlers: Mapping[int, Handler] | None = None,
+        stream_handlers: Mapping[int, StreamHandler] | None = None,
+    ) -> None:
+        self.settings = settings
+        network = network_id(settings.name, settings.secret)
+        self._clock, self._offload = clock, offload
+        entropy = SystemEntropy()
+        path = settings.admission.asn_database
+        self.admission = Admission(
+            settings.admission, network=network, private_network=bool(settings.secret),
+            asn_of=open_asn_database(path) if path else None,
+        )  # fmt: skip
+        self.transport = Transport(
+            molia_profile(network, settings.secret),
+            identity=settings.identity,
+            entropy=entropy,
+            handlers={Number.PING: self._on_ping, Number.HELLO: self._on_hello, **(handlers or {})},
+            admission=self.admission,
+            secret=CookieSecret(settings.identity.derive("cookie-root")),
+            config=EndpointConfig(worker=settings.worker, features=FEATURES),
+        )
+        self.proof = OwnProof(
+            peer_key=settings.identity.peer_key.key, network=network,
+            private_network=bool(settings.secret), entropy=entropy,
+        )  # fmt: skip
+        self.driver = UdpDriver(self.transport, clock, after=self._on_events)
+        self._hello = messages.encode(
+            messages.Hello(
+                version_min=VERSION_MIN, version_max=VERSION_MAX, features=FEATURES,
+                software=f"molia/{__version__}", workers=settings.worker_count,
+                network=bytes.fromhex(network_label(network)),
+            )
+        )  # fmt: skip
+        self._entropy = entropy
+        self._stream_handlers = dict(stream_handlers or {})
+        self._waiting: dict[int, asyncio.Future[Ended[Peer]]] = {}
+        self._streams: dict[tuple[Peer, int], PeerStream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._proving: ProofSolver | None = None
+
+    # ------------------------------------------------------------------ asking
+
+    async def ask(
+        self, key: PeerKey, address: Address, message: Message, *, timeout_s: float
+    ) -> Message:
+        """Return a peer's answer to a small message, after a handshake if there was none.
+
+        Raises TimedOut, ConnectionLost, Busy when the peer says so, BadAnswer.
+        """
+        peer = self.connect(key, address)
+        now = self._clock.now()
+        body = messages.encode(message)
+        request_id = self.transport.ask(peer, message.number, body, now, timeout_s=timeout_s)
+        done = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = done
+        self.driver.flush()
+        try:
+            ended: Ended[Peer] = await done
+        finally:
+            self._waiting.pop(request_id, None)
+            self.transport.requests.cancel(request_id)
+        return _answer_of(ended, key)
+
+    def connect(self, key: PeerKey, address: Address) -> Peer:
+        """Return the peer of a key. Raises ConnectionLost when the key cannot be anybody's."""
+        peer = self.transport.connect(key, address, self._clock.now())
+        if peer is None:
+            raise ConnectionLost(f"peer {key.short} is this node, or its key is nobody's")
+        return peer
+
+    @asynccontextmanager
+    async def open_stream(
+        self, key: PeerKey, address: Address, number: int
+    ) -> AsyncIterator[PeerStream]:
+        """Give a stream for a request of any size; the reply comes back on it.
+
+        What is unfinished when the block ends is given up. Raises ConnectionLost, TimedOut, and
+        Busy when the peer allows no more streams.
+        """
+        peer = self.connect(key, address)
+        stream_id = self.transport.channel(peer, self._clock.now()).open_stream()
+        if stream_id is None:
+            raise Busy(f"peer {key.short} takes no more streams now")
+        stream = self._stream(peer, stream_id)
+        try:
+            request_id = int.from_bytes(self._entropy.token(8), "little")
+            await stream.send(STREAM_HEAD.pack(REQUEST, request_id, number))
+            yield stream
+        finally:
+            self._release(stream)
+
+    def on_external_address(self, address: NumericAddress) -> None:
+        """Take note of where others reach us, once that is confirmed; the proof follows."""
+        packed = pack_host(address[0])
+        if packed is not None:
+            self.proof.on_address(packed)
+            self._spawn(self._prove())
+
+    def current_proof(self) -> Proof | None:
+        """Return the identity proof that is shown now."""
+        return self.proof.current(self._clock.now().unix_s)
+
+    # ------------------------------------------------------------------ life
+
+    async def run(self, sockets: Sequence[socket]) -> None:
+        """Serve until cancelled."""
+        for sock in sockets:
+            self.driver.add(sock)
+        if self.settings.external is not None:
+            self.on_external_address(self.settings.external)
+        try:
+            while True:
+                await asyncio.sleep(PROOF_LOOK_S)
+                self._spawn(self._prove())
+        finally:
+            self.driver.close()
+            for task in list(self._tasks):
+                task.cancel()
+            for done in self._waiting.values():
+                if not done.done():
+                    done.set_exception(ConnectionLost("the node is stopping"))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ------------------------------------------------------------------ what peers ask
+
+    def _on_ping(self, peer: Peer, _request_id: int, _body: bytes, now: Now) -> Answer | None:
+        if peer.address is None:
+            return None
+        seen = (peer.address[0], peer.address[1])
+        return Number.PONG, messages.encode(messages.Pong(seen=seen, unix_ms=now.unix_ms))
+
+    def _on_hello(self, _peer: Peer, _request_id: int, _body: bytes, _now: Now) -> Answer | None:
+        return Number.HELLO, self._hello
+
+    # ------------------------------------------------------------------ what happened
+
+    def _on_events(self) -> bool:
+        """Take what the transport has to tell; return whether there was anything."""
+        events = self.transport.take_events()
+        for event in events:
+            if isinstance(event, Ended):
+                done = self._waiting.pop(event.request_id, None)
+                if done is not None and not done.done():
+                    done.set_result(event)
+            elif isinstance(event, StreamEvent):
+                self._on_stream_event(event)
+            elif isinstance(event, SolvePuzzle):
+                self._spawn(self._solve(event))
+            else:
+                _log_peer(event)
+        return bool(events)
+
+    def _on_stream_event(self, happened: StreamEvent) -> None:
+        peer, event = happened.peer, happened.event
+        if isinstance(event, StreamOpened):
+            self._serve(peer, event.stream_id)
+        elif isinstance(event, Broken):
+            for key in [key for key in self._streams if key[0] is peer]:
+                self._streams.pop(key).on_event(event)
+        else:
+            stream = self._streams.get((peer, event.stream_id))
+            if stream is not None:
+                stream.on_event(event)
+
+    def _stream(self, peer: Peer, stream_id: int) -> PeerStream:
+        channel = self.transport.channel(peer, self._clock.now())
+        stream = PeerStream(peer, stream_id, channel, self._touched)
+        self._streams[peer, stream_id] = stream
+        return stream
+
+    def _touched(self, peer: Peer) -> None:
+        self.transport.touch(peer)
+        self.driver.flush_soon()
+
+    def _release(self, stream: PeerStream) -> None:
+        """Forget a stream that its owner is done with; what is unfinished is given up."""
+        if self._streams.pop((stream.peer, stream.stream_id), None) is not None:
+            stream.give_up()
+
+    def _serve(self, peer: Peer, stream_id: int) -> None:
+        stream = self._stream(peer, stream_id)
+        if len(self._tasks) < limits.STREAM_TASKS_MAX:
+            self._spawn(self._serve_stream(stream))
+        else:
+            self._release(stream)
+
+    async def _serve_stream(self, stream: PeerStream) -> None:
+        try:
+            head = b""
+            while len(head) < STREAM_HEAD.size:
+                data = await stream.receive(STREAM_HEAD.size - len(head))
+                if not data:
+                    return
+                head += data
+            kind, _, number = STREAM_HEAD.unpack(head)
+            handler = self._stream_handlers.get(number) if kind == REQUEST else None
+            if handler is not None:
+                await handler(stream)
+                await stream.finish()
+        except MoliaError as error:
+            log.debug("stream_ended", reason=str(error))
+        finally:
+            self._release(stream)
+
+    # ------------------------------------------------------------------ work for threads
+
+    async def _solve(self, wanted: SolvePuzzle) -> None:
+        """Solve the puzzle that a peer asks, then knock again."""
+        solver = PuzzleSolver(
+            responder_key=wanted.peer.static, ephemeral=wanted.ephemeral.public,
+            effort=wanted.effort, entropy=self._entropy,
+        )  # fmt: skip
+        trailer: PuzzleTrailer | None = None
+        while trailer is None and wanted.peer.solving is wanted.ephemeral:
+            trailer = await self._offload.run(solver.solve, PUZZLE_SLICE)
+        if trailer is not None:
+            endpoint = self.transport.endpoint
+            endpoint.on_solved(wanted.peer, wanted.ephemeral, trailer, self._clock.now())
+            self.driver.flush()
+
+    async def _prove(self) -> None:
+        """Compute our identity proof, where one is wanted and none is being computed."""
+        solver = self.proof.work(self._clock.now().unix_s)
+        if solver is None or solver is self._proving:
+            return
+        self._proving = solver
+        proof: Proof | None = None
+        while proof is None and self.proof.work(self._clock.now().unix_s) is solver:
+            proof = await self._offload.run(solver.solve, PROOF_SLICE)
+        if proof is not None:
+            self.proof.on_solved(solver, proof)
+            self.transport.endpoint.set_proof(proof.encode())
+            log.info("identity_proof_found", epoch=proof.epoch)
+
+
+def _answer_of(ended: Ended[Peer], key: PeerKey) -> Message:
+    """Return the message that a request ended in. Raises what it ended in else."""
+    if ended.outcome is Outcome.TIMED_OUT:
+        raise TimedOut(f"peer {key.short} did not answer in time")
+    if ended.outcome is Outcome.PEER_LOST:
+        raise ConnectionLost(f"the session with peer {key.short} ended")
+    message = messages.decode(ended.number, ended.body)
+    if message is None:
+        raise BadAnswer(f"peer {key.short} gave an answer that is none")
+    if isinstance(message, messages.Busy):
+        raise Busy(f"peer {key.short} is busy", retry_after_s=-(-message.retry_after_ms // 1000))
+    if isinstance(message, messages.Error):
+        raise PeerRefused(f"peer {key.short} refused: error {message.code}")
+    return message
+
+
+def _log_peer(event: PeerUp | PeerDown | Roamed) -> None:
+    identity = event.peer.identity
+    peer = identity.short if identity is not None else ""
+    if isinstance(event, PeerUp):
+        log.debug("peer_up", peer=peer)
+    elif isinstance(event, PeerDown):
+        log.debug("peer_down", peer=peer, reason=event.reason)
+    else:
+        log.debug("peer_moved", peer=peer)

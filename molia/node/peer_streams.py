@@ -1,0 +1,141 @@
+"""Streams with peers as tasks see them: `send` and `receive` wait, so back pressure reaches both.
+
+Source: docs/reference/streams.md.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from molia.base import limits
+from molia.base.errors import ConnectionLost, TimedOut
+from molia.wire.channel import Channel
+from molia.wire.peer import Peer
+from molia.wire.stream_events import (
+    Broken,
+    Delivered,
+    Event,
+    Finished,
+    Readable,
+    Stopped,
+    WasReset,
+    Writable,
+)
+
+CANCELLED: Final = 1
+"""Code of a stream that its owner gave up."""
+
+
+class PeerStream:
+    """One stream with one peer. Use it from one task for each direction."""
+
+    def __init__(
+        self, peer: Peer, stream_id: int, channel: Channel, touched: Callable[[Peer], None]
+    ) -> None:
+        self.peer, self.stream_id = peer, stream_id
+        self._channel, self._touched = channel, touched
+        self._readable, self._writable = asyncio.Event(), asyncio.Event()
+        self._delivered = asyncio.Event()
+        self._failure = ""
+        self._is_ended = False
+
+    async def send(self, data: bytes) -> None:
+        """Return when the bytes are in the send buffer, which the peer's reading empties.
+
+        Raises ConnectionLost, TimedOut when the peer takes nothing for a while.
+        """
+        view = memoryview(data)
+        while view:
+            self._check()
+            self._writable.clear()
+            taken = self._channel.write(self.stream_id, view if len(view) < len(data) else data)
+            self._touched(self.peer)
+            view = view[taken:]
+            if view:
+                await self._wait(self._writable)
+
+    async def finish(self) -> None:
+        """Say that nothing follows, and return when the peer has everything.
+
+        Raises ConnectionLost, TimedOut.
+        """
+        self.end()
+        await self._wait(self._delivered)
+
+    def end(self) -> None:
+        """Say that nothing follows."""
+        self._check()
+        if not self._is_ended:
+            self._is_ended = True
+            self._channel.finish(self.stream_id)
+            self._touched(self.peer)
+
+    async def receive(self, size: int = limits.STREAM_READ_BYTES) -> bytes:
+        """Return the next bytes, at most `size`; b"" at the end of the stream.
+
+        Only what was received lets the peer send more. Raises ConnectionLost, TimedOut.
+        """
+        while True:
+            self._readable.clear()
+            data = self._channel.read(self.stream_id, size)
+            if data:
+                self._touched(self.peer)
+                return data
+            self._check()
+            if self._channel.ended(self.stream_id):
+                return b""
+            await self._wait(self._readable)
+
+    def give_up(self) -> None:
+        """Cancel what is unfinished, because nobody is there for it any more."""
+        if not (self._delivered.is_set() and self._channel.ended(self.stream_id)):
+            self.cancel()
+
+    async def receive_all(self, size_max: int) -> bytes:
+        """Return everything to the stream's end. Raises ConnectionLost, also for more than that."""
+        parts: list[bytes] = []
+        left = size_max
+        while data := await self.receive():
+            left -= len(data)
+            if left < 0:
+                self.cancel()
+                raise ConnectionLost(f"peer {self._name} sent more than {size_max} bytes")
+            parts.append(data)
+        return b"".join(parts)
+
+    def cancel(self) -> None:
+        """Give up both directions; a stream that ended is fine."""
+        if self._channel.broken is None:
+            self._channel.reset(self.stream_id, CANCELLED)
+            self._channel.stop(self.stream_id, CANCELLED)
+            self._touched(self.peer)
+
+    def on_event(self, event: Event) -> None:
+        """Take what happened on this stream, or to its channel."""
+        if isinstance(event, WasReset | Stopped):
+            self._failure = f"peer {self._name} gave the stream up"
+        elif isinstance(event, Broken):
+            self._failure = f"the session with peer {self._name} ended"
+        if self._failure or isinstance(event, Readable | Finished):
+            self._readable.set()
+        if self._failure or isinstance(event, Writable):
+            self._writable.set()
+        if self._failure or isinstance(event, Delivered):
+            self._delivered.set()
+
+    @property
+    def _name(self) -> str:
+        return self.peer.identity.short if self.peer.identity is not None else "unknown"
+
+    def _check(self) -> None:
+        if self._failure:
+            raise ConnectionLost(self._failure)
+
+    async def _wait(self, event: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(limits.STREAM_IDLE_S):
+                await event.wait()
+        except TimeoutError:
+            self.cancel()
+            raise TimedOut(f"peer {self._name} did nothing on a stream for too long") from None
+        self._check()
