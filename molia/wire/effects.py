@@ -41,9 +41,10 @@ class Roamed:
 
 @dataclass(frozen=True, slots=True)
 class EarlyReply:
-    """The answer to the request that `connect` took along; None: ask again in the session."""
+    """The answer to a request that `connect` took along; None: ask again in the session."""
 
     peer: Peer
+    request: bytes
     reply: bytes | None
 
 

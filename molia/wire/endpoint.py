@@ -247,9 +247,7 @@ class Endpoint:
         peer.features, peer.effort = welcome.features, welcome.effort
         self._table.primary[peer.static] = peer
         self._rise(peer)
-        if peer.request is not None:
-            peer.request = None
-            self._emit(EarlyReply(peer, welcome.reply))
+        self._on_early_reply(peer, welcome.reply)
         if not self._flush(peer, now):
             self._keepalive(peer, now)  # the responder waits for our first packet
         self._wakes.set(peer)
@@ -300,7 +298,8 @@ class Endpoint:
         """Return the peer of this key, a handshake with it begun if there is no session.
 
         request: early data, of at most REQUEST_SIZE_MAX bytes, that may reach the peer twice; its
-        answer comes as `EarlyReply`. With a session it is not sent: EarlyReply(None) comes at once.
+        answer comes as `EarlyReply`. If there is a session, or an initiation is under way already,
+        it is not sent: an EarlyReply without a reply comes at once.
         None: the key is our own or nobody's. Molia profile.
         """
         assert request is None or len(request) <= REQUEST_SIZE_MAX, "early data has a size"
@@ -311,12 +310,14 @@ class Endpoint:
         if peer is None:
             peer = Peer(static, identity=key, address=address, timing=self._config.timing)
         if peer.usable(now.mono_s) is None:
-            peer.address, peer.proved, peer.request = address, True, request
+            peer.address, peer.proved = address, True
             self._table.unconfirmed.pop(peer.key, None)
             self._on_evicted(self._table.add(peer))
+            if peer.request is None and peer.may_initiate(now.mono_s):
+                peer.request, request = request, None
             self._initiate(peer, now)
-        elif request is not None:
-            self._emit(EarlyReply(peer, None))
+        if request is not None:
+            self._emit(EarlyReply(peer, request, None))
         return peer
 
     def configure(
@@ -473,6 +474,11 @@ class Endpoint:
             self._table.forget(peer)
         self._wakes.set(peer)
 
+    def _on_early_reply(self, peer: Peer, reply: bytes | None) -> None:
+        if peer.request is not None:
+            request, peer.request = peer.request, None
+            self._emit(EarlyReply(peer, request, reply))
+
     def _retry(self, peer: Peer, now: Now) -> None:
         """Initiate again, or give up after 90 s."""
         if now.mono_s - peer.first_s < GIVE_UP_S:
@@ -484,9 +490,7 @@ class Endpoint:
         self.counters.unanswered += len(peer.waiting)
         peer.waiting.clear()
         self._table.drop_pending(peer)
-        if peer.request is not None:
-            peer.request = None
-            self._emit(EarlyReply(peer, None))
+        self._on_early_reply(peer, None)
         if peer.usable(now.mono_s) is None:
             peer.is_up = True  # so that its owner hears of it
             self._fall(peer, "unreachable")

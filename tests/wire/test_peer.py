@@ -256,6 +256,24 @@ def test_early_data_with_a_session_is_asked_in_it() -> None:
     assert len(kinds(link, INITIATION)) == 1
 
 
+def test_of_two_early_requests_the_first_rides_and_each_gets_its_own_answer() -> None:
+    link, ours, theirs = two()
+    for request in (b"one", b"two"):
+        ours.endpoint.connect(theirs.key, theirs.address, link.now, request=request)
+    link.run(1.0)
+    replies = [(e.request, e.reply) for e in ours.events if isinstance(e, EarlyReply)]
+    assert replies == [(b"two", None), (b"one", b"early one")]
+
+
+def test_an_early_request_rides_again_when_its_first_initiation_is_lost() -> None:
+    link, ours, theirs = two(loss=1.0)
+    ours.endpoint.connect(theirs.key, theirs.address, link.now, request=b"find")
+    link.run(1.0)
+    link.loss = 0.0
+    link.run(6.0)
+    assert [e.reply for e in ours.events if isinstance(e, EarlyReply)] == [b"early find"]
+
+
 # ---------------------------------------------------------------------------- roaming
 
 
