@@ -30,6 +30,9 @@ TAG_SIZE: Final = 16
 Aead = ChaCha20Poly1305
 """`encrypt(nonce, plaintext, aad)` and `decrypt`, called as they are where every packet counts."""
 
+PublicPoint = X25519PublicKey
+"""A public key that has been read; see `public_point`."""
+
 TagMismatch = InvalidTag
 """What `Aead.decrypt` raises when the bytes are not what was sealed."""
 
@@ -89,12 +92,22 @@ class ExchangeKey:
     def __repr__(self) -> str:
         return f"ExchangeKey({self.public.hex()[:8]})"
 
-    def exchange(self, public: bytes) -> bytes | None:
-        """Return the secret shared with the owner of `public`; None for a point of low order."""
+    def exchange(self, public: bytes | PublicPoint) -> bytes | None:
+        """Return the secret shared with the owner of `public`; None for a point of low order.
+
+        Who exchanges with one key twice reads it once, with `public_point`: it takes 2 us.
+        """
         try:
-            return self._private.exchange(X25519PublicKey.from_public_bytes(public))
+            return self._private.exchange(
+                public_point(public) if isinstance(public, bytes) else public
+            )
         except ValueError:
             return None
+
+
+def public_point(public: bytes) -> PublicPoint:
+    """Return an X25519 public key of 32 bytes in the form that `exchange` works on."""
+    return X25519PublicKey.from_public_bytes(public)
 
 
 @lru_cache(maxsize=EXCHANGE_KEYS_MAX)

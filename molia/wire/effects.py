@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from molia.base.crypto import ExchangeKey
+from molia.base.limits import EFFECTS_MAX
 from molia.wire.cookies import Address
+from molia.wire.gate import Counters
 from molia.wire.peer import Peer
 from molia.wire.puzzle import Effort
 
@@ -49,9 +51,10 @@ class Roamed:
 
 @dataclass(frozen=True, slots=True)
 class EarlyReply:
-    """The answer to the request that `connect` took along; None: ask again in the session."""
+    """The answer to a request that `connect` took along; None: ask again in the session."""
 
     peer: Peer
+    request: bytes
     reply: bytes | None
 
 
@@ -65,3 +68,28 @@ class SolvePuzzle:
 
 
 Effect = Send | PeerUp | PeerDown | Restarted | Roamed | EarlyReply | SolvePuzzle
+
+
+class Outbox:
+    """The effects that nobody took yet; bounded, for a shell may have died."""
+
+    __slots__ = ("_counters", "_effects")
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._effects: list[Effect] = []
+
+    def __len__(self) -> int:
+        return len(self._effects)
+
+    def put(self, effect: Effect) -> None:
+        """Add one; dropped and counted when there are too many."""
+        if len(self._effects) < EFFECTS_MAX:
+            self._effects.append(effect)
+        else:
+            self._counters.effects_full += 1
+
+    def take(self) -> list[Effect]:
+        """Return all and begin anew."""
+        effects, self._effects = self._effects, []
+        return effects

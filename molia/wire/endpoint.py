@@ -13,18 +13,10 @@ from typing import Final, Protocol
 from molia.base.crypto import ExchangeKey, exchange_public
 from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
-from molia.base.limits import EFFECTS_MAX, PROOF_SIZE_MAX
+from molia.base.limits import PROOF_SIZE_MAX
 from molia.base.now import Now
 from molia.wire.cookies import Address, CookieSecret
-from molia.wire.effects import (
-    EarlyReply,
-    Effect,
-    PeerDown,
-    PeerUp,
-    Restarted,
-    Send,
-    SolvePuzzle,
-)
+from molia.wire.effects import EarlyReply, Effect, Outbox, Restarted, Send
 from molia.wire.frames import PATH_ANSWER, PATH_ASK, PATH_SIZE
 from molia.wire.gate import Admission, Counters, OpenAdmission
 from molia.wire.handshake import EarlyHandler, EndpointConfig, Handshaker
@@ -39,10 +31,11 @@ from molia.wire.packet import (
     size_fits,
 )
 from molia.wire.paths import Paths
-from molia.wire.peer import GIVE_UP_S, NEVER, SILENCE_S, Peer
+from molia.wire.peer import NEVER, SILENCE_S, Peer
 from molia.wire.peers import PeerTable
-from molia.wire.puzzle import NO_PUZZLE, PuzzleTrailer
+from molia.wire.puzzle import PuzzleTrailer
 from molia.wire.session import Session
+from molia.wire.upkeep import Upkeep
 from molia.wire.wakes import Wakes
 
 HURRY_GAP_S: Final = 1.0
@@ -86,9 +79,12 @@ class Endpoint:
             secret=secret or CookieSecret.fresh(entropy), config=config,
         )  # fmt: skip
         self._profile = profile
-        self._effects: list[Effect] = []
-        self._wakes = Wakes()
-        self._paths = Paths(self.counters, entropy, self._emit, is_molia=profile.is_molia)
+        self._wakes, self._outbox = Wakes(), Outbox(self.counters)
+        self._paths = Paths(self.counters, entropy, self._outbox, is_molia=profile.is_molia)
+        self._upkeep = Upkeep(
+            handshaker=self._handshaker, table=self._table, wakes=self._wakes, paths=self._paths,
+            outbox=self._outbox, counters=self.counters,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------ packets in
 
@@ -215,7 +211,7 @@ class Endpoint:
         peer.on_heard(now.mono_s, data=has_data)
         if now.mono_s >= peer.rekey_heard_s:
             peer.rekey_heard_s = NEVER
-            self._initiate(peer, now)
+            self._upkeep.initiate(peer, now)
         if peer.keepalive_due_s < peer.wake_s:
             self._wakes.set(peer)
 
@@ -227,8 +223,8 @@ class Endpoint:
             if address != peer.address:
                 self._paths.move(peer, address)
             peer.proved = True
-        self._on_evicted(self._table.on_confirmed(peer))
-        self._rise(peer)
+        self._upkeep.on_evicted(self._table.on_confirmed(peer))
+        self._upkeep.rise(peer)
         self._wakes.set(peer)
         self._flush(peer, now)
 
@@ -238,7 +234,7 @@ class Endpoint:
             if peer.previous is not None:
                 self._table.drop_sessions([peer.previous])
                 peer.previous = None
-            self._emit(Restarted(peer))
+            self._outbox.put(Restarted(peer))
         peer.their_life = life
 
     # ------------------------------------------------------------------------ addresses
@@ -267,7 +263,7 @@ class Endpoint:
         peer = self._handshaker.on_cookie(data, now)
         if peer is not None and self._is_molia and now.mono_s - peer.hurried_s >= HURRY_GAP_S:
             peer.hurried_s, peer.started_s = now.mono_s, -NEVER
-            self._initiate(peer, now)  # WireGuard waits for its 5 s timer
+            self._upkeep.initiate(peer, now)  # WireGuard waits for its 5 s timer
         return None
 
     def _on_initiation(self, data: bytes, address: Address, now: Now) -> bytes | None:
@@ -275,7 +271,7 @@ class Endpoint:
         if done is None:
             return None
         answer, peer, evicted = done
-        self._on_evicted(evicted)
+        self._upkeep.on_evicted(evicted)
         if peer is not None and peer.key in self._table.confirmed:
             peer.on_sent(now.mono_s, data=False)
             self._wakes.set(peer)
@@ -295,52 +291,12 @@ class Endpoint:
         peer.features, peer.effort = welcome.features, welcome.effort
         self._note_life(peer, welcome.life)
         self._table.primary[peer.static] = peer
-        self._rise(peer)
-        if peer.request is not None:
-            peer.request = None
-            self._emit(EarlyReply(peer, welcome.reply))
+        self._upkeep.rise(peer)
+        self._upkeep.on_early_reply(peer, welcome.reply)
         if not self._flush(peer, now):
-            self._keepalive(peer, now)  # the responder waits for our first packet
+            self._upkeep.keepalive(peer, now)  # the responder waits for our first packet
         self._wakes.set(peer)
         return None
-
-    def _initiate(self, peer: Peer, now: Now) -> None:
-        """Begin or renew a handshake, unless one began a moment ago."""
-        if not peer.may_initiate(now.mono_s) or not self._is_kept(peer):
-            return
-        if peer.handshake_due_s == NEVER:
-            peer.first_s = now.mono_s
-        peer.started_s = now.mono_s
-        peer.handshake_due_s = now.mono_s + self._handshaker.retry_s()
-        if not peer.effort.bits:
-            self._send_initiation(peer, self._handshaker.fresh_key(), NO_PUZZLE, now)
-        elif peer.solving is None:
-            peer.solving = self._handshaker.fresh_key()
-            self._emit(SolvePuzzle(peer, peer.solving, peer.effort))
-        self._wakes.set(peer)
-
-    def _is_kept(self, peer: Peer) -> bool:
-        """Tell whether the peer is in the table; one that had gone comes back unless replaced."""
-        kept = self._table.find(peer.key)
-        if kept is None:
-            self._on_evicted(self._table.add(peer))
-        return kept is None or kept is peer
-
-    def on_solved(
-        self, peer: Peer, ephemeral: ExchangeKey, trailer: PuzzleTrailer, now: Now
-    ) -> None:
-        """Take the answer to a `SolvePuzzle`; it must be for that effect's ephemeral key."""
-        if peer.solving is ephemeral and self._table.find(peer.key) is peer:
-            peer.solving = None
-            self._send_initiation(peer, ephemeral, trailer, now)
-
-    def _send_initiation(
-        self, peer: Peer, ephemeral: ExchangeKey, trailer: PuzzleTrailer, now: Now
-    ) -> None:
-        packet = self._handshaker.initiate(peer, now, ephemeral, trailer)
-        if packet and peer.address is not None:
-            self._emit(Send(peer.address, (packet,)))
-            peer.on_sent(now.mono_s, data=False)
 
     # ------------------------------------------------------------------------ packets out
 
@@ -350,7 +306,8 @@ class Endpoint:
         """Return the peer of this key, a handshake with it begun if there is no session.
 
         request: early data, of at most REQUEST_SIZE_MAX bytes, that may reach the peer twice; its
-        answer comes as `EarlyReply`. With a session it is not sent: EarlyReply(None) comes at once.
+        answer comes as `EarlyReply`. If there is a session, or an initiation is under way already,
+        it is not sent: an EarlyReply without a reply comes at once.
         None: the key is our own or nobody's. Molia profile.
         """
         assert request is None or len(request) <= REQUEST_SIZE_MAX, "early data has a size"
@@ -361,12 +318,14 @@ class Endpoint:
         if peer is None:
             peer = Peer(static, identity=key, address=address, timing=self._config.timing)
         if peer.usable(now.mono_s) is None:
-            peer.address, peer.proved, peer.request = address, True, request
+            peer.address, peer.proved = address, True
             self._table.unconfirmed.pop(peer.key, None)
-            self._on_evicted(self._table.add(peer))
-            self._initiate(peer, now)
-        elif request is not None:
-            self._emit(EarlyReply(peer, None))
+            self._upkeep.on_evicted(self._table.add(peer))
+            if peer.request is None and peer.may_initiate(now.mono_s):
+                peer.request, request = request, None
+            self._upkeep.initiate(peer, now)
+        if request is not None:
+            self._outbox.put(EarlyReply(peer, request, None))
         return peer
 
     def configure(
@@ -395,7 +354,7 @@ class Endpoint:
         """Send one plaintext as an effect; without a session it waits for one. False: dropped."""
         packet = self.seal(peer, plaintext, now)
         if packet is not None and peer.address is not None:
-            self._emit(Send(peer.address, (packet,)))
+            self._outbox.put(Send(peer.address, (packet,)))
             return True
         if not peer.queue(plaintext):
             self.counters.waiting_full += 1
@@ -405,7 +364,7 @@ class Endpoint:
     def ensure(self, peer: Peer, now: Now) -> None:
         """Begin a handshake with a peer that has no session; `PeerUp` says when it has."""
         if peer.usable(now.mono_s) is None:
-            self._initiate(peer, now)
+            self._upkeep.initiate(peer, now)
 
     def seal(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Return one data packet to `peer`; None when there is no session or no right to send.
@@ -431,27 +390,16 @@ class Endpoint:
         """Return the session that `size` bytes of data go out in; they count as sent."""
         session, now_s = peer.current, now.mono_s
         if session is None or not session.is_alive(now_s):
-            self._initiate(peer, now)
+            self._upkeep.initiate(peer, now)
             return None
         if not peer.proved and not self._paths.spend(peer, size):
             return None
         peer.on_sent(now_s, data=True)
         if now_s >= peer.rekey_sent_s:
-            self._initiate(peer, now)
+            self._upkeep.initiate(peer, now)
         if peer.silence_due_s < peer.wake_s:
             self._wakes.set(peer)
         return session
-
-    def _keepalive(self, peer: Peer, now: Now) -> bool:
-        """Send an empty packet; False: there is no session, or no right to send."""
-        session = peer.usable(now.mono_s)
-        if session is None or peer.address is None:
-            return False
-        if not peer.proved and not self._paths.spend(peer, DATA_SIZE_MIN):
-            return False
-        self._emit(Send(peer.address, (session.seal(b""),)))
-        peer.on_sent(now.mono_s, data=False)
-        return True
 
     def _flush(self, peer: Peer, now: Now) -> bool:
         """Send what waited for this session; tell whether anything did."""
@@ -460,15 +408,14 @@ class Endpoint:
         packets = self.seal_many(peer, peer.waiting, now)
         if packets:
             peer.waiting.clear()
-            self._emit(Send(peer.address, packets))
+            self._outbox.put(Send(peer.address, packets))
         return bool(packets)
 
     # ------------------------------------------------------------------------ effects and time
 
     def take_effects(self) -> list[Effect]:
         """Return what is to be done since the last call."""
-        effects, self._effects = self._effects, []
-        return effects
+        return self._outbox.take()
 
     def set_proof(self, proof: bytes) -> None:
         """Let our initiations carry this admission proof from now on."""
@@ -493,7 +440,7 @@ class Endpoint:
     def close(self, peer: Peer) -> None:
         """Forget a peer and its keys. Say so to the peer before, if it should know."""
         self._table.forget(peer)
-        self._fall(peer, "closed")
+        self._upkeep.fall(peer, "closed")
 
     def next_deadline_s(self) -> float | None:
         """Return when to call `on_deadline`; None while there is nothing to wait for."""
@@ -505,68 +452,13 @@ class Endpoint:
         while self._table.unconfirmed_due_s() <= now.mono_s:
             self._table.forget(next(iter(self._table.unconfirmed.values())))
         while (peer := self._wakes.take_due(now.mono_s)) is not None:
-            self._wake(peer, now)
+            self._upkeep.wake(peer, now)
 
-    def _wake(self, peer: Peer, now: Now) -> None:
-        now_s = now.mono_s
-        if peer.forget_due_s <= now_s:
-            self._table.drop_sessions(peer.drop_sessions())
-            self._fall(peer, "idle")
-        if peer.handshake_due_s <= now_s:
-            self._retry(peer, now)
-        if peer.silence_due_s <= now_s:
-            peer.silence_due_s = NEVER
-            self._initiate(peer, now)
-        if peer.keepalive_due_s <= now_s:
-            peer.keepalive_due_s = NEVER
-            self._keepalive(peer, now)
-        if peer.persistent_due_s <= now_s:
-            peer.persistent_due_s = now_s + peer.persistent_s
-            if not self._keepalive(peer, now):
-                self._initiate(peer, now)
-        if peer.due_s() == NEVER and peer.current is None and not peer.is_configured:
-            self._table.forget(peer)
-        self._wakes.set(peer)
-
-    def _retry(self, peer: Peer, now: Now) -> None:
-        """Initiate again, or give up after 90 s."""
-        if now.mono_s - peer.first_s < GIVE_UP_S:
-            peer.started_s = -NEVER
-            peer.handshake_due_s = now.mono_s + peer.timing.retry_s
-            self._initiate(peer, now)
-            return
-        peer.handshake_due_s, peer.solving = NEVER, None
-        self.counters.unanswered += len(peer.waiting)
-        peer.waiting.clear()
-        self._table.drop_pending(peer)
-        if peer.request is not None:
-            peer.request = None
-            self._emit(EarlyReply(peer, None))
-        if peer.usable(now.mono_s) is None:
-            peer.is_up = True  # so that its owner hears of it
-            self._fall(peer, "unreachable")
-
-    def _emit(self, effect: Effect) -> None:
-        if len(self._effects) < EFFECTS_MAX:
-            self._effects.append(effect)
-        else:
-            self.counters.effects_full += 1
-
-    def _rise(self, peer: Peer) -> None:
-        if not peer.is_up:
-            peer.is_up = True
-            self._emit(PeerUp(peer))
-
-    def _fall(self, peer: Peer, reason: str) -> None:
-        if peer.is_up:
-            peer.is_up, peer.life = False, b""
-            self._emit(PeerDown(peer, reason))
-
-    def _on_evicted(self, peers: list[Peer]) -> None:
-        for peer in peers:
-            peer.wake_s = NEVER
-            self.counters.evicted += 1
-            self._fall(peer, "evicted")
+    def on_solved(
+        self, peer: Peer, ephemeral: ExchangeKey, trailer: PuzzleTrailer, now: Now
+    ) -> None:
+        """Take the answer to a `SolvePuzzle`; it must be for that effect's ephemeral key."""
+        self._upkeep.on_solved(peer, ephemeral, trailer, now)
 
 
 def _padded(plaintext: bytes) -> bytes:

@@ -9,8 +9,8 @@ docs/reference/packets.md.
 from dataclasses import dataclass, field
 from typing import Final
 
-from molia.base.crypto import ExchangeKey, open_once, seal_once
-from molia.base.hashing import blake2s_digest, blake2s_hmac, purpose_digest
+from molia.base.crypto import ExchangeKey, PublicPoint, open_once, public_point, seal_once
+from molia.base.hashing import blake2s_digest, blake2s_hkdf, purpose_digest
 
 CONSTRUCTION: Final = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
 NO_PSK: Final = bytes(32)
@@ -71,21 +71,18 @@ class _Transcript:
         self.digest = blake2s_digest(self.digest + data)
 
     def mix_key(self, secret: bytes) -> None:
-        self.chaining, self.key = _derive(self.chaining, secret)
+        self.chaining, self.key = blake2s_hkdf(self.chaining, secret, 2)
 
     def mix_chain(self, secret: bytes) -> None:
         """Mix a secret whose key would seal nothing, for another is mixed right after it."""
-        self.chaining = blake2s_hmac(blake2s_hmac(self.chaining, secret), b"\1")
+        (self.chaining,) = blake2s_hkdf(self.chaining, secret, 1)
 
     def mix_ephemeral(self, public: bytes) -> None:
         self.mix_hash(public)
         self.mix_chain(public)
 
     def mix_psk(self, psk: bytes) -> None:
-        root = blake2s_hmac(self.chaining, psk)
-        self.chaining = blake2s_hmac(root, b"\1")
-        middle = blake2s_hmac(root, self.chaining + b"\2")
-        self.key = blake2s_hmac(root, middle + b"\3")
+        self.chaining, middle, self.key = blake2s_hkdf(self.chaining, psk, 3)
         self.mix_hash(middle)
 
     def seal(self, plaintext: bytes) -> bytes:
@@ -99,14 +96,8 @@ class _Transcript:
         return plaintext
 
     def split(self) -> tuple[bytes, bytes]:
-        return _derive(self.chaining, b"")
-
-
-def _derive(chaining: bytes, secret: bytes) -> tuple[bytes, bytes]:
-    """Return the two outputs of the framework's HKDF."""
-    root = blake2s_hmac(chaining, secret)
-    first = blake2s_hmac(root, b"\1")
-    return first, blake2s_hmac(root, first + b"\2")
+        first, second = blake2s_hkdf(self.chaining, b"", 2)
+        return first, second
 
 
 class Initiator:
@@ -129,8 +120,8 @@ class Initiator:
         said = _Transcript(self.profile.chaining, self.profile.digest)
         said.mix_hash(self.responder)
         said.mix_ephemeral(self.ephemeral.public)
-        es = self.ephemeral.exchange(self.responder)
-        ss = self._static.exchange(self.responder)
+        point = public_point(self.responder)
+        es, ss = self.ephemeral.exchange(point), self._static.exchange(point)
         if es is None or ss is None:
             return None
         said.mix_key(es)
@@ -147,8 +138,8 @@ class Initiator:
         assert self._digest, "message 1 comes first"
         said = _Transcript(self._chaining, self._digest)
         said.mix_ephemeral(ephemeral)
-        ee = self.ephemeral.exchange(ephemeral)
-        se = self._static.exchange(ephemeral)
+        point = public_point(ephemeral)
+        ee, se = self.ephemeral.exchange(point), self._static.exchange(point)
         if ee is None or se is None:
             return None
         said.mix_chain(ee)
@@ -169,26 +160,26 @@ class Responder:
     def __init__(self, profile: Profile, *, static: ExchangeKey) -> None:
         self._static = static
         self._said = _Transcript(profile.chaining, profile.digest)
-        self._ephemeral = self._initiator = b""
+        self._ephemeral: PublicPoint | None = None
+        self._initiator: PublicPoint | None = None
 
     def read_static(self, ephemeral: bytes, sealed_static: bytes) -> bytes | None:
         """Return the initiator's static key. None: the message was not made for us."""
         said = self._said
         said.mix_hash(self._static.public)
         said.mix_ephemeral(ephemeral)
-        es = self._static.exchange(ephemeral)
+        self._ephemeral = public_point(ephemeral)
+        es = self._static.exchange(self._ephemeral)
         if es is None:
             return None
         said.mix_key(es)
         static = said.open(sealed_static)
-        if static is None:
-            return None
-        self._ephemeral, self._initiator = ephemeral, static
+        self._initiator = None if static is None else public_point(static)
         return static
 
     def read_payload(self, sealed_payload: bytes) -> bytes | None:
         """Return message 1's payload, after `read_static`. None: who made it has not that key."""
-        assert self._initiator, "the static key comes first"
+        assert self._initiator is not None, "the static key comes first"
         ss = self._static.exchange(self._initiator)
         if ss is None:
             return None
@@ -199,10 +190,11 @@ class Responder:
         self, payload: bytes, *, ephemeral: ExchangeKey, psk: bytes
     ) -> tuple[bytes, TransportKeys] | None:
         """Return message 2's sealed payload and the keys, after `read_payload`."""
+        assert self._ephemeral is not None, "message 1 comes first"
+        assert self._initiator is not None, "message 1 comes first"
         said = self._said
         said.mix_ephemeral(ephemeral.public)
-        ee = ephemeral.exchange(self._ephemeral)
-        se = ephemeral.exchange(self._initiator)
+        ee, se = ephemeral.exchange(self._ephemeral), ephemeral.exchange(self._initiator)
         if ee is None or se is None:
             return None
         said.mix_chain(ee)

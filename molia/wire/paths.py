@@ -6,13 +6,12 @@ there: nobody can have a stream sent to a victim. WireGuard follows without a qu
 Source: docs/reference/packets.md, "Unproved addresses".
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from molia.base.entropy import Entropy
 from molia.base.now import Now
 from molia.wire.cookies import Address
-from molia.wire.effects import Effect, Roamed, Send
+from molia.wire.effects import Outbox, Roamed, Send
 from molia.wire.frames import HEAD, PATH_ANSWER, PATH_ASK, PATH_SIZE, encode_frame
 from molia.wire.gate import Counters
 from molia.wire.packet import DATA_SIZE_MIN
@@ -24,13 +23,12 @@ _PACKET: Final = DATA_SIZE_MIN + PATH_SIZE
 
 
 class Paths:
-    """The addresses of an endpoint's peers; `emit` takes what is to be sent or told."""
+    """The addresses of an endpoint's peers."""
 
     def __init__(
-        self, counters: Counters, entropy: Entropy, emit: Callable[[Effect], None], *,
-        is_molia: bool,
-    ) -> None:  # fmt: skip
-        self._counters, self._entropy, self._emit = counters, entropy, emit
+        self, counters: Counters, entropy: Entropy, outbox: Outbox, *, is_molia: bool
+    ) -> None:
+        self._counters, self._entropy, self._outbox = counters, entropy, outbox
         self._is_molia = is_molia
 
     def move(self, peer: Peer, address: Address) -> None:
@@ -40,7 +38,7 @@ class Paths:
         if self._is_molia:
             peer.proved, peer.credit = False, 0
             peer.challenge, peer.challenged_s = self._entropy.token(8), -NEVER
-        self._emit(Roamed(peer, old))
+        self._outbox.put(Roamed(peer, old))
 
     def ask(self, peer: Peer, size: int, now: Now) -> None:
         """Give an unproved address credit for what came from it, and ask it to prove itself."""
@@ -53,7 +51,7 @@ class Paths:
             peer.challenged_s = now.mono_s
             peer.challenge = peer.challenge or self._entropy.token(8)
             packet = session.seal(encode_frame(PATH_ASK, peer.challenge))
-            self._emit(Send(peer.address, (packet,)))
+            self._outbox.put(Send(peer.address, (packet,)))
 
     def take(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Answer a question about our address, or take the answer to ours."""

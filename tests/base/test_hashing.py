@@ -13,7 +13,7 @@ from molia.base.hashing import (
     ContentHasher,
     Purpose,
     blake2s_digest,
-    blake2s_hmac,
+    blake2s_hkdf,
     blake2s_mac,
     blake3_digest,
     purpose_digest,
@@ -48,6 +48,11 @@ def test_a_stream_hashes_as_its_bytes_in_one(parts: list[bytes]) -> None:
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
 def test_the_handshakes_hashes_are_the_librarys(key: bytes, data: bytes) -> None:
-    assert blake2s_hmac(key, data) == hmac.new(key, data, blake2s).digest()
+    root, last, expected = hmac.new(key, data, blake2s).digest(), b"", []
+    for number in (b"\1", b"\2", b"\3"):
+        last = hmac.new(root, last + number, blake2s).digest()
+        expected.append(last)
+    for count in (1, 2, 3):
+        assert blake2s_hkdf(key, data, count) == expected[:count]
     assert blake2s_digest(data) == blake2s(data).digest()
     assert blake2s_mac(key, data) == blake2s(data, digest_size=16, key=key).digest()

@@ -39,7 +39,7 @@ def state(endpoint: Endpoint) -> tuple[object, ...]:
     ]
     return (
         list(table.confirmed), list(table.unconfirmed), list(table.pendings), sessions,
-        list(table.timestamps._newest.items()), len(endpoint._effects), len(endpoint._wakes),
+        list(table.timestamps._newest.items()), len(endpoint._outbox), len(endpoint._wakes),
     )  # fmt: skip
 
 

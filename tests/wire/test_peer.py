@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molia.base.ids import PeerKey
+from molia.base.ids import PeerKey, network_id
 from molia.base.limits import EFFECTS_MAX, PROOF_SIZE_MAX
 from molia.wire.effects import EarlyReply, PeerDown, Restarted, Roamed
 from molia.wire.frames import PATH_ASK, encode_frame
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
-from molia.wire.noise import WIREGUARD, TransportKeys
+from molia.wire.noise import WIREGUARD, TransportKeys, molia_profile
 from molia.wire.packet import DATA, INITIATION, RESPONSE
 from molia.wire.peer import WIREGUARD_TIMING, Peer, Timing
 from molia.wire.session import Session
@@ -214,6 +214,34 @@ def test_persistent_keepalives_keep_their_pace() -> None:
     assert len([p for _, a, _, p in link.trace if a == ours.address and p[:4] == DATA]) == 6
 
 
+def test_a_peer_is_known_by_the_worker_that_answered() -> None:
+    ours, theirs = Node(1), Node(2, config=EndpointConfig(worker=5))
+    link = Link([ours, theirs])
+    peer = meet(link, ours, theirs)
+    assert peer.worker == 5
+    assert ours.endpoint.find(theirs.key) is peer
+    back = theirs.endpoint.find(ours.key)
+    assert back
+    link.run(200.0)
+    theirs.endpoint.send(back, b"their turn", link.now)
+    link.run(1.0)
+    assert ours.heard == [b"their turn"]
+    assert ours.endpoint.peer_count == 1, "its initiation came from the same worker"
+
+
+def test_a_private_network_meets_with_its_secret_alone() -> None:
+    secret = b"s" * 32
+    profile = molia_profile(network_id("mine", secret), secret)
+    ours, theirs = Node(1, profile=profile), Node(2, profile=profile)
+    meet(Link([ours, theirs]), ours, theirs)
+    stranger = Node(3)
+    link = Link([stranger, theirs])
+    stranger.endpoint.connect(theirs.key, theirs.address, link.now)
+    link.run(1.0)
+    assert theirs.endpoint.counters.bad_mac1 == 1
+    assert len(link.trace) == 1, "a stranger gets no answer"
+
+
 def test_handshakes_that_cross_both_work() -> None:
     link, ours, theirs = two()
     pair = [
@@ -254,6 +282,24 @@ def test_early_data_with_a_session_is_asked_in_it() -> None:
     link.run(1.0)
     assert [event.reply for event in ours.events if isinstance(event, EarlyReply)] == [None]
     assert len(kinds(link, INITIATION)) == 1
+
+
+def test_of_two_early_requests_the_first_rides_and_each_gets_its_own_answer() -> None:
+    link, ours, theirs = two()
+    for request in (b"one", b"two"):
+        ours.endpoint.connect(theirs.key, theirs.address, link.now, request=request)
+    link.run(1.0)
+    replies = [(e.request, e.reply) for e in ours.events if isinstance(e, EarlyReply)]
+    assert replies == [(b"two", None), (b"one", b"early one")]
+
+
+def test_an_early_request_rides_again_when_its_first_initiation_is_lost() -> None:
+    link, ours, theirs = two(loss=1.0)
+    ours.endpoint.connect(theirs.key, theirs.address, link.now, request=b"find")
+    link.run(1.0)
+    link.loss = 0.0
+    link.run(6.0)
+    assert [e.reply for e in ours.events if isinstance(e, EarlyReply)] == [b"early find"]
 
 
 # ---------------------------------------------------------------------------- roaming

@@ -168,7 +168,7 @@ def test_a_stream_of_any_size_arrives_whole_over_renewed_keys_and_loss(loss: flo
     assert len(receiver.got) > 0
     # the session is renewed under the stream: packet numbers go on
     peer.started_s = float("-inf")
-    ours.transport.endpoint._initiate(peer, net.now)
+    ours.transport.endpoint._upkeep.initiate(peer, net.now)
     assert net.run(300.0, until=lambda: receiver.done), len(receiver.got)
     assert bytes(receiver.got) == body
     assert ours.transport.endpoint.counters.handshakes_out >= 2
