@@ -32,7 +32,7 @@ class SendHalf:
     """Bytes on their way out, from the oldest that is not acknowledged to the newest written."""
 
     __slots__ = ("_acked", "_end_lost", "_finished", "_lost", "_pieces", "_starts", "base", "end",
-                 "end_acked", "end_sent", "limit", "next", "reset_code", "stream_id",)  # fmt: skip
+                 "end_acked", "end_sent", "limit", "next", "reset_code", "stream_id")  # fmt: skip
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id = stream_id

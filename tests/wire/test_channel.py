@@ -200,6 +200,30 @@ def test_abandoned_streams_give_their_window_back() -> None:
     assert left.channel.stream_count <= 1
 
 
+def test_bytes_that_come_after_a_stop_give_their_window_back() -> None:
+    """The channel's window would be used up three times over if they did not."""
+    world, left, right = pair()
+    for _ in range(20):
+        stream = open_stream(left)
+        right.channel.take_events()
+        left.channel.write(stream, bytes(200_000))
+        world.run(world.now_s + 0.2, lambda one=stream: right.channel.readable(one) > 0)  # type: ignore[misc]
+        right.channel.stop(stream, 1)
+        world.run(world.now_s + 0.2)
+    received, window = right.channel._streams.received, right.channel._streams.window
+    assert received > 200_000
+    assert window.consumed == received
+
+
+def test_a_lost_packet_is_sent_again_by_the_first_probe() -> None:
+    world, left, right = pair()
+    left.link.left_to_lose = 1
+    stream = open_stream(left)
+    left.channel.write(stream, b"x")
+    assert world.run(5.0, lambda: right.channel.readable(stream) == 1)
+    assert world.now_s == pytest.approx(0.333 + 4 * 0.333 / 2 + 0.025 + 0.01)
+
+
 def test_closing_tells_the_peer_once() -> None:
     world, left, right = pair()
     stream = open_stream(left)

@@ -123,6 +123,29 @@ def test_a_late_arrival_makes_it_slower_to_give_packets_up() -> None:
     assert recovery.time_threshold <= 2.0
 
 
+def test_what_was_lost_long_ago_is_not_watched_for() -> None:
+    recovery = Recovery(0.1)
+    burst(recovery, 10, 0.0)
+    ack(recovery, (5, 10), now_s=0.1)
+    assert len(recovery._lost_numbers) == 1
+    for _ in range(3):
+        first = recovery.next_number
+        burst(recovery, 1_000, 1.0)
+        ack(recovery, (first, first + 1_000), now_s=1.1)
+    assert len(recovery._lost_numbers) == 0
+    assert recovery.packet_threshold == 3
+
+
+def test_packets_of_the_old_path_do_not_measure_the_new_one() -> None:
+    recovery = Recovery(0.1)
+    burst(recovery, 2, 0.0)
+    recovery.on_path_changed(0.05)
+    burst(recovery, 1, 0.1)
+    assert not recovery.on_ack([(0, 2)], ack_delay_s=0, now_s=0.2).rtt_sampled
+    assert recovery.on_ack([(2, 3)], ack_delay_s=0, now_s=0.4).rtt_sampled
+    assert recovery.rtt.smoothed_s == pytest.approx(0.3)
+
+
 def test_a_cut_span_carries_its_part_of_the_stream() -> None:
     span = Span(10, 14, 1.0, 1200, 700, 4, 5000, 1000, 8500, is_end=True)
     middle = span.cut(11, 13)

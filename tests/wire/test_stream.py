@@ -168,6 +168,18 @@ def test_nothing_is_sent_beyond_either_credit() -> None:
     assert half.next_run(5_000) == (0, 1_000, True)
 
 
+def test_only_what_did_not_arrive_is_sent_again() -> None:
+    half = SendHalf(0)
+    half.write(bytes(1_000))
+    half.on_sent(0, 1_000, is_end=False)
+    half.on_acked(200, 400, is_end=False)
+    half.on_lost(0, 600, is_end=False)
+    for start, stop in ((0, 200), (400, 600)):
+        assert half.next_run(0) == (start, stop, False)
+        half.on_sent(start, stop, is_end=False)
+    assert half.next_run(0) is None
+
+
 def test_a_reset_drops_everything() -> None:
     half = SendHalf(0)
     half.write(bytes(1_000))
