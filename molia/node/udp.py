@@ -196,7 +196,8 @@ class UdpPump:
         self._coalesced = False
         self._plain_drains = 0
         """Drains in a row in which nothing came joined."""
-        self._loop.add_reader(sock.fileno(), self._on_readable)
+        self._handle = sock.fileno()
+        self._loop.add_reader(self._handle, self._on_readable)
 
     @property
     def waiting_bytes(self) -> int:
@@ -205,8 +206,8 @@ class UdpPump:
 
     def close(self) -> None:
         """Stop moving datagrams; the socket stays open."""
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
+        self._loop.remove_reader(self._handle)
+        self._loop.remove_writer(self._handle)
         self._waiting.clear()
         self._waiting_bytes = 0
 
@@ -338,14 +339,14 @@ class UdpPump:
             self.counters.dropped["queue_full"] += len(packets)
             return
         if not self._waiting:
-            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+            self._loop.add_writer(self._handle, self._on_writable)
         self._waiting.append((packets, address))
         self._waiting_bytes += size
 
     def _on_writable(self) -> None:
         waiting, self._waiting = self._waiting, deque()
         self._waiting_bytes = 0
-        self._loop.remove_writer(self._socket.fileno())
+        self._loop.remove_writer(self._handle)
         for packets, address in waiting:
             self.send(packets, address)
 

@@ -106,7 +106,8 @@ class Endpoint:
             session is peer.current
             and address == peer.address
             and peer.proved
-            and self._is_plain(plaintext)
+            and plaintext
+            and (plaintext[0] not in _PATHS or not self._is_molia)
             and now.mono_s < peer.rekey_heard_s
         ):
             return self._exchange(peer, session, plaintext, now)
@@ -117,12 +118,6 @@ class Endpoint:
             return self._on_path(peer, plaintext, now)
         answer = self._handler.on_plaintext(peer, plaintext, now)
         return None if answer is None else self.seal(peer, answer, now)
-
-    def _is_plain(self, plaintext: bytes) -> bool:
-        """Tell whether a plaintext is for the handler."""
-        if not plaintext:
-            return False
-        return plaintext[0] not in _PATHS or not self._is_molia
 
     def _exchange(self, peer: Peer, session: Session, plaintext: bytes, now: Now) -> bytes | None:
         """Hand a plaintext over and seal its answer: the common case, with nothing else due.

@@ -109,6 +109,10 @@ class Transport:
             secret=secret,
             config=config,
         )
+        self.datagram = self.endpoint.datagram
+        """Takes one datagram; bytes returned go back to its sender. Not a method: that costs."""
+        self.burst = self.endpoint.burst
+        """Takes datagrams that came together from one sender; those returned go back to it."""
         self.requests: Requests[Peer] = Requests(entropy)
         self.answered: Answered[Peer] = Answered()
         self._identity, self._entropy = identity, entropy
@@ -122,14 +126,6 @@ class Transport:
         self._events: list[TransportEvent] = []
 
     # ------------------------------------------------------------------ the pump's side
-
-    def datagram(self, data: bytes, address: Address, now: Now) -> bytes | None:
-        """Take one datagram; bytes returned go back to its sender."""
-        return self.endpoint.datagram(data, address, now)
-
-    def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> Sequence[bytes]:
-        """Take datagrams that came together from one sender; those returned go back to it."""
-        return self.endpoint.burst(packets, address, now)
 
     def take_sends(self, now: Now) -> list[tuple[Sequence[bytes], Address]]:
         """Return the datagrams that are to go out, in order, and where to."""

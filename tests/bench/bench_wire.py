@@ -1,12 +1,14 @@
-"""Requests over the encrypted transport: what a served one costs, beside a bare echo loop.
+"""The transport over real sockets: what a served request and a bulk stream cost, beside bare loops.
 
 The server is a process of its own on one core, the asker another on the other: it seals its
 requests beforehand, so that it never is what is measured.
 """
 
+import asyncio
 import json
+import os
+import resource
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -16,23 +18,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from molia.base.crypto import Identity
-from molia.node.system import SystemClock, SystemEntropy
+from molia.base.crypto import Aead, Identity
+from molia.node.system import SystemClock, SystemEntropy, calm_collector
+from molia.wire.channel import SEAL_OVERHEAD
 from molia.wire.messages import FindNode, Number, decode, encode
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, pack
+from molia.wire.stream_frames import STREAM_OVERHEAD
 from molia.wire.transport import Transport
 from tests.bench.report import Figure, against_number, alternate_many
-from tests.bench.wire_server import NETWORK, SERVER_SEED, pin
+from tests.bench.wire_server import FRAME_SIZE, NETWORK, SERVER_SEED, SINK, bench_network, pinned
 
 ROOT = Path(__file__).parents[2]
 OUTSTANDING = 256
 SESSIONS = 64
 WAVE = 64
-HANDSHAKE_GAP_S = 0.06
-"""One address gets 20 handshakes a second."""
 REPLY_S = 10.0
+BULK_PACKET = 1_376
 
 
 class Served:
@@ -109,7 +112,8 @@ def sealed_requests(
 def ask_all(sock: socket.socket, packets: list[bytes], port: int) -> tuple[float, list[bytes]]:
     """Send all with OUTSTANDING under way; return the seconds and the replies.
 
-    New ones go out in waves, so that the server never waits for one: it is to be saturated.
+    The asker never sleeps: on loopback waking it would be charged to the server's sends, which
+    no network card does. New requests go out in waves, so that the server never waits for one.
     """
     address = ("127.0.0.1", port)
     replies: list[bytes] = []
@@ -119,8 +123,13 @@ def ask_all(sock: socket.socket, packets: list[bytes], port: int) -> tuple[float
     for packet in islice(left, OUTSTANDING):
         send(packet, address)
     while len(replies) < len(packets):
-        for _ in range(min(WAVE, len(packets) - len(replies))):
-            keep(receive(2048))
+        wave = min(len(replies) + WAVE, len(packets))
+        last_s = time.perf_counter()
+        while len(replies) < wave:
+            try:
+                keep(receive(2048, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                assert time.perf_counter() - last_s < REPLY_S, "a reply is missing"
         for packet in islice(left, WAVE):
             send(packet, address)
     return time.perf_counter() - started_s, replies
@@ -131,9 +140,7 @@ def asking_socket() -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
     sock.bind(("127.0.0.1", 0))
-    # not settimeout: that asks the kernel twice for each packet, and it is not the asker's turn
-    wait = struct.pack("@ll", int(REPLY_S), 0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+    sock.settimeout(REPLY_S)
     return sock
 
 
@@ -153,14 +160,10 @@ def check(replies: list[bytes], by_index: dict[bytes, tuple[Transport, Peer]]) -
 def bench_requests(folder: Path, scale: float) -> Iterator[Figure]:
     """FIND_NODE with 20 contacts in the reply, sealed, over real UDP; 256 outstanding."""
     count = max(2_000, int(100_000 * scale))
-    pin(1)
 
     def requests() -> tuple[float, ...]:
         with served("find-node") as server, asking_socket() as sock:
-            askers = []
-            for number in range(SESSIONS):
-                time.sleep(HANDSHAKE_GAP_S)
-                askers.append(connected(sock, server.port, number + 1))
+            askers = [connected(sock, server.port, number + 1) for number in range(SESSIONS)]
             warm, _ = sealed_requests(askers, 1_000)
             packets, by_index = sealed_requests(askers, count)
             ask_all(sock, warm, server.port)
@@ -178,7 +181,8 @@ def bench_requests(folder: Path, scale: float) -> Iterator[Figure]:
             after = server.used()
             return cost(before, after, took_s)
 
-    ours, bare = alternate_many(3, requests, echoes)
+    with pinned(1):
+        ours, bare = alternate_many(3, requests, echoes)
     yield against_number("served FIND_NODE, sealed, CPU", ours[0], "us", bare[0], at_most=12.0)
     yield against_number("of it user, per packet", ours[1] / 2, "us", bare[1] / 2, at_most=6.0)
     yield against_number("of it system, per packet", ours[2] / 2, "us", bare[2] / 2, at_most=6.0)
@@ -186,6 +190,79 @@ def bench_requests(folder: Path, scale: float) -> Iterator[Figure]:
         "served FIND_NODE per core", 1e6 / ours[0], "/s", 1e6 / bare[0], at_least=80_000.0
     )
     yield against_number("the same, on the clock", ours[3], "/s", bare[3], at_least=80_000.0)
+
+
+def bench_bulk(folder: Path, scale: float) -> Iterator[Figure]:
+    """One stream between two processes over loopback, beside TCP with sealed frames of 64 KiB."""
+    size = max(8 << 20, int((400 << 20) * scale))
+
+    def ours() -> tuple[float, ...]:
+        with served("sink") as server:
+            return asyncio.run(send_stream(server, size))
+
+    def tcp() -> tuple[float, ...]:
+        with served("tcp-sink") as server:
+            return send_frames(server, size)
+
+    with pinned(1):
+        stream, bare = alternate_many(3, ours, tcp)
+    # a packet's worth of TCP is what 1,376 bytes of UDP payload carry of a stream
+    for at, side in ((0, "sending"), (1, "receiving")):
+        yield against_number(
+            f"bulk stream, {side}, CPU per packet", stream[at], "us", bare[at], at_most=3.5
+        )
+    yield against_number("bulk stream, a core each", stream[2], "MB/s", bare[2], at_least=200.0)
+
+
+async def send_stream(server: Served, size: int) -> tuple[float, ...]:
+    """Send `size` bytes; return us of CPU per packet of 1,376 bytes on both sides, and MB/s."""
+    network = bench_network(b"c" * 32, {})
+    piece = os.urandom(1 << 20)
+    with asking_socket() as sock:
+        running = asyncio.ensure_future(network.run([sock]))
+        await asyncio.sleep(0)
+        calm_collector()
+        (pump,) = network.driver.pumps
+        key, address = Identity(SERVER_SEED).peer_key, ("127.0.0.1", server.port)
+        async with network.open_stream(key, address, SINK) as stream:
+            for _ in range(32):  # out of slow start
+                await stream.send(piece)
+            before, used, sent = server.used(), own_cpu_s(), pump.counters.bytes_out
+            started_s = time.perf_counter()
+            for _ in range(size // len(piece)):
+                await stream.send(piece)
+            await stream.finish()
+            took_s = time.perf_counter() - started_s
+            packets = (pump.counters.bytes_out - sent) / BULK_PACKET
+            ours_us = (own_cpu_s() - used) / packets * 1e6
+            after = server.used()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    theirs_s = after["user_s"] + after["system_s"] - before["user_s"] - before["system_s"]
+    return ours_us, theirs_s / packets * 1e6, size / took_s / 1e6
+
+
+def send_frames(server: Served, size: int) -> tuple[float, ...]:
+    """The same over TCP, in sealed frames of 64 KiB; a packet's worth is 1,310 bytes of content."""
+    key, piece = Aead(bytes(32)), os.urandom(FRAME_SIZE)
+    before, used = server.used(), own_cpu_s()
+    started_s = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        for number in range(size // FRAME_SIZE):
+            connection.sendall(key.encrypt(number.to_bytes(12, "little"), piece, None))
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)
+    took_s = time.perf_counter() - started_s
+    ours_s, after = own_cpu_s() - used, server.used()
+    packets = size / (BULK_PACKET - STREAM_OVERHEAD - SEAL_OVERHEAD)
+    theirs_s = after["user_s"] + after["system_s"] - before["user_s"] - before["system_s"]
+    return ours_s / packets * 1e6, theirs_s / packets * 1e6, size / took_s / 1e6
+
+
+def own_cpu_s() -> float:
+    """Return the CPU seconds of this process, user and system."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def cost(before: dict[str, Any], after: dict[str, Any], took_s: float) -> tuple[float, ...]:

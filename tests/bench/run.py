@@ -28,6 +28,13 @@ BENCHES = {
     "memory": "bench_memory:bench_memory",
     "space": "bench_space:bench_space",
     "cli": "bench_cli:bench_cli",
+    "requests": "bench_wire:bench_requests",
+    "bulk": "bench_wire:bench_bulk",
+    "handshakes": "bench_wire_handshake:bench_handshake",
+    "sessions": "bench_wire_handshake:bench_sessions",
+    "packets": "bench_wire_handshake:bench_packets",
+    "streams": "bench_wire_streams:bench_wire_streams",
+    "admission": "bench_wire_admission:bench_wire_admission",
 }
 
 

@@ -1,22 +1,31 @@
 """A process that serves packets on loopback, for the benches of the transport.
 
-Its argument: `find-node` is the shipped transport and pump; `echo` is a bare loop over one socket,
-the limit. On each line of its input it prints the CPU time that it has used, user and system, and
-how much it served; it ends with its input.
+Its argument: `find-node` serves requests and `sink` takes streams, both with the shipped transport
+and pump; their limits are `echo`, a bare loop over one socket, and `tcp-sink`, which opens sealed
+frames of 64 KiB. On each line of its input it prints the CPU time that it has used, user and
+system, and how much it served; it ends with its input.
 """
 
 import asyncio
 import json
+import logging
 import os
 import resource
 import select
 import socket
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import structlog
 
 from molia.base.config import AdmissionConfig
-from molia.base.crypto import Identity
+from molia.base.crypto import TAG_SIZE, Aead, Identity
 from molia.base.ids import network_id
 from molia.base.now import Now
+from molia.node.network import Network, NetworkSettings, StreamHandler
+from molia.node.offload import Offload
+from molia.node.peer_streams import PeerStream
 from molia.node.system import SystemClock, SystemEntropy, calm_collector
 from molia.node.udp import UdpDriver, prepare
 from molia.wire.admission import Admission
@@ -28,15 +37,24 @@ from molia.wire.transport import Answer, Transport
 SERVER_SEED = b"s" * 32
 NETWORK = network_id("bench")
 NODES = int(Number.NODES)
+SINK = 200
+FRAME_SIZE = 64 * 1024
 ECHO_SIZE = 947
 """A sealed reply with 20 contacts."""
 
 
-def pin(core: int) -> None:
-    """Stay on one core, where the system lets us say so."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[core % len(cores)]})
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Stay on one core while the block runs, where the system lets us say so."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(all_cores)[core % len(all_cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_cores)
 
 
 def contacts_of(count: int) -> list[bytes]:
@@ -79,18 +97,68 @@ async def serve_transport(sock: socket.socket) -> None:
     )  # fmt: skip
     driver = UdpDriver(transport, clock)
     driver.add(sock)
+    calm_collector()
+    await answer_lines(lambda: table.served)
+    driver.close()
+
+
+async def answer_lines(served: Callable[[], int]) -> None:
+    """Report on each line of the input, to its end."""
     ended = asyncio.Event()
 
     def on_line() -> None:
         if not sys.stdin.readline():
             ended.set()
             return
-        report(table.served)
+        report(served())
 
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), on_line)
-    calm_collector()
     await ended.wait()
-    driver.close()
+
+
+async def serve_sink(sock: socket.socket) -> None:
+    """Read every stream to its end; what is served are packets."""
+
+    async def sink(stream: PeerStream) -> None:
+        while await stream.receive():
+            pass
+
+    network = bench_network(SERVER_SEED, {SINK: sink})
+    serving = asyncio.ensure_future(network.run([sock]))
+    calm_collector()
+    await asyncio.sleep(0)
+    (pump,) = network.driver.pumps
+    await answer_lines(lambda: pump.counters.packets_in)
+    serving.cancel()
+
+
+def bench_network(seed: bytes, handlers: Mapping[int, StreamHandler]) -> Network:
+    """Return the network of a node of the bench."""
+    settings = NetworkSettings(
+        identity=Identity(seed), name="bench", admission=AdmissionConfig()
+    )  # fmt: skip
+    return Network(settings, Offload(1), clock=SystemClock(), stream_handlers=handlers)
+
+
+def serve_tcp_sink(listener: socket.socket) -> None:
+    """Open the sealed frames of one connection after another; what is served are frames."""
+    served = 0
+    key = Aead(bytes(32))
+    buffer = memoryview(bytearray(FRAME_SIZE + TAG_SIZE))
+    while True:
+        readable, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in readable:
+            if not sys.stdin.readline():
+                return
+            report(served)
+            continue
+        with listener.accept()[0] as connection:
+            number = 0
+            while connection.recv_into(buffer, len(buffer), socket.MSG_WAITALL) == len(buffer):
+                key.decrypt(number.to_bytes(12, "little"), buffer, None)
+                number += 1
+            served += number
+            connection.sendall(b"x")
 
 
 def serve_echo(sock: socket.socket) -> None:
@@ -115,14 +183,25 @@ def serve_echo(sock: socket.socket) -> None:
 
 def main() -> None:
     """Serve on a port that is printed first."""
-    pin(0)
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with pinned(0):
+        serve(sys.argv[1])
+
+
+def serve(mode: str) -> None:
+    """Serve in one of the modes until the input ends."""
+    kind = socket.SOCK_STREAM if mode == "tcp-sink" else socket.SOCK_DGRAM
+    sock = socket.socket(socket.AF_INET, kind)
     sock.bind(("127.0.0.1", 0))
+    if mode == "tcp-sink":
+        sock.listen()
     print(sock.getsockname()[1], flush=True)
-    if sys.argv[1] == "echo":
+    if mode == "echo":
         serve_echo(sock)
+    elif mode == "tcp-sink":
+        serve_tcp_sink(sock)
     else:
-        asyncio.run(serve_transport(sock))
+        asyncio.run(serve_sink(sock) if mode == "sink" else serve_transport(sock))
 
 
 if __name__ == "__main__":
