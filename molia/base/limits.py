@@ -39,6 +39,8 @@ BALLAST_MAX: Final = 256 * MIB
 BALLAST_MIN: Final = 8 * MIB
 PUNCH_BYTES: Final = 16 * MIB
 INDEX_MAP_BYTES: Final = 256 * GIB
+DELTA_MAP_BYTES: Final = 4 * GIB
+"""What other processes see before a checkpoint; 100,000 keys take about 10 MiB of it."""
 LMDB_READERS_MAX: Final = 512
 SEGMENT_FILES_OPEN_MAX: Final = 256
 SCAN_ROWS_MAX: Final = 10_000
