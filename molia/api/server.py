@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import structlog
 import uvicorn
@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 _ADDRESS: Final = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+|localhost):([0-9]{1,5})$")
 _BACKLOG: Final = 1024
 _PROBE_S: Final = 1.0
+_LINGER_STEP_S: Final = 0.05
+_TURN_COUNT: Final = 2
+_TURN_PAUSE_S: Final = 0.001
 _NO_FAMILY: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _CLOSED_EARLY: Final = "ASGI callable returned without completing response."
 
@@ -44,6 +47,8 @@ class Listeners:
     urls: tuple[str, ...]
     """`http://HOST:PORT` of each TCP socket, with the port that was really taken."""
     socket_path: Path | None
+    shared: bool = False
+    """Other processes accept from the same sockets."""
 
     def close(self) -> None:
         """Stop listening and remove the Unix socket's file."""
@@ -92,20 +97,26 @@ async def serve(
     *,
     stop: asyncio.Event,
     ready: Callable[[], None] | None = None,
+    linger_s: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Answer requests until `stop` is set, then let those under way end within SHUTDOWN_S.
 
-    ready: called once when requests are answered. Signals are the caller's.
+    ready: called once when requests are answered. linger_s: asked at `stop`; for so long requests
+    on open connections are still answered, each as its connection's last, while somebody else
+    accepts new ones. Signals are the caller's.
     """
-    server = _Server(_uvicorn_config(app), ready)
+    server = _Server(_uvicorn_config(app), ready, listeners if listeners.shared else None)
     _quiet_uvicorn()
-    task = asyncio.ensure_future(server.serve(sockets=list(listeners.sockets)))
+    ours = [] if listeners.shared else list(listeners.sockets)
+    task = asyncio.ensure_future(server.serve(sockets=ours))
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
         app.state.closing.set()
+        if not task.done():
+            await server.linger(linger_s())
         server.should_exit = True
         try:
             await asyncio.wait_for(task, timeout=limits.SHUTDOWN_S + 5)
@@ -113,16 +124,99 @@ async def serve(
             listeners.close()
 
 
+class _Config(uvicorn.Config):
+    lingering = False
+    """Whether each answer is the last of its connection."""
+
+
+class _TakingTurns:
+    """Accepts from a socket that other processes accept from as well, two connections a turn.
+
+    The event loop's own way takes all that wait, so that one process gets a whole burst. A
+    millisecond between turns is enough for the others to wake up.
+    """
+
+    def __init__(self, sock: socket.socket, new_protocol: Callable[[], asyncio.Protocol]) -> None:
+        self._sock, self._new_protocol = sock, new_protocol
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._begin()
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock)
+
+    async def wait_closed(self) -> None:
+        """Return at once: what was accepted is the server's to wait for."""
+
+    def _begin(self) -> None:
+        self._left, self._pause = _TURN_COUNT, None
+        self._loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._loop.remove_reader(self._sock)
+            self._pause = self._loop.call_later(_TURN_PAUSE_S, self._begin)
+        try:
+            connection, _ = self._sock.accept()
+        except OSError:  # another process was faster, or the client has left
+            return
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        task: asyncio.Task[object] = asyncio.ensure_future(
+            self._loop.connect_accepted_socket(self._new_protocol, connection)
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.debug("connection_not_taken", reason=type(task.exception()).__name__)
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None] | None,
+        shared: Listeners | None,
+    ) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._shared = ready, shared
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting, and say so."""
         await super().startup(sockets)
+        if self._shared is not None:
+            for sock in self._shared.sockets:
+                accepting = cast(asyncio.Server, _TakingTurns(sock, self._new_protocol))
+                self.servers.append(accepting)
         if self._ready is not None:
             self._ready()
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        return BoundedProtocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    async def linger(self, wait_s: float) -> None:
+        """Accept nothing more, and let clients go with their next answer, for a while."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + wait_s
+        if wait_s:
+            for accepting in self.servers:
+                accepting.close()
+            cast(_Config, self.config).lingering = True
+            for connection in list(self.server_state.connections):
+                cast(BoundedProtocol, connection).say_last()
+        while loop.time() < until_s:
+            await asyncio.sleep(_LINGER_STEP_S)
+            if not self.server_state.connections:
+                break
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -130,8 +224,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
+def _uvicorn_config(app: FastAPI) -> _Config:
+    return _Config(
         app,
         http=BoundedProtocol,
         ws="none",

@@ -61,6 +61,24 @@ JOB_TARGETS_MAX: Final = 10_000
 JOB_STREAMS_MAX: Final = 64
 DAMAGE_QUEUE_MAX: Final = 4_096
 
+# -- workers
+WORKERS_MAX: Final = 64
+"""Processes of a node; each low byte of a receiver index names one."""
+UDP_ADDRESSES_MAX: Final = 16
+"""UDP addresses of a node; each costs a socket a worker."""
+BUFFER_WORKER_MIN_BYTES: Final = 24 * MIB
+"""What a worker may hold of stripes at least: four of them, or one put crawls."""
+BUS_HEAD_MAX: Final = 8 * MIB
+"""One message between workers, without its values; the longest lists segments or metrics."""
+BUS_BLOB_MAX: Final = BATCH_BYTES_MAX + VALUE_SIZE_MAX
+"""The values of one message between workers."""
+BUS_IN_FLIGHT_BYTES: Final = 32 * MIB
+"""Bytes sent to another worker and not answered yet; more waits outside."""
+BUS_ASK_S: Final = 5.0
+"""How long a node-wide question waits for the slowest worker."""
+SHARD_WAIT_S: Final = 5.0
+"""How long a write waits for a shard whose worker starts anew."""
+
 # -- api and cli
 NAME_SIZE_MAX: Final = 1_024
 FIELD_SIZE_MAX: Final = 64 * KIB

@@ -33,7 +33,12 @@ def beside(shard: Shard) -> SharedShard:
     delta = shard._delta  # noqa: SLF001
     assert delta is not None, "the shard is shared"
     home, index = shard._home, shard._index  # noqa: SLF001
-    shared = SharedShard(home, shard._options)  # noqa: SLF001
+    shared = SharedShard(
+        home.disk,
+        home.index,
+        store_uuid=home.store_uuid,
+        options=shard._options,  # noqa: SLF001
+    )
     shared._reader._view = View(home, index, delta.view(), delta.epoch)  # noqa: SLF001
     return shared
 

@@ -159,19 +159,17 @@ class SharedReader(ValueReader):
 class SharedShard:
     """A shard that another process writes, with the reading methods of `Shard`."""
 
-    def __init__(self, home: Home, options: ShardOptions) -> None:
-        self._home = home
+    def __init__(self, disk: Disk, index: int, *, store_uuid: bytes, options: ShardOptions) -> None:
+        self._home = Home(disk, shard_name(index), index, store_uuid)
         self.counters = Counters()
-        self._reader = SharedReader(home, options, self.counters)
+        self._reader = SharedReader(self._home, options, self.counters)
 
-    @classmethod
-    def open(
-        cls, disk: Disk, index: int, *, store_uuid: bytes, options: ShardOptions
-    ) -> "SharedShard":
-        """Return the shard. Raises ShardUnavailable until its writer has opened it."""
-        shard = cls(Home(disk, shard_name(index), index, store_uuid), options)
-        shard._reader.renew(None)
-        return shard
+    def open(self) -> None:
+        """Open the shard, as the first look-up would. Raises ShardUnavailable until its writer has.
+
+        Opening it again is fine.
+        """
+        self._reader.renew(None)
 
     @property
     def index(self) -> int:

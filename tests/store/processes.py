@@ -35,6 +35,13 @@ def now() -> Now:
     return Now(time.monotonic(), time.time())
 
 
+def reader_of(path: Path) -> SharedShard:
+    """Return the shard as a process that does not write it sees it. Raises ShardUnavailable."""
+    shard = SharedShard(disk_at(path), 0, store_uuid=UUID, options=SHARED)
+    shard.open()
+    return shard
+
+
 class Keeper:
     """A process that holds the shard and does what it is told."""
 
@@ -200,7 +207,7 @@ def judge(number: int, value: bytes | None, earliest: int, latest: int) -> str:
 def read(path: Path, seed: int) -> None:
     """Compare what is read with what was acknowledged, until killed; print how much was."""
     rng, board = random.Random(seed), Board(path)
-    shard = SharedShard.open(disk_at(path), 0, store_uuid=UUID, options=SHARED)
+    shard = reader_of(path)
     count = 0
     while True:
         number = rng.randrange(KEYS)
