@@ -24,7 +24,7 @@ from molia.cli.settings import load, toml_text
 from molia.cli.verb import Session, Verb
 
 if TYPE_CHECKING:
-    from molia.api.server import Listeners
+    from molia.api.listeners import Listeners
 
 SOCKET_NAME: Final = "api.sock"
 
@@ -63,7 +63,6 @@ def serve_node(home: Path, config: Config, output: Output) -> None:
 
     Raises BadConfig, HomeLocked, HomeUnsafe, CannotListen and whatever an unsound store raises.
     """
-    from molia.api.server import new_event_loop
     from molia.cli.logs import set_up_logging
     from molia.node.home import init_home
     from molia.node.system import calm_collector, physical_cores
@@ -72,19 +71,21 @@ def serve_node(home: Path, config: Config, output: Output) -> None:
     set_up_logging(config.log)
     calm_collector()
     count = config.workers or min(physical_cores(), WORKERS_MAX)
-    # uvloop cannot give a child a process group of its own, and the parent needs no speed
-    factory = new_event_loop if count == 1 else None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        if count == 1:
-            runner.run(_serve(home, config, output))
-        else:
-            runner.run(_supervise(home, config, output, count))
+    if count > 1:
+        # uvloop cannot give a child a process group of its own, and the parent needs no speed
+        asyncio.run(_supervise(home, config, output, count))
+        return
+    from molia.api.server import new_event_loop
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(home, config, output))
 
 
 async def _serve(home: Path, config: Config, output: Output) -> None:
     """Run a node of one process."""
     from molia.api.app import create_app
-    from molia.api.server import bind, serve
+    from molia.api.listeners import bind
+    from molia.api.server import serve
     from molia.node.app import open_node
     from molia.node.home import remove_node_file
     from molia.node.identity import read_token
@@ -106,7 +107,7 @@ async def _serve(home: Path, config: Config, output: Output) -> None:
 
 async def _supervise(home: Path, config: Config, output: Output, count: int) -> None:
     """Run a node of several workers: this process is their parent and answers nothing itself."""
-    from molia.api.server import bind
+    from molia.api.listeners import bind
     from molia.cli.worker import plan_of, worker_command
     from molia.node.bus import bus_paths
     from molia.node.home import home_lock, remove_node_file, store_path

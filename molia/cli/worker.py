@@ -7,6 +7,7 @@ parent is gone it ends at once: nothing acknowledged is lost by that.
 import asyncio
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -97,9 +98,10 @@ def main() -> int:
     plan = json.loads(_read_line(control))
     from molia.api.server import new_event_loop
     from molia.cli.logs import set_up_logging
-    from molia.node import app  # noqa: F401 - loaded before the parent lets us go
     from molia.node.system import calm_collector
 
+    for name in ("molia.api.app", "molia.node.app"):  # before the parent lets us go
+        importlib.import_module(name)
     table = fields.all_fields()
     settings = {name: fields.convert(table[name], v) for name, v in plan["settings"].items()}
     config = fields.build_config(settings)
@@ -133,7 +135,8 @@ async def _run(plan: dict[str, Any], config: Config, control: socket.socket) -> 
 async def _serve(plan: dict[str, Any], config: Config, orders: Orders) -> int:
     """Answer requests until told to drain, and the other workers until told to close."""
     from molia.api.app import create_app
-    from molia.api.server import Listeners, serve
+    from molia.api.listeners import Listeners
+    from molia.api.server import serve
     from molia.node.app import open_node
     from molia.node.identity import read_token
     from molia.node.team import Seat

@@ -192,7 +192,6 @@ class Link:
         for waiting in list(self._waiting.values()):
             if not waiting.done():
                 waiting.set_exception(Cut())
-                waiting.exception()  # nobody may be listening any more
 
     async def wait_ready(self, wait_s: float) -> None:
         """Return once the other worker answers. Raises ShardUnavailable."""
@@ -226,7 +225,9 @@ class Link:
                         break
                     self._room.clear()
                     await self._room.wait()
-                return await self._post(verb, arguments, blobs)
+                answer = self._post(verb, arguments, blobs)
+                # a write that nobody waits for any more is still under way: see `settle`
+                return await (asyncio.shield(answer) if blobs or verb == "write" else answer)
         except TimeoutError:
             raise Busy("another worker did not answer in time") from None
 
@@ -238,14 +239,27 @@ class Link:
         self._waiting[number] = waiting
         self._in_flight_bytes += size
 
-        def forget(_: "asyncio.Future[Any]") -> None:
+        def forget(done: "asyncio.Future[Any]") -> None:
+            if not done.cancelled():
+                done.exception()  # nobody may be listening any more
             self._waiting.pop(number, None)
             self._in_flight_bytes -= size
             self._room.set()
 
         waiting.add_done_callback(forget)
         self._frames.send([_REQUEST, number, verb, arguments], blobs)
-        return asyncio.shield(waiting) if blobs or verb == "write" else waiting
+        return waiting
+
+    def tell(self, verb: str, arguments: object, blobs: Sequence[Buffer] = ()) -> bool:
+        """Say something that needs no answer; False when it is dropped, as a datagram may be.
+
+        That is while the other worker starts anew, or has too much to do already.
+        """
+        size = sum(map(len, blobs))
+        if not self.ready or self._in_flight_bytes + size > limits.BUS_IN_FLIGHT_BYTES:
+            return False
+        self._post(verb, arguments, blobs)
+        return True
 
     async def settle(self) -> None:
         """Return when everything sent so far was answered, or never will be."""
@@ -265,7 +279,6 @@ class Link:
             waiting.set_result(head[2])
         else:
             waiting.set_exception(decode_error(head[2:5]))
-            waiting.exception()
 
 
 # ---------------------------------------------------------------------------- answering

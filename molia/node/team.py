@@ -101,6 +101,12 @@ class Team:
                 "the worker that was asked ended", hint="try again in a moment"
             ) from None
 
+    def tell(
+        self, index: int, verb: str, arguments: object, blobs: tuple[Buffer, ...] = ()
+    ) -> bool:
+        """Say something to another worker without an answer; see `Link.tell`."""
+        return self._links[index].tell(verb, arguments, blobs)
+
     async def ask_all(self, verb: str, arguments: object = None) -> dict[int, Any]:
         """Return the answers of those of the others that answer soon."""
         ready = [index for index, link in self._links.items() if link.ready]

@@ -167,7 +167,10 @@ class Supervisor:
         self._handed, self._indexes = handed, range(count)
         self._processes: dict[int, _Process] = {}
         self._starts = [0] * count
+        self._turns = [asyncio.Lock() for _ in self._indexes]
+        """One start of a worker at a time."""
         self._stopping = self._replacing = False
+        self._ready = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, *, stop: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -181,6 +184,7 @@ class Supervisor:
                 return
             for index in self._indexes:
                 self._spawn(self._keep(index))
+            self._ready = True
             ready()
             await stop.wait()
         finally:
@@ -191,25 +195,28 @@ class Supervisor:
 
     def replace_all(self) -> None:
         """Restart the workers one after another; nothing happens while that is under way."""
-        if not self._replacing and not self._stopping:
+        if self._ready and not self._replacing and not self._stopping:
             self._replacing = True
             self._spawn(self._replace_all())
 
     # ------------------------------------------------------------------ starting
 
     async def _start_all(self, stop: asyncio.Event) -> None:
-        starting = [asyncio.ensure_future(self._start(index)) for index in self._indexes]
+        """Return when all workers answer or the node is to stop. Raises why one does not."""
+        starting: set[asyncio.Task[Any]] = {
+            asyncio.ensure_future(self._start(index)) for index in self._indexes
+        }
         stopped: asyncio.Task[Any] = asyncio.ensure_future(stop.wait())
+        left = set(starting)
         try:
-            for task in starting:
-                both: list[asyncio.Task[Any]] = [task, stopped]
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                if stop.is_set():
-                    return
-                await task
+            while left and not stop.is_set():
+                done, _ = await asyncio.wait({*left, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    await task
+                left -= done
         finally:
-            for one in (*starting, stopped):
-                one.cancel()
+            for task in (*starting, stopped):
+                task.cancel()
             await asyncio.gather(*starting, stopped, return_exceptions=True)
 
     async def _start(self, index: int) -> None:
@@ -260,19 +267,21 @@ class Supervisor:
                 continue  # it was replaced
             code = process.process.returncode
             log.warning("worker_ended", worker=index, exit_code=code, pause_ms=int(pause_s * 1000))
-            if loop.time() - since_s >= STEADY_S:
-                pause_s = FIRST_PAUSE_S
-            while True:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, PAUSE_MAX_S)
-                try:
-                    await self._start(index)
-                except MoliaError as error:
-                    log.warning("worker_not_started", worker=index, reason=str(error))
-                    await self._processes[index].end(CLOSE_S)
-                else:
-                    log.info("worker_started", worker=index, pid=self._processes[index].process.pid)
-                    break
+            await asyncio.sleep(pause_s)
+            steady = loop.time() - since_s >= STEADY_S
+            pause_s = FIRST_PAUSE_S if steady else min(2 * pause_s, PAUSE_MAX_S)
+            async with self._turns[index]:
+                if self._processes[index] is process:
+                    await self._start_again(index)
+
+    async def _start_again(self, index: int) -> None:
+        try:
+            await self._start(index)
+        except MoliaError as error:
+            log.warning("worker_not_started", worker=index, reason=str(error))
+            await self._processes[index].end(CLOSE_S)
+        else:
+            log.info("worker_started", worker=index, pid=self._processes[index].process.pid)
 
     async def _replace_all(self) -> None:
         log.info("workers_restarting", count=len(self._indexes))
@@ -288,7 +297,10 @@ class Supervisor:
 
     async def _replace(self, index: int) -> None:
         """Let a new process take over: it is loaded before the old one closes its shards."""
-        new = await self._load(index)
+        async with self._turns[index]:
+            await self._take_over(index, await self._load(index))
+
+    async def _take_over(self, index: int, new: _Process) -> None:
         old = self._processes[index]
         try:
             if not old.ended.is_set():

@@ -240,6 +240,24 @@ async def test_no_more_bytes_are_sent_than_may_be_unanswered(
         assert await link.ask("write", 9, (bytes(5_000),)) == 9, "one alone may be larger"
 
 
+async def test_what_is_told_is_dropped_when_nobody_listens(tmp_path: Path) -> None:
+    heard = []
+
+    async def listen(_: Caller, verb: str, arguments: Any, blob: memoryview) -> Any:
+        heard.append((verb, arguments, bytes(blob)))
+        raise NoSpace("nobody reads this")
+
+    async with linked(tmp_path / "bus", listen) as (link, server, _):
+        assert link.tell("packet", 7, (b"data",))
+        assert not link.tell("packet", 8, (bytes(limits.BUS_IN_FLIGHT_BYTES),))
+        await link.settle()
+        assert heard == [("packet", 7, b"data")]
+        await server.close()
+        while link.ready:
+            await asyncio.sleep(0.01)
+        assert not link.tell("packet", 9)
+
+
 async def test_settling_waits_for_what_nobody_waits_for_any_more(tmp_path: Path) -> None:
     done = []
 
