@@ -118,7 +118,8 @@ async def _run(plan: dict[str, Any], config: Config, control: socket.socket) -> 
     orders = Orders(*await asyncio.open_connection(sock=control))
     listening = asyncio.ensure_future(orders.listen())
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, orders.end)
+    # a service manager tells all processes at once: the shards stay open until all have drained
+    loop.add_signal_handler(signal.SIGTERM, orders.drain.set)
     for number in (signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)  # the parent's to hear
     orders.say("loaded")

@@ -28,7 +28,10 @@ class RangeLocks:
 
     @asynccontextmanager
     async def hold(self, name: bytes) -> AsyncIterator[None]:
-        """Hold the lock of a name against the other processes until the block ends."""
+        """Hold the lock of a name against the other processes until the block ends.
+
+        name: random bytes; the first seven tell names apart.
+        """
         place = int.from_bytes(name[:_NUMBER_BYTES], "big")
         wait_s = _FIRST_WAIT_S
         while not self._take(place):

@@ -39,6 +39,7 @@ READY_S: Final = 3600.0
 """Recovery of a large store takes its time."""
 DRAIN_S: Final = limits.SHUTDOWN_S + 15.0
 CLOSE_S: Final = 90.0
+FOREVER_S: Final = 1e8
 LINGER_S: Final = 1.0
 """A worker that is replaced goes on answering on open connections for so long, and then says that
 it closes them: a client that is at work is told before, and loses no request."""
@@ -262,6 +263,9 @@ class Supervisor:
         loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
         while True:
             process, since_s = self._processes[index], loop.time()
+            if await process.wait_for("drained", FOREVER_S) and process is self._processes[index]:
+                async with self._turns[index]:  # it was told by somebody else, or is being replaced
+                    process.tell("close")
             await process.ended.wait()
             if self._processes[index] is not process:
                 continue  # it was replaced

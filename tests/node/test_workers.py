@@ -356,6 +356,8 @@ def test_sigterm_drains_and_ends_with_0(node: Node) -> None:
     client = node.start()
     cids = {client.put(body_of(number, 1_200_000)) for number in range(3)}
     workers = pids(client)
+    for pid in workers.values():  # as a service manager tells every process
+        os.kill(pid, signal.SIGTERM)
     node.stop()
     until(lambda: not any(map(is_running, workers.values())), "a worker is left")
     assert not (node.home / "node.json").exists()
