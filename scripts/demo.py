@@ -73,7 +73,7 @@ class Demo:
     def environment(self) -> dict[str, str]:
         """Return the environment of a command: nothing of the caller's own node."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MOLIA_")}
-        return kept | {"MOLIA_HOME": str(self.home)}
+        return kept | {"MOLIA_HOME": str(self.home), "MOLIA_UDP__LISTEN": "127.0.0.1:0"}
 
     def start(self) -> None:
         """Start the node and wait until it takes work."""

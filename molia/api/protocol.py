@@ -78,6 +78,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """Stop the clock; the body has its own."""
         self._end_head()
         super().on_headers_complete()
+        if getattr(self.config, "lingering", False):
+            self.say_last()
+
+    def say_last(self) -> None:
+        """Tell the client with the answer under way that the connection ends with it."""
+        cycle = getattr(self, "cycle", None)
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with a problem document."""

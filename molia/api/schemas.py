@@ -193,6 +193,16 @@ class Shard(Model):
     last_recovery: str
 
 
+class Worker(Model):
+    """One process of the node."""
+
+    index: Count
+    state: str
+    pid: Count
+    uptime_s: float
+    restarts: Count
+
+
 class Node(Model):
     """Who the node is and how it is doing."""
 
@@ -210,6 +220,7 @@ class Node(Model):
     quota_bytes: Count
     disk_free_bytes: Count
     shards: list[Shard]
+    processes: list[Worker]
 
     @classmethod
     def of(cls, view: NodeView) -> "Node":
@@ -239,6 +250,16 @@ class Node(Model):
                     last_recovery=shard.last_recovery,
                 )
                 for shard in view.shards
+            ],
+            processes=[
+                Worker(
+                    index=worker.index,
+                    state=worker.state,
+                    pid=worker.pid,
+                    uptime_s=worker.uptime_s,
+                    restarts=worker.restarts,
+                )
+                for worker in view.processes
             ],
         )
 

@@ -38,4 +38,4 @@ def add_status_routes(app: FastAPI, service: NodeService) -> None:
     )
     async def metrics() -> Response:
         """Give all metrics in Prometheus' text format."""
-        return Response(service.metrics(), media_type=_METRICS_TYPE)
+        return Response(await service.metrics(), media_type=_METRICS_TYPE)

@@ -123,16 +123,29 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UdpConfig:
+    """The port where nodes talk to each other."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:7071",)
+    """UDP addresses. Loopback alone reaches nobody else; `0.0.0.0:7071` is open to the network."""
+
+    def __post_init__(self) -> None:
+        few = len(self.listen) <= limits.UDP_ADDRESSES_MAX
+        require(few, "udp.listen", f"at most {limits.UDP_ADDRESSES_MAX} addresses")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings of a node."""
 
     network: str = "molia"
     """Name of the network; nodes of different networks never meet."""
-    workers: int = 1
-    """Processes of the node. This version runs one."""
+    workers: int = 0
+    """Processes of the node. 0: the physical cores. 1: no second process and no parent."""
     threads: int = 0
-    """Threads that hash, code and read. 0: two more than the machine has cores."""
+    """Threads of a worker that hash, code and read. 0: its part of the cores and two more."""
     api: ApiConfig = field(default_factory=ApiConfig)
+    udp: UdpConfig = field(default_factory=UdpConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     durability: DurabilityConfig = field(default_factory=DurabilityConfig)
@@ -141,5 +154,6 @@ class Config:
 
     def __post_init__(self) -> None:
         require(1 <= len(self.network.encode()) <= 64, "network", "1 to 64 bytes")
-        require(self.workers == 1, "workers", "1 in this version")
+        workers_fit = 0 <= self.workers <= limits.WORKERS_MAX
+        require(workers_fit, "workers", f"0 to {limits.WORKERS_MAX}")
         require(0 <= self.threads <= 256, "threads", "0 to 256")

@@ -189,6 +189,20 @@ class ShardUnavailable(StoreError):
     """The shard takes no writes since its disk failed: check the disk, then restart the node."""
 
 
+class WriteUnsettled(ShardUnavailable):
+    """The worker of a shard ended while it wrote: look whether it was done, and try again."""
+
+    def __init__(self, shard_index: int) -> None:
+        super().__init__(
+            f"the worker of shard {shard_index} ended while it wrote",
+            hint="look whether it was done; trying again does no harm",
+        )
+
+
+class WorkerFailed(MoliaError):
+    """A worker of the node could not start or ended early: the log says why."""
+
+
 class StoreVersion(StoreError):
     """The store was written by another version: `molia migrate` says what to do."""
 
@@ -319,6 +333,8 @@ OUTCOMES: dict[type[MoliaError], Outcome] = {
     NoSpace: Outcome("no-space", 507, 9, "No space left"),
     Damaged: Outcome("damaged", 502, 6, "Damage on the disk"),
     ShardUnavailable: Outcome("shard-unavailable", 503, 5, "A shard takes no writes"),
+    WriteUnsettled: Outcome("write-unsettled", 503, 5, "A worker ended while it wrote"),
+    WorkerFailed: Outcome("worker-failed", 503, 1, "A worker could not start"),
     StoreVersion: Outcome("needs-migration", 503, 14, "The store needs migration"),
     StoreInvalid: Outcome("store-invalid", 503, 6, "The store's description is unreadable"),
     PeerRefused: Outcome("peer-refused", 502, 5, "A peer refused"),

@@ -39,6 +39,8 @@ BALLAST_MAX: Final = 256 * MIB
 BALLAST_MIN: Final = 8 * MIB
 PUNCH_BYTES: Final = 16 * MIB
 INDEX_MAP_BYTES: Final = 256 * GIB
+DELTA_MAP_BYTES: Final = 4 * GIB
+"""What other processes see before a checkpoint; 100,000 keys take about 10 MiB of it."""
 LMDB_READERS_MAX: Final = 512
 SEGMENT_FILES_OPEN_MAX: Final = 256
 SCAN_ROWS_MAX: Final = 10_000
@@ -94,6 +96,22 @@ UDP_SOCKET_BYTES: Final = 4 * MIB
 """What is asked of the kernel for each direction; it gives what its own limits allow."""
 UDP_QUEUE_BYTES_MAX: Final = 4 * MIB
 """Datagrams that wait for the socket; beyond it they are lost, as on a path."""
+
+# -- workers
+UDP_ADDRESSES_MAX: Final = 16
+"""UDP addresses of a node; each costs a socket a worker."""
+BUFFER_WORKER_MIN_BYTES: Final = 24 * MIB
+"""What a worker may hold of stripes at least: four of them, or one put crawls."""
+BUS_HEAD_MAX: Final = 8 * MIB
+"""One message between workers, without its values; the longest lists segments or metrics."""
+BUS_BLOB_MAX: Final = BATCH_BYTES_MAX + VALUE_SIZE_MAX
+"""The values of one message between workers."""
+BUS_IN_FLIGHT_BYTES: Final = 32 * MIB
+"""Bytes sent to another worker and not answered yet; more waits outside."""
+BUS_ASK_S: Final = 5.0
+"""How long a node-wide question waits for the slowest worker."""
+SHARD_WAIT_S: Final = 5.0
+"""How long a write waits for a shard whose worker starts anew."""
 
 # -- api and cli
 NAME_SIZE_MAX: Final = 1_024

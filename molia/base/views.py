@@ -126,12 +126,26 @@ class ShardView:
 
     index: int
     state: str
-    """`ok`, `read-only` after a disk error, or `full`."""
+    """`ok`, `read-only` after a disk error, `full`, or `unavailable` while its worker starts."""
     reason: str
     keys: int
     log_bytes: int
     punchable_bytes: int
     last_recovery: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One process of the node."""
+
+    index: int
+    state: str
+    """`running`, or `starting` while it does not answer."""
+    pid: int
+    """0 while it does not answer."""
+    uptime_s: float
+    restarts: int
+    """How often it was started anew since the node started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +167,8 @@ class NodeView:
     quota_bytes: int
     disk_free_bytes: int
     shards: tuple[ShardView, ...]
+    processes: tuple[WorkerView, ...]
+    """One of each worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

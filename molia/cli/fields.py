@@ -55,6 +55,15 @@ def build_config(values: Mapping[str, object]) -> Config:
     return Config(**top)
 
 
+def flatten(config: Config) -> dict[str, object]:
+    """Return the values by dotted name: what `build_config` takes."""
+    found: dict[str, object] = {}
+    for name in all_fields():
+        section, _, inner = name.rpartition(".")
+        found[name] = getattr(getattr(config, section) if section else config, inner)
+    return found
+
+
 def convert(field: Field, value: object) -> object:
     """Return `value`, from TOML or as text, as the setting's own type. Raises BadValue."""
     converter = _CONVERTERS.get(field.kind)

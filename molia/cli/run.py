@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,21 +17,22 @@ import click
 from molia import __version__
 from molia.base.config import Config
 from molia.base.hashing import blake3_digest
-from molia.base.limits import SOCKET_PATH_MAX
+from molia.base.limits import SOCKET_PATH_MAX, WORKERS_MAX
 from molia.cli.environment import environment, home_path
 from molia.cli.output import Output, printable, say
 from molia.cli.settings import load, toml_text
 from molia.cli.verb import Session, Verb
 
 if TYPE_CHECKING:
-    from molia.api.server import Listeners
+    from molia.api.listeners import Listeners
 
 SOCKET_NAME: Final = "api.sock"
 
 
 @click.command(cls=Verb, help="Run the node; what is missing of its home is made.")
 @click.option("--api", metavar="ADDR", multiple=True, help="Address of the API. [127.0.0.1:7070]")
-@click.option("--workers", type=int, help="Processes of the node. [1]")
+@click.option("--listen", metavar="UDP", multiple=True, help="UDP address. [127.0.0.1:7071]")
+@click.option("--workers", type=int, help="Processes of the node. [0: the physical cores]")
 @click.option("--network", help="Name of the network. [molia]")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, as the node always does.")
 @click.pass_obj
@@ -38,6 +40,7 @@ def run(
     session: Session,
     *,
     api: tuple[str, ...],
+    listen: tuple[str, ...],
     workers: int | None,
     network: str | None,
     foreground: bool,  # noqa: ARG001 - service files say it; there is no other way to run
@@ -45,6 +48,7 @@ def run(
     """Run the node until SIGTERM or SIGINT, then drain and end with 0."""
     flags: dict[str, tuple[str, object]] = {
         "api.listen": ("--api", api or None),
+        "udp.listen": ("--listen", listen or None),
         "workers": ("--workers", workers),
         "network": ("--network", network),
     }
@@ -59,43 +63,85 @@ def serve_node(home: Path, config: Config, output: Output) -> None:
 
     Raises BadConfig, HomeLocked, HomeUnsafe, CannotListen and whatever an unsound store raises.
     """
-    from molia.api.server import new_event_loop
     from molia.cli.logs import set_up_logging
     from molia.node.home import init_home
-    from molia.node.system import calm_collector
+    from molia.node.system import calm_collector, physical_cores
 
     init_home(home, config, toml_text())
     set_up_logging(config.log)
     calm_collector()
+    count = config.workers or min(physical_cores(), WORKERS_MAX)
+    if count > 1:
+        # uvloop cannot give a child a process group of its own, and the parent needs no speed
+        asyncio.run(_supervise(home, config, output, count))
+        return
+    from molia.api.server import new_event_loop
+
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(home, config, output))
 
 
 async def _serve(home: Path, config: Config, output: Output) -> None:
+    """Run a node of one process."""
     from molia.api.app import create_app
-    from molia.api.server import bind, serve
+    from molia.api.listeners import bind
+    from molia.api.server import serve
     from molia.node.app import open_node
-    from molia.node.home import remove_node_file, write_node_file
+    from molia.node.home import remove_node_file
     from molia.node.identity import read_token
+    from molia.node.steering import open_udp
 
+    stop = _stop_signals()
+    async with open_node(home, config) as node:
+        with closing(open_udp(config.udp.listen, 1)) as udp:
+            listeners = bind(config.api, socket_path(home, config))
+            node.api_urls, node.udp_sockets = listeners.urls, udp.by_worker[0]
+            app = create_app(node, config.api, token=read_token(home), version=__version__)
+            try:
+                await serve(
+                    app, listeners, stop=stop, ready=lambda: _announce(home, output, listeners)
+                )
+            finally:
+                remove_node_file(home)
+
+
+async def _supervise(home: Path, config: Config, output: Output, count: int) -> None:
+    """Run a node of several workers: this process is their parent and answers nothing itself."""
+    from molia.api.listeners import bind
+    from molia.cli.worker import plan_of, worker_command
+    from molia.node.bus import bus_paths
+    from molia.node.home import home_lock, remove_node_file, store_path
+    from molia.node.steering import open_udp
+    from molia.node.workers import Handed, Supervisor, bus_directory, forget_past, listen_on_bus
+
+    stop = _stop_signals()
+    with ExitStack() as held:
+        lock = held.enter_context(home_lock(home))
+        forget_past(store_path(home, config))
+        udp = held.enter_context(closing(open_udp(config.udp.listen, count)))
+        listeners = held.enter_context(closing(bind(config.api, socket_path(home, config))))
+        paths = bus_paths(held.enter_context(bus_directory(home)), count)
+        bus = listen_on_bus(paths)
+        for sock in bus:
+            held.callback(sock.close)
+        command, surroundings = worker_command()
+        handed = Handed(
+            command=command, environment=surroundings,
+            plan=plan_of(home, config, listeners.urls, bus_paths=paths),
+            api=listeners.sockets, udp=udp, bus=bus, lock=lock,
+        )  # fmt: skip
+        supervisor = Supervisor(handed, count)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.replace_all)
+        held.callback(remove_node_file, home)
+        await supervisor.run(stop=stop, ready=lambda: _announce(home, output, listeners))
+
+
+def _stop_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_node(home, config) as node:
-        listeners = bind(config.api, socket_path(home, config))
-        node.api_urls = tuple(listeners.urls)
-        app = create_app(node, config.api, token=read_token(home), version=__version__)
-        peer = (await node.node()).peer
-
-        def ready() -> None:
-            path = str(listeners.socket_path or "")
-            write_node_file(home, socket=path, urls=list(listeners.urls), peer=peer)
-            _announce(output, peer, listeners)
-
-        try:
-            await serve(app, listeners, stop=stop, ready=ready)
-        finally:
-            remove_node_file(home)
+    return stop
 
 
 def socket_path(home: Path, config: Config) -> Path | None:
@@ -116,8 +162,14 @@ def socket_path(home: Path, config: Config) -> Path | None:
     return fallback
 
 
-def _announce(output: Output, peer: str, listeners: "Listeners") -> None:
-    unix = f"unix:{listeners.socket_path}" if listeners.socket_path else ""
+def _announce(home: Path, output: Output, listeners: "Listeners") -> None:
+    """Tell the CLI and whoever watches that the node answers."""
+    from molia.node.home import write_node_file
+    from molia.node.identity import read_identity
+
+    peer, path = str(read_identity(home).peer_key), str(listeners.socket_path or "")
+    write_node_file(home, socket=path, urls=list(listeners.urls), peer=peer)
+    unix = f"unix:{path}" if path else ""
     addresses = [*listeners.urls, *([unix] if unix else [])]
     if output.as_json:
         output.json("ready", peer=peer, urls=list(listeners.urls), socket=unix)

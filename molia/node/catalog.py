@@ -16,11 +16,11 @@ from molia.base.hashing import purpose_digest
 from molia.base.ids import ObjectId, PeerKey
 from molia.base.now import Now
 from molia.base.views import BlobInfo
-from molia.node.shards import ShardSet
+from molia.node.shards import ReadShard, ShardSet
 from molia.store import keys
 from molia.store.keys import Kind
 from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, ShareRow
-from molia.store.shard import Delete, Guard, Put, Shard, Transaction
+from molia.store.shard import Delete, Guard, Put, Transaction
 
 OWNER_SIZE: Final = 16
 
@@ -69,7 +69,7 @@ class Catalog:
         self._shards = shards
         self._owner = purpose_digest("lease-owner", owner.key)[:OWNER_SIZE]
 
-    def home(self, cid: Cid) -> Shard:
+    def home(self, cid: Cid) -> ReadShard:
         """Return the shard with the blob's rows."""
         return self._shards.shards[keys.home_shard(cid, self._shards.count)]
 
@@ -135,9 +135,13 @@ class Catalog:
                 page.append((key, bound))
         return page
 
-    def all_bound(self, now: Now) -> Iterator[Bound]:
-        """Yield every readable blob, newest first on each shard."""
-        for shard in self._shards.shards:
+    def all_bound(self, now: Now, *, own_only: bool = False) -> Iterator[Bound]:
+        """Yield every readable blob, newest first on each shard.
+
+        own_only: those whose rows this process writes.
+        """
+        own: list[ReadShard] = [writer.shard for writer in self._shards.own]
+        for shard in own if own_only else self._shards.shards:
             for key in _walk(shard, keys.Space.LISTING, now):
                 try:
                     bound = self.bound(keys.split_listing_key(key)[1], now)
@@ -146,11 +150,10 @@ class Catalog:
                 if bound is not None:
                     yield bound
 
-    def count(self, now: Now) -> int:
-        """Return how many blobs are listed; walks all of them."""
-        return sum(
-            sum(1 for _ in _walk(shard, keys.Space.LISTING, now)) for shard in self._shards.shards
-        )
+    def count_own(self, now: Now) -> int:
+        """Return how many blobs are listed on the shards of this process; walks all of them."""
+        shards = [writer.shard for writer in self._shards.own]
+        return sum(sum(1 for _ in _walk(shard, keys.Space.LISTING, now)) for shard in shards)
 
     def is_bound(self, object_id: ObjectId, now: Now) -> bool:
         """Tell whether some blob owns the object: its LEASE row came and goes with BIND."""
@@ -267,6 +270,19 @@ class Catalog:
         return Guard(Kind.META, keys.bind_key(bound.cid), bound.encoded)
 
 
+def blob_change(transaction: Transaction) -> int:
+    """Return by how much a transaction that was applied changes the number of blobs: -1, 0, 1."""
+    guard = transaction.guard
+    if guard is None or guard.kind != Kind.META or guard.key[:1] != bytes((keys.Space.BIND,)):
+        return 0
+    for op in transaction.ops:
+        if op.kind == Kind.META and op.key == guard.key:
+            if isinstance(op, Delete):
+                return -1
+            return 1 if guard.value is None else 0
+    return 0
+
+
 def parse_cursor(text: str | None) -> bytes:
     """Return the listing key that a cursor stands for. Raises BadInput for one not ours."""
     if text is None:
@@ -279,7 +295,7 @@ def parse_cursor(text: str | None) -> bytes:
     return key
 
 
-def _walk(shard: Shard, space: keys.Space, now: Now) -> Iterator[bytes]:
+def _walk(shard: ReadShard, space: keys.Space, now: Now) -> Iterator[bytes]:
     """Yield all keys of a namespace on one shard, in order."""
     after = b""
     while True:

@@ -13,8 +13,9 @@ from molia.node.leaves import LeafCache
 from molia.node.metrics import Metrics
 from molia.node.objects import Objects
 from molia.node.offload import Offload
-from molia.node.shards import ShardSet, ShardWriter
+from molia.node.shards import AnyWriter, ShardSet
 from molia.node.system import SystemClock
+from molia.node.team import Team
 from molia.store.keys import home_shard
 
 
@@ -34,11 +35,27 @@ class Context:
     budget: Budget
     metrics: Metrics
     leaves: LeafCache
+    team: Team
 
     def now(self) -> Now:
         """Return this instant."""
         return self.clock.now()
 
-    def home_writer(self, cid: Cid) -> ShardWriter:
+    def home_writer(self, cid: Cid) -> AnyWriter:
         """Return the writer of the shard with a blob's rows."""
         return self.shards.writers[home_shard(cid, self.shards.count)]
+
+    def owns(self, cid: Cid) -> bool:
+        """Tell whether this process writes the shard with a blob's rows."""
+        return self.team.seat.owns(home_shard(cid, self.shards.count))
+
+    def count_blobs(self, cid: Cid, change: int) -> None:
+        """Count a blob that came or went; one of another worker's shard is counted there."""
+        if self.owns(cid):
+            self.metrics.blob_count += change
+
+    @property
+    def blob_count(self) -> int:
+        """How many blobs the node keeps, over all workers."""
+        others = self.team.statuses.values()
+        return self.metrics.blob_count + sum(int(status["blobs"]) for status in others)

@@ -1,5 +1,9 @@
-"""Rebuilds damaged blocks that reads came upon, one stripe after another, in the background."""
+"""Rebuilds damaged blocks that reads came upon, one stripe after another, in the background.
 
+The worker that writes a blob's rows heals it; what others come upon is reported to it.
+"""
+
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +20,7 @@ from molia.node.catalog import Bound
 from molia.node.check import check_blob, note_report, note_whole, store_rebuilt
 from molia.node.context import Context
 from molia.node.stored import fetcher, leaf_lists
+from molia.store.keys import home_shard
 
 log = structlog.get_logger(__name__)
 
@@ -30,13 +35,18 @@ class Healer:
         self._context = context
         self._waiting: dict[_Place, Bound] = {}
         self._damaged_whole: dict[Cid, Bound] = {}
+        self._reported: dict[_Place, asyncio.Future[object]] = {}
+        """What another worker is being told."""
         self._wake = anyio.Event()
 
     def report(self, bound: Bound, stripe_index: int, shares: Sequence[int]) -> None:
         """Take note that blocks of a stripe are missing or corrupt."""
         metrics = self._context.metrics
         place = (bound.cid, stripe_index)
-        if place in self._waiting:
+        if place in self._waiting or place in self._reported:
+            return
+        if not self._context.owns(bound.cid):
+            self._tell(bound.cid, [stripe_index, list(shares)], place)
             return
         metrics.blocks_damaged.inc(len(shares))
         log.warning(
@@ -50,9 +60,27 @@ class Healer:
 
     def report_whole(self, bound: Bound) -> None:
         """Take note that the one copy of a small blob is damaged; nothing here can mend it."""
-        if len(self._damaged_whole) < limits.DAMAGE_QUEUE_MAX:
+        if not self._context.owns(bound.cid):
+            self._tell(bound.cid, None, (bound.cid, -1))
+        elif len(self._damaged_whole) < limits.DAMAGE_QUEUE_MAX:
             self._damaged_whole[bound.cid] = bound
             self._wake.set()
+
+    def _tell(self, cid: Cid, damage: list[object] | None, place: _Place) -> None:
+        """Report damage to the worker that writes the blob's rows; once at a time."""
+        if place in self._reported or len(self._reported) >= limits.DAMAGE_QUEUE_MAX:
+            return
+        team = self._context.team
+        owner = team.owner(home_shard(cid, self._context.shards.count))
+        told = asyncio.ensure_future(team.ask(owner, "damage", [str(cid), damage]))
+        self._reported[place] = told
+
+        def forget(told: "asyncio.Future[object]") -> None:
+            self._reported.pop(place, None)
+            if not told.cancelled() and told.exception() is not None:
+                self._context.metrics.damage_dropped.inc()
+
+        told.add_done_callback(forget)
 
     async def run(self) -> None:
         """Heal what is reported, for as long as the node lives."""

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ CONFIG_NAME: Final = "molia.toml"
 NODE_FILE_NAME: Final = "node.json"
 STORE_FILE_NAME: Final = "store.json"
 LOCK_NAME: Final = "LOCK"
+LOCK_TRIES: Final = 50
+LOCK_PAUSE_S: Final = 0.02
+LOCKS_NAME: Final = "objects.lock"
+"""Which worker works on which object; nothing is written to it."""
 _STORE_FILE_MAX: Final = 4096
 
 OpenDisk = Callable[[str], Disk]
@@ -95,17 +100,26 @@ def check_private(path: Path) -> None:
 
 
 @contextmanager
-def home_lock(path: Path) -> Iterator[None]:
-    """Hold the home alone until the block ends. Raises HomeLocked."""
+def home_lock(path: Path) -> Iterator[int]:
+    """Hold the home alone until the block ends, and give the lock's descriptor.
+
+    A process that inherits the descriptor holds the home too, as long as it lives. Raises
+    HomeLocked, after a moment: the workers of a node that was killed need that to end.
+    """
     handle = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HomeLocked(
-                f"another process holds {path}", hint="stop that node, or name another --home"
-            ) from None
-        yield
+        for left in reversed(range(LOCK_TRIES)):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise HomeLocked(
+                        f"another process holds {path}",
+                        hint="stop that node, or name another --home",
+                    ) from None
+            time.sleep(LOCK_PAUSE_S)
+        yield handle
     finally:
         os.close(handle)
 

@@ -2,7 +2,8 @@
 
 A job is a row {kind, arguments, state, cursor, progress, error, events}. Each kind is a coroutine
 that takes a `JobRun`, works on from its cursor, and saves it now and then; what is done twice
-after a crash must do no harm. One job runs at a time, the oldest first.
+after a crash must do no harm. A job runs in the worker that writes its row's shard, one at a time
+there, the oldest first.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ import structlog
 
 from molia.base import limits
 from molia.base.errors import Busy, Conflict, Damaged, JobNotFound, MoliaError
-from molia.base.ids import JobId, new_job_id
+from molia.base.ids import JobId
 from molia.base.views import JobEvent, JobState, JobView
 from molia.node.context import Context
 from molia.store import keys
@@ -132,14 +133,14 @@ class Jobs:
 
     # ------------------------------------------------------------------ what clients ask
 
-    async def start(self, kind: str, arguments: dict[str, Any]) -> JobView:
+    async def start(self, job_id: JobId, kind: str, arguments: dict[str, Any]) -> JobView:
         """Queue a job; durable when this returns. Raises Busy at the bound."""
         self._forget_old()
         if len(self._jobs) >= limits.JOBS_MAX:
             raise Busy("too many jobs are kept; cancel some that ended")
         now = self.context.now()
         job = Job(
-            id=new_job_id(self.context.entropy),
+            id=job_id,
             kind=kind,
             arguments=arguments,
             state=JobState.QUEUED,
@@ -194,6 +195,23 @@ class Jobs:
                     await changed.wait()
         finally:
             self._streams -= 1
+
+    async def next_events(
+        self, job_id: JobId, *, after: int, wait_s: float
+    ) -> tuple[list[JobEvent], bool]:
+        """Return the kept events above `after`, waiting a while for one, and if that was all."""
+        job = self.find(job_id)
+        if self._streams >= limits.JOB_STREAMS_MAX:
+            raise Busy("too many clients watch jobs")
+        self._streams += 1
+        try:
+            with anyio.move_on_after(wait_s):
+                while not job.ended and job.last_event_id <= after:
+                    await job.changed.wait()
+        finally:
+            self._streams -= 1
+        found = [event for event in job.events if event.id > after]
+        return found, job.ended and (found[-1].id if found else after) >= job.last_event_id
 
     # ------------------------------------------------------------------ the node's side
 
@@ -286,7 +304,7 @@ class Jobs:
     def _read_all(self) -> list[Job]:
         now, prefix = self.context.now(), bytes((keys.Space.JOB,))
         found = []
-        for shard in self.context.shards.shards:
+        for shard in (writer.shard for writer in self.context.shards.own):
             for row in shard.scan(Kind.META, prefix, now=now, limit=limits.JOBS_MAX):
                 try:
                     value = shard.get(Kind.META, row.key, now=now)

@@ -1,9 +1,9 @@
 """The node behind `NodeService`: hands each question to the part that answers it."""
 
-import shutil
 from collections.abc import AsyncIterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
+from socket import socket
+from typing import Any, Final
 
 import anyio
 import structlog
@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from molia.base import limits
 from molia.base.cid import Cid, Ref
 from molia.base.errors import (
+    BadInput,
     BodyTooLarge,
     Damaged,
     NoSpace,
@@ -19,7 +20,7 @@ from molia.base.errors import (
     ShardUnavailable,
     ShuttingDown,
 )
-from molia.base.ids import JobId, network_id, network_label
+from molia.base.ids import JobId
 from molia.base.views import (
     BlobHealth,
     BlobInfo,
@@ -32,48 +33,58 @@ from molia.base.views import (
     PutOptions,
     PutResult,
     Readiness,
-    ShardView,
 )
 from molia.blobs.manifest import Manifest
-from molia.node.catalog import Bound, parse_cursor
+from molia.node import team_jobs
+from molia.node.audits import answer_audit
+from molia.node.bus import Caller
+from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.context import Context
 from molia.node.heal import Healer
 from molia.node.health import health_of
 from molia.node.home import store_path
 from molia.node.jobs import Jobs
+from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reads import LocalReader
+from molia.node.remote import unpack_transaction
 from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.sweep import Sweeper
+from molia.node.team_jobs import TeamJobs
 from molia.node.verify import run_verify
+from molia.store.ops import Reply
 from molia.store.recovery import RecoveryReport
 
 log = structlog.get_logger(__name__)
 
+WATCH_INTERVAL_S: Final = 0.5
+
 
 class LocalNode:
-    """One node of one process."""
+    """A node as one of its workers serves it."""
 
-    def __init__(self, context: Context, *, home: Path, reports: Sequence[RecoveryReport]) -> None:
+    def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
+        """reports: what opening this worker's own shards found."""
         self.context = context
-        self._home, self._reports = home, reports
-        self._started = context.now()
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
         self._jobs = Jobs(context, {"verify": run_verify})
-        self._sweeper = Sweeper(context, start=self._started)
+        self._team_jobs = TeamJobs(context, self._jobs)
+        self._sweeper = Sweeper(context, start=context.now())
+        self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
-        metrics = context.metrics
-        metrics.watch(self._shard_views)
-        metrics.gauge(
-            "molia_buffer_bytes", "Bytes of stripes in memory", lambda: context.budget.used_bytes
-        )
-        metrics.gauge(
-            "molia_buffer_waiting",
-            "Requests waiting for memory",
-            lambda: context.budget.waiting_count,
+        self.udp_sockets: tuple[socket, ...] = ()
+        """This worker's sockets of the node's UDP port, one an address; bound, non-blocking."""
+        self.gave_up = anyio.Event()
+        """Set when only a new process helps: the composition root then ends this one."""
+
+    async def count_blobs(self) -> None:
+        """Count what is there, before anybody may change it."""
+        context = self.context
+        context.metrics.blob_count = await context.offload.run(
+            context.catalog.count_own, context.now()
         )
 
     async def start(self, tasks: TaskGroup) -> None:
@@ -87,11 +98,13 @@ class LocalNode:
             if swept:
                 context.metrics.objects_swept.inc(swept)
                 log.info("unfinished_objects_removed", count=swept)
-        context.metrics.blob_count = await context.offload.run(context.catalog.count, context.now())
         await self._jobs.load()
         tasks.start_soon(self._healer.run)
         tasks.start_soon(self._jobs.run)
         tasks.start_soon(self._sweeper.run)
+        if context.team.links:
+            tasks.start_soon(self._overview.run)
+            tasks.start_soon(self._watch_shards)
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""
@@ -180,40 +193,12 @@ class LocalNode:
 
     async def node(self) -> NodeView:
         """See `NodeService.node`."""
-        context = self.context
-        shards = await context.offload.run(self._shard_views)
-        now = context.now()
-        disk = await context.offload.run(shutil.disk_usage, self._home)
-        network = network_id(context.config.network)
-        return NodeView(
-            peer=str(context.peer),
-            version=version("molia"),
-            network=context.config.network,
-            network_id=network_label(network),
-            started_unix_s=int(self._started.unix_s),
-            uptime_s=round(now.mono_s - self._started.mono_s, 3),
-            workers=context.config.workers,
-            api=self.api_urls,
-            home=str(self._home),
-            blobs=context.metrics.blob_count,
-            stored_bytes=sum(shard.log_bytes for shard in shards),
-            quota_bytes=context.quota_bytes,
-            disk_free_bytes=disk.free,
-            shards=tuple(shards),
-        )
+        return await self._overview.node(self.api_urls)
 
     async def readiness(self) -> Readiness:
         """See `NodeService.readiness`."""
-        reasons = []
-        if self._stopping:
-            reasons.append("the node is stopping")
-        views = self._shard_views()
-        reasons += [
-            f"shard {view.index} takes no writes: {view.reason}"
-            for view in views
-            if view.state == "read-only"
-        ]
-        reasons += [f"shard {view.index} is full" for view in views if view.state == "full"]
+        reasons = ["the node is stopping"] if self._stopping else []
+        reasons += self._overview.reasons()
         notes = self._sweeper.notes(self.context.now())
         return Readiness(ready=not reasons, reasons=(*reasons, *notes))
 
@@ -221,27 +206,86 @@ class LocalNode:
         """See `NodeService.start_verify`."""
         if self._stopping:
             raise ShuttingDown("the node is stopping")
-        return await self._jobs.start("verify", {"cids": [str(cid) for cid in cids]})
+        return await self._team_jobs.start("verify", {"cids": [str(cid) for cid in cids]})
 
     async def jobs(self) -> tuple[JobView, ...]:
         """See `NodeService.jobs`."""
-        return self._jobs.views()
+        return await self._team_jobs.views()
 
     async def job(self, job_id: JobId) -> JobView:
         """See `NodeService.job`."""
-        return self._jobs.find(job_id).view
+        return await self._team_jobs.view(job_id)
 
     def job_events(self, job_id: JobId, *, after: int) -> AsyncIterator[JobEvent]:
         """See `NodeService.job_events`."""
-        return self._jobs.events(job_id, after=after)
+        return self._team_jobs.events(job_id, after=after)
 
     async def cancel_job(self, job_id: JobId) -> JobView:
         """See `NodeService.cancel_job`."""
-        return await self._jobs.cancel(job_id)
+        return await self._team_jobs.cancel(job_id)
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """See `NodeService.metrics`."""
-        return self.context.metrics.render()
+        return await self._overview.metrics()
+
+    # ------------------------------------------------------------------ other workers
+
+    async def answer(
+        self,
+        caller: Caller,
+        verb: str,
+        arguments: Any,  # noqa: ANN401 - by the verb
+        blob: memoryview,
+    ) -> object:
+        """Return as CBOR values what another worker asks of this one."""
+        match verb:
+            case "write":
+                return await self._write(arguments, blob)
+            case "settle":
+                await self.context.shards.writers[arguments].settle()
+            case "status":
+                self._overview.take_status(caller.index, arguments)
+            case "get_status":
+                return self._overview.status()
+            case "metrics":
+                return self.context.metrics.export()
+            case "audit":
+                return await answer_audit(self.context, arguments)
+            case "damage":
+                await self._take_damage(*arguments)
+            case _ if verb in team_jobs.VERBS:
+                return await self._team_jobs.answer(verb, arguments)
+            case _:
+                raise BadInput(f"no worker knows the word {verb[:40]!r}")
+        return None
+
+    async def _write(self, arguments: Sequence[Any], blob: memoryview) -> str:
+        shard_index, *fields = arguments
+        transaction = unpack_transaction(fields, blob)
+        reply = await self.context.shards.writers[shard_index].write(transaction)
+        if reply is Reply.APPLIED:
+            self.context.metrics.blob_count += blob_change(transaction)
+        return str(reply.value)
+
+    async def _take_damage(self, cid: str, damage: Sequence[Any] | None) -> None:
+        """Heal what another worker came upon."""
+        context = self.context
+        bound = await context.offload.run(context.catalog.bound, Cid.parse(cid), context.now())
+        if bound is None:
+            return
+        if damage is None:
+            self._healer.report_whole(bound)
+        else:
+            self._healer.report(bound, damage[0], damage[1])
+
+    async def _watch_shards(self) -> None:
+        """Give up when a shard of ours has to be recovered: the parent starts this worker anew."""
+        while True:
+            await anyio.sleep(WATCH_INTERVAL_S)
+            if any(writer.needs_restart for writer in self.context.shards.own):
+                break
+        log.error("worker_gave_up", reason="a shard has to be recovered")
+        self.gave_up.set()
 
     # ------------------------------------------------------------------ helpers
 
@@ -286,9 +330,9 @@ class LocalNode:
 
     def _require_writable(self) -> None:
         for writer in self.context.shards.writers:
-            if writer.shard.failure:
+            if writer.failure:
                 raise ShardUnavailable(
-                    f"shard {writer.index} takes no writes: {writer.shard.failure}",
+                    f"shard {writer.index} takes no writes: {writer.failure}",
                     hint="check the disk, then restart the node",
                 )
 
@@ -306,21 +350,3 @@ class LocalNode:
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",
                 hint="delete something, or raise store.quota_bytes",
             )
-
-    def _shard_views(self) -> list[ShardView]:
-        views = []
-        for index, shard in enumerate(self.context.shards.shards):
-            stats = shard.stats()
-            state = "read-only" if stats.failure else "full" if stats.full else "ok"
-            views.append(
-                ShardView(
-                    index=index,
-                    state=state,
-                    reason=stats.failure,
-                    keys=stats.keys,
-                    log_bytes=stats.log_bytes,
-                    punchable_bytes=stats.punchable_bytes,
-                    last_recovery=self._reports[index].summary(),
-                )
-            )
-        return views

@@ -1,16 +1,22 @@
-"""What the node counts, in a registry of its own.
+"""What the node counts, in a registry of its own; any worker shows the sums over all.
 
 Names are `molia_<area>_<what>_<unit>`; no label ever holds a blob's or a peer's name.
 """
 
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric, Sample
 from prometheus_client.process_collector import ProcessCollector
 
 from molia.base.views import ShardView
 
+_Series = tuple[str, tuple[tuple[str, str], ...]]
+_LOWEST: Final = ("_created", "_start_time_seconds", "_max_fds")
+"""Endings of samples that are no amounts."""
 _LATENCY_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -59,7 +65,18 @@ class Metrics:
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
         self.blob_count = 0
+        """Blobs whose rows lie on the shards of this process."""
         self.gauge("molia_blobs", "Blobs kept", lambda: self.blob_count)
+        self._restarts = Gauge(
+            "molia_worker_restarts",
+            "How often a worker was started anew since the node started",
+            ["worker"],
+            registry=self.registry,
+        )
+
+    def note_worker(self, index: int, *, restarts: int) -> None:
+        """Say which worker this is."""
+        self._restarts.labels(str(index)).set(restarts)
 
     def watch(self, read_shards: Callable[[], Iterable[ShardView]]) -> None:
         """Show the shards and the buffers, read anew at each scrape."""
@@ -69,9 +86,45 @@ class Metrics:
         """Show a value that is read at each scrape."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
-    def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def export(self) -> list[Any]:
+        """Return everything as CBOR values, for another worker to sum."""
+        return [
+            [family.name, family.documentation, family.type, [_plain(s) for s in family.samples]]
+            for family in self.registry.collect()
+        ]
+
+    def render(self, others: Iterable[list[Any]] = ()) -> bytes:
+        """Return everything, and what other workers exported, in Prometheus' text format."""
+        return generate_latest(_Sums([self.export(), *others]))
+
+
+class _Sums(CollectorRegistry):
+    """What several workers exported, as one.
+
+    Counters, histograms and gauges are summed; of times and limits the lowest one counts.
+    """
+
+    def __init__(self, exports: list[list[Any]]) -> None:
+        super().__init__()
+        self._exports = exports
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, in the order of the first worker that has them."""
+        families: dict[str, tuple[Metric, dict[_Series, float]]] = {}
+        for name, text, kind, samples in chain.from_iterable(self._exports):
+            _, sums = families.setdefault(name, (Metric(name, text, kind), {}))
+            for sample, labels, value in samples:
+                series = (sample, tuple((key, label) for key, label in labels))
+                merge = min if sample.endswith(_LOWEST) else operator.add
+                sums[series] = merge(sums[series], value) if series in sums else value
+        for family, sums in families.values():
+            for (sample, labels), value in sums.items():
+                family.add_sample(sample, dict(labels), value)
+            yield family
+
+
+def _plain(sample: Sample) -> list[Any]:
+    return [sample.name, sorted(sample.labels.items()), sample.value]
 
 
 class _ShardCollector:

@@ -20,8 +20,10 @@ from molia.base.ids import ObjectId
 from molia.base.now import Now
 from molia.node.catalog import Catalog
 from molia.node.offload import Offload
-from molia.node.shards import ShardSet
+from molia.node.range_locks import RangeLocks
+from molia.node.shards import AnyWriter, ShardSet
 from molia.node.system import SystemClock
+from molia.node.team import Seat
 from molia.store import keys
 from molia.store.disk import Buffer
 from molia.store.keys import Kind
@@ -37,10 +39,17 @@ class Objects:
     """Blocks by object."""
 
     def __init__(
-        self, shards: ShardSet, catalog: Catalog, offload: Offload, clock: SystemClock, epoch: int
+        self,
+        shards: ShardSet,
+        catalog: Catalog,
+        offload: Offload,
+        clock: SystemClock,
+        seat: Seat,
+        locks: RangeLocks | None,
     ) -> None:
+        """locks: held against other processes; None when there are none."""
         self._shards, self._catalog, self._offload = shards, catalog, offload
-        self._clock, self._epoch = clock, epoch
+        self._clock, self._seat, self._locks = clock, seat, locks
         self._held: dict[ObjectId, tuple[anyio.Lock, int]] = {}
 
     @asynccontextmanager
@@ -50,7 +59,11 @@ class Objects:
         self._held[object_id] = (lock, users + 1)
         try:
             async with lock:
-                yield
+                if self._locks is None:
+                    yield
+                else:
+                    async with self._locks.hold(object_id):
+                        yield
         finally:
             _, users = self._held[object_id]
             if users > 1:
@@ -65,7 +78,7 @@ class Objects:
     async def begin(self, object_id: ObjectId) -> None:
         """Return once a crash from now on would not leave the object's blocks behind."""
         key = keys.upload_key(object_id)
-        row = UploadRow(self._epoch).encode()
+        row = UploadRow(self._seat.epoch).encode()
         await self._shards.writer_of(Kind.META, key).write(Transaction((Put(Kind.META, key, row),)))
 
     async def end(self, object_id: ObjectId) -> None:
@@ -98,16 +111,16 @@ class Objects:
         never acknowledged, and the next start looks for them.
         """
         await self._shards.settle()  # a cancelled write may still be under way
-        for index, shard in enumerate(self._shards.shards):
-            if not shard.failure:
-                await self._delete_blocks(index, object_id)
-        if any(shard.failure for shard in self._shards.shards):
+        for writer in self._shards.writers:
+            if not writer.failure:
+                await self._delete_blocks(writer, object_id)
+        if any(writer.failure for writer in self._shards.writers):
             log.warning("object_left_behind", reason="a shard takes no writes")
         else:
             await self.end(object_id)
 
-    async def _delete_blocks(self, shard_index: int, object_id: ObjectId) -> None:
-        writer, after = self._shards.writers[shard_index], b""
+    async def _delete_blocks(self, writer: AnyWriter, object_id: ObjectId) -> None:
+        after = b""
         while True:
             rows = await self._offload.run(
                 writer.shard.scan,
@@ -137,17 +150,18 @@ class Objects:
         """Delete what uploads and deletions of an earlier run left; return how many objects."""
         swept = 0
         for object_id in await self._offload.run(self._left_behind, self._clock.now()):
-            if await self.is_bound(object_id):
-                await self.end(object_id)
-            else:
-                await self.drop(object_id)
-                swept += 1
+            async with self.alone(object_id):
+                if await self.is_bound(object_id):
+                    await self.end(object_id)
+                else:
+                    await self.drop(object_id)
+                    swept += 1
         return swept
 
     def _left_behind(self, now: Now) -> Sequence[ObjectId]:
         prefix = bytes((keys.Space.UPLOAD,))
         found = []
-        for shard in self._shards.shards:
+        for index, shard in enumerate(self._shards.shards):
             after = b""
             while True:
                 rows = shard.scan(
@@ -155,7 +169,9 @@ class Objects:
                 )
                 for row in rows:
                     value = shard.get(Kind.META, row.key, now=now)
-                    if value is not None and UploadRow.decode(value).epoch != self._epoch:
+                    if value is not None and self._seat.left_behind(
+                        UploadRow.decode(value).epoch, on_own_shard=self._seat.owns(index)
+                    ):
                         found.append(ObjectId(row.key[len(prefix) :]))
                 if len(rows) < limits.SCAN_ROWS_MAX:
                     break

@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 
 from molia.base import limits
 from molia.base.cid import Cid
-from molia.base.errors import Busy, MoliaError
+from molia.base.errors import Busy, MoliaError, WriteUnsettled
 from molia.base.ids import ObjectId, new_object_id
 from molia.base.views import BlobState, PutOptions, PutResult
 from molia.blobs import upload as cores
@@ -56,7 +56,7 @@ async def put_blob(
     context.metrics.put_bytes.inc(result.size)
     context.metrics.put_seconds.observe(took_s)
     if result.created:
-        context.metrics.blob_count += 1
+        context.count_blobs(result.cid, 1)
     tell = log.debug if result.size < limits.RAW_SIZE_STOP else log.info
     tell("blob_stored", blob=result.cid.short, size_bytes=result.size, took_ms=int(took_s * 1000))
     return result
@@ -328,8 +328,14 @@ class _Put:
         return health.state is not BlobState.LOST
 
     async def _write_home(self, cid: Cid, transaction: Transaction) -> Reply:
-        shards = self._context.shards
-        return await shards.writers[keys.home_shard(cid, shards.count)].write(transaction)
+        """Write to the home shard. REFUSED may mean that the first of two tries did it: what
+        follows a refusal finds our own object bound, and keeps it.
+        """
+        writer = self._context.home_writer(cid)
+        try:
+            return await writer.write(transaction)
+        except WriteUnsettled:
+            return await writer.write(transaction)
 
     def _result(self, done: cores.Done, *, created: bool) -> PutResult:
         floor = self._context.config.durability.floor
@@ -350,7 +356,7 @@ async def remove_bound(context: Context, bound: Bound) -> bool:
     """Make a blob stop existing and free its space; False when it changed in the meantime."""
     removed = await (_unbind(context, bound) if bound.is_raw else _remove_large(context, bound))
     if removed:
-        context.metrics.blob_count -= 1
+        context.count_blobs(bound.cid, -1)
     return removed
 
 

@@ -13,10 +13,11 @@ from molia.base.cid import Cid, Codec
 from molia.base.errors import Damaged
 from molia.node.catalog import Catalog
 from molia.node.context import Context
+from molia.node.shards import ReadShard
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.rows import AliasRow, LeaseRow, PinRow, UploadRow
-from molia.store.shard import Delete, Put, Row, Shard, Transaction
+from molia.store.shard import Delete, Put, Row, Transaction
 
 _SLICE: Final = 1000
 
@@ -62,7 +63,7 @@ async def check_rows(context: Context, shard_index: int) -> AsyncIterator[RowsCh
         after = rows[-1].key
 
 
-def _unreadable(shard: Shard, rows: list[Row], context: Context) -> list[bytes]:
+def _unreadable(shard: ReadShard, rows: list[Row], context: Context) -> list[bytes]:
     bad = []
     for row in rows:
         try:

@@ -126,6 +126,6 @@ class NodeService(Protocol):
         """Stop a job, or forget one that ended. Raises JobNotFound, Conflict."""
         ...
 
-    def metrics(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
+    async def metrics(self) -> bytes:
+        """Return all metrics, of all workers, in Prometheus' text format."""
         ...

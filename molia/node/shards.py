@@ -5,6 +5,7 @@ share one sync. Replies come back to the event loop one call per batch.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from typing import Final
 import structlog
 
 from molia.base import limits
-from molia.base.errors import Busy, MoliaError, ShardUnavailable, ShuttingDown
+from molia.base.errors import Busy, MoliaError, NoSpace, ShardUnavailable, ShuttingDown
+from molia.node.remote import RemoteWriter
 from molia.node.system import SystemClock
 from molia.store.keys import Kind, shard_of
 from molia.store.shard import Put, Reply, Shard, Transaction
+from molia.store.shared import SharedShard
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,10 @@ _QUEUE_BYTES_MAX: Final = limits.WRITE_QUEUE_BYTES_MAX
 _QUEUE_OPS_MAX: Final = limits.WRITE_QUEUE_OPS_MAX
 _FRAME_OVERHEAD: Final = 160
 
+
+_NOTHING: Final = Transaction(())
+ReadShard = Shard | SharedShard
+"""A shard as its readers use it, in whichever process it is written."""
 
 _Waiting = tuple[Transaction, int, "asyncio.Future[Reply]", int]
 """A transaction in the queue, its bytes, who waits for it, and since which tick of the watch.
@@ -48,11 +55,31 @@ class ShardWriter:
         self._calls: deque[tuple[Callable[[Shard], int], asyncio.Future[int]]] = deque()
         self._lock = threading.Condition()
         self._sleeping = False
-        self._stopping = self._closed = False
+        self._stopping = self._closed = self._failed = False
         self._in_flight: list[_Waiting] = []
         self._watch = self._loop.call_later(TICK_S, self._refuse_overdue)
         self._thread = threading.Thread(target=self._run, name=f"molia-shard-{index:02}")
         self._thread.start()
+
+    @property
+    def failure(self) -> str:
+        """Why the shard takes no writes any more; empty while it does."""
+        return self.shard.failure
+
+    @property
+    def needs_restart(self) -> bool:
+        """Whether only a new process helps: recovery has to run, or the thread is gone."""
+        return self.shard.wants_reopening or self._failed
+
+    @property
+    def log_bytes(self) -> int:
+        """Disk bytes of the shard's log."""
+        return self.shard.stats().log_bytes
+
+    async def settle(self) -> None:
+        """Return once every write that was begun before has ended, well or not."""
+        with contextlib.suppress(ShardUnavailable, NoSpace):
+            await self.write(_NOTHING)
 
     async def write(self, transaction: Transaction) -> Reply:
         """Return once the transaction is durable, or was refused by its guard.
@@ -231,7 +258,7 @@ class ShardWriter:
                     done.set_result(reply)
 
     def _fail_all(self) -> None:
-        self._stopping = True
+        self._stopping = self._failed = True
         error = ShardUnavailable(
             f"shard {self.index}'s writer ended", hint="the log says why; restart the node"
         )
@@ -251,11 +278,14 @@ class ShardWriter:
                 break
 
 
+AnyWriter = ShardWriter | RemoteWriter
+
+
 @dataclass(slots=True)
 class ShardSet:
-    """All shards of the store, as one."""
+    """All shards of the store, as one, whichever worker writes them."""
 
-    writers: list[ShardWriter] = field(default_factory=list)
+    writers: list[AnyWriter] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -263,15 +293,20 @@ class ShardSet:
         return len(self.writers)
 
     @property
-    def shards(self) -> list[Shard]:
+    def own(self) -> list[ShardWriter]:
+        """The writers of the shards that this process writes."""
+        return [writer for writer in self.writers if isinstance(writer, ShardWriter)]
+
+    @property
+    def shards(self) -> list[ReadShard]:
         """The shards themselves, to be read from any thread."""
         return [writer.shard for writer in self.writers]
 
-    def shard_of(self, kind: Kind, key: bytes) -> Shard:
+    def shard_of(self, kind: Kind, key: bytes) -> ReadShard:
         """Return the shard where a key lives."""
         return self.writers[shard_of(kind, key, self.count)].shard
 
-    def writer_of(self, kind: Kind, key: bytes) -> ShardWriter:
+    def writer_of(self, kind: Kind, key: bytes) -> AnyWriter:
         """Return the writer of a key."""
         return self.writers[shard_of(kind, key, self.count)]
 
@@ -292,15 +327,11 @@ class ShardSet:
 
     async def settle(self) -> None:
         """Return once every write that was begun before has ended."""
-        await asyncio.gather(*(writer.call(_nothing) for writer in self.writers))
+        await asyncio.gather(*(writer.settle() for writer in self.writers))
 
     async def stop(self) -> None:
         """Stop all writers."""
         await asyncio.gather(*(writer.stop() for writer in self.writers))
-
-
-def _nothing(_: Shard) -> int:
-    return 0
 
 
 def _answer(done: "asyncio.Future[int]", value: int, error: MoliaError | None) -> None:

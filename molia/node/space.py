@@ -31,6 +31,6 @@ class Space:
         now_s = context.now().mono_s
         if now_s - self._looked_s >= LOOK_INTERVAL_S:
             free = shutil.disk_usage(self._path).free - context.config.store.reserve_bytes
-            used = sum(shard.stats().log_bytes for shard in context.shards.shards)
+            used = sum(writer.log_bytes for writer in context.shards.writers)
             self._found, self._looked_s = Found(max(0, free), used), now_s
         return self._found

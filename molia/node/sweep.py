@@ -1,7 +1,7 @@
 """Removes what nobody wants any more: leases that ran out, and the user's own expiry dates.
 
-A pass walks all blobs and lets `blobs.leases` decide. It never removes anything while the
-machine's clock cannot be trusted, and it renews our own leases on what is pinned.
+A pass walks the blobs of this worker's shards and lets `blobs.leases` decide. It never removes
+anything while the machine's clock cannot be trusted, and it renews our own leases on pinned blobs.
 """
 
 from typing import Final
@@ -103,7 +103,7 @@ class Sweeper:
         """Walk the blobs in a thread and return what is to be done about which."""
         sweep = LeaseSweep(now, min_age_s=self._context.config.leases.min_age_s)
         decided: list[tuple[Bound, Effect]] = []
-        for bound in self._context.catalog.all_bound(now):
+        for bound in self._context.catalog.all_bound(now, own_only=True):
             row = bound.row
             sweep.on_claim(
                 Claim(row.object_id, row.created_unix_ms // 1000, bound.pinned, row.expires_unix_s)

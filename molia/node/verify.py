@@ -5,16 +5,15 @@ index entries from the log, rows from their second copy, blocks and leaf lists f
 """
 
 import asyncio
-from functools import partial
 from typing import Any, Final
 
 import structlog
 
 from molia.base.cid import Cid
 from molia.base.errors import BlobNotFound, Damaged
-from molia.base.now import Now
 from molia.blobs.geometry import StripeShape
 from molia.blobs.verify import VerifyReport
+from molia.node.audits import audits_of
 from molia.node.catalog import Bound
 from molia.node.check import check_blob, note_report, note_whole
 from molia.node.jobs import JobRun
@@ -22,7 +21,6 @@ from molia.node.rows import check_rows
 from molia.node.stored import read_whole
 from molia.store.keys import DATA_KINDS
 from molia.store.ops import NamedKey, SegmentAudit
-from molia.store.shard import Shard
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +41,7 @@ async def run_verify(run: JobRun) -> None:
     if cids:
         await _check_named(run, [Cid.parse(text) for text in cids])
         return
-    run.progress["blob_count"] = run.context.metrics.blob_count
+    run.progress["blob_count"] = run.context.blob_count
     phase = run.cursor.get("phase", "log")
     if phase == "log":
         await _check_logs(run)
@@ -71,48 +69,42 @@ def found(run: JobRun, *, cid: str, detail: str, count: int, healed: int) -> Non
 
 
 async def _check_logs(run: JobRun) -> None:
-    offload, writers = run.context.offload, run.context.shards.writers
     first, done = run.cursor.get("shard", 0), run.cursor.get("segment", -1)
-    for index in range(first, len(writers)):
-        shard = writers[index].shard
-        for segment in await offload.run(shard.audit_segments):
+    for index in range(first, run.context.shards.count):
+        audits = audits_of(run.context, index)
+        for segment in await audits.segments():
             if index == first and segment <= done:
                 continue
-            audit = await offload.run(shard.audit_segment, segment, now=run.context.now())
+            audit = await audits.segment(segment)
             run.progress["segments"] += 1
             run.progress["log_bytes"] += audit.bytes
             await _mend_index(run, index, audit.index_wrong)
-            _note_damaged_frames(run, shard, audit)
+            _note_damaged_frames(run, index, audit)
             await run.checkpoint({"phase": "log", "shard": index, "segment": segment})
         await _check_index(run, index)
 
 
 async def _check_index(run: JobRun, shard_index: int) -> None:
     """Check that each index entry leads to a frame of its key: the logs cannot tell of those."""
-    shard = run.context.shards.writers[shard_index].shard
+    audits = audits_of(run.context, shard_index)
     for kind in DATA_KINDS:
         after: bytes | None = b""
         while after is not None:
-            wrong, after = await run.context.offload.run(shard.audit_index, kind, after=after)
+            wrong, after = await audits.index(kind, after)
             await _mend_index(run, shard_index, tuple(wrong))
 
 
 async def _mend_index(run: JobRun, shard_index: int, wrong: tuple[NamedKey, ...]) -> None:
     if not wrong:
         return
-    writer = run.context.shards.writers[shard_index]
-    mended = await writer.call(partial(_reindex, keys=wrong, now=run.context.now()))
+    mended = await audits_of(run.context, shard_index).reindex(wrong)
     if mended:  # else they only changed while they were looked at
         run.progress["index_mended"] += mended
         detail = f"{mended} index entries of shard {shard_index} were wrong"
         found(run, cid="", detail=detail, count=mended, healed=mended)
 
 
-def _reindex(shard: Shard, *, keys: tuple[NamedKey, ...], now: Now) -> int:
-    return shard.reindex(keys, now)
-
-
-def _note_damaged_frames(run: JobRun, shard: Shard, audit: SegmentAudit) -> None:
+def _note_damaged_frames(run: JobRun, shard_index: int, audit: SegmentAudit) -> None:
     """Damaged frames are counted here and healed in the later phases, by key.
 
     A frame whose key cannot be read any more is told of now: nothing else will name it.
@@ -121,7 +113,7 @@ def _note_damaged_frames(run: JobRun, shard: Shard, audit: SegmentAudit) -> None
     for frame in audit.damaged:
         log.warning(
             "frame_damaged",
-            shard_index=shard.index,
+            shard_index=shard_index,
             segment=f"{audit.segment_id:016x}",
             offset=frame.offset,
             reason=frame.reason,

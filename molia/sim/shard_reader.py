@@ -1,17 +1,49 @@
 """Looks at a shard from outside: all that it holds, and how it goes when its process dies."""
 
-from typing import Final
+from typing import Final, Protocol
 
 from molia.base.now import Now
 from molia.sim.disk import SimDisk
 from molia.sim.shard_model import Key
-from molia.store.keys import DATA_KINDS
+from molia.store.keys import DATA_KINDS, Kind
+from molia.store.ops import Row
 from molia.store.shard import Shard
+from molia.store.shared import SharedShard, View
 
 ROWS_MAX: Final = 1_000
 
 
-def read_all(shard: Shard, now: Now) -> dict[Key, bytes]:
+class Readable(Protocol):
+    """What a shard and a reader in another process have in common."""
+
+    def get(self, kind: Kind, key: bytes, *, now: Now) -> bytes | None:
+        """Return a value."""
+        ...
+
+    def scan(self, kind: Kind, prefix: bytes, *, now: Now, limit: int) -> list[Row]:
+        """Return keys in order."""
+        ...
+
+
+def beside(shard: Shard) -> SharedShard:
+    """Return the shard as another process would see it, by way of its own environments.
+
+    A process may open each of them once, so this one must not be closed.
+    """
+    delta = shard._delta  # noqa: SLF001
+    assert delta is not None, "the shard is shared"
+    home, index = shard._home, shard._index  # noqa: SLF001
+    shared = SharedShard(
+        home.disk,
+        home.index,
+        store_uuid=home.store_uuid,
+        options=shard._options,  # noqa: SLF001
+    )
+    shared._reader._view = View(home, index, delta.view(), delta.epoch)  # noqa: SLF001
+    return shared
+
+
+def read_all(shard: Readable, now: Now) -> dict[Key, bytes]:
     """Return every value that is there. Raises Damaged; AssertionError if scan and get disagree."""
     found: dict[Key, bytes] = {}
     for kind in DATA_KINDS:

@@ -20,7 +20,7 @@ from molia.sim.entropy import SeededEntropy
 from molia.sim.index_watch import IndexWatch, around_commits
 from molia.sim.journal import Event, Link, Mark, Punch
 from molia.sim.shard_model import Contents, Expected, Key, Value, apply_batch, is_alive, visible
-from molia.sim.shard_reader import read_all, release
+from molia.sim.shard_reader import beside, read_all, release
 from molia.store.keys import Kind, block_key
 from molia.store.ops import Delete, Guard, Put, ShardOptions, Transaction
 from molia.store.shard import Shard
@@ -69,7 +69,7 @@ class _Workload:
         self._rng = self._entropy.random
         drawn = self._rng.choices(list(SCENARIOS), list(SCENARIOS.values()))[0]
         scenario = scenario or drawn
-        self.recording = Recording(seed, scenario, self._draw_options())
+        self.recording = Recording(seed, scenario, self._draw_options(shared=seed % 4 == 0))
         self._disk = SimDisk(root, self._entropy, journal=self.recording.journal)
         if scenario == "full":
             self._disk.capacity = self.recording.capacity = self._rng.randint(24, 90) * PAGE
@@ -135,7 +135,8 @@ class _Workload:
                 self._disk, 0, store_uuid=STORE_UUID, options=options, now=now
             )
         except ShardUnavailable:
-            if not self._disk.faults:
+            cannot_share = options.shared and self.recording.scenario == "full"
+            if not self._disk.faults and not cannot_share:
                 raise
             self._disk.faults.clear()
             return self._open()
@@ -168,15 +169,19 @@ class _Workload:
             self._mark("enospc", cut=True)
             return
         if got is None:
+            if self._shard.wants_reopening:  # it is in the log, and only not shown to others
+                self._outcomes = [steps[-1]]
             return
         if got != replies:
             raise WorkloadError(f"replies {got}, expected {replies}")
         self._outcomes = [steps[-1]]
         self._mark("append", cut=True)
+        self._check_beside()
 
     def _work(self, *, idle: bool, slices: int = 0) -> None:
         for _ in range(slices or self._rng.choice((1, 2, 4, 16))):
             due = self._call("checkpoint", lambda: self._shard.work(self._now, idle=idle))
+            self._check_beside()
             if due is None or due > self._now.mono_s:
                 break
             self._now = self._now.after(0.001)
@@ -191,7 +196,7 @@ class _Workload:
             raise
         except ShardUnavailable as error:
             phase, self._latched = "fault", True
-            if self.recording.scenario != "failing":
+            if self.recording.scenario != "failing" and not self._shard.wants_reopening:
                 raise WorkloadError(f"the shard gave up on a sound disk: {error}") from error
             return None
         finally:
@@ -236,6 +241,16 @@ class _Workload:
         found = read_all(self._shard, self._now)
         if found != visible(self._outcomes[0], self._now):
             raise WorkloadError(difference(self._outcomes[0], found, self._now))
+        self._check_beside()
+
+    def _check_beside(self) -> None:
+        """What was acknowledged is what other processes see, and nothing else."""
+        if not self.recording.options.shared or self._shard.wants_reopening:
+            return
+        found = read_all(beside(self._shard), self._now)
+        if found != visible(self._outcomes[0], self._now):
+            what = difference(self._outcomes[0], found, self._now)
+            raise WorkloadError(f"another process sees: {what}")
 
     def _check_latched(self) -> None:
         """A shard whose disk failed refuses writes and goes on reading."""
@@ -248,8 +263,9 @@ class _Workload:
 
     # ------------------------------------------------------------------------ draws
 
-    def _draw_options(self) -> ShardOptions:
+    def _draw_options(self, *, shared: bool) -> ShardOptions:
         return ShardOptions(
+            shared=shared,
             segment_bytes=self._rng.choice((8, 16, 32, 64)) * 1024,
             ballast_bytes=self._rng.choice((0, 2, 4)) * PAGE,
             reserve_bytes=self._rng.choice((0, 2)) * PAGE,

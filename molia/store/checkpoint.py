@@ -6,6 +6,7 @@ replaying the log gives it again. The position moves with the last slice.
 
 from collections.abc import Iterator
 
+from molia.store.delta import Delta
 from molia.store.index import Dead, Index, Position, SegmentRow, Slice, mark_rows
 from molia.store.lmdb_env import IndexFull
 from molia.store.memtable import Memtable, in_slices
@@ -15,15 +16,16 @@ from molia.store.ops import Counters
 class Checkpoint:
     """One checkpoint under way; `step` until it says that it is done.
 
-    position: where the log ends now. since: the position of the checkpoint before.
+    position: where the log ends now. since: the position of the checkpoint before. delta: what
+    other processes see, flipped already.
     """
 
     def __init__(
         self, *, index: Index, memtable: Memtable, rows: dict[int, SegmentRow],
         position: Position, since: Position, slice_keys: int, epoch: int, max_seen_unix_s: int,
-        counters: Counters,
+        counters: Counters, delta: Delta | None = None,
     ) -> None:  # fmt: skip
-        self._index, self._memtable, self._rows = index, memtable, rows
+        self._index, self._memtable, self._rows, self._delta = index, memtable, rows, delta
         self._slice_keys, self._counters = slice_keys, counters
         self._marks = mark_rows(position, epoch=epoch, max_seen_unix_s=max_seen_unix_s)
         self._changed = {sid for sid in rows if sid >= since.segment_id}
@@ -44,6 +46,8 @@ class Checkpoint:
 
     def _run(self) -> Iterator[bool]:
         self._index.forget_dead_readers()
+        if self._delta is not None:
+            self._delta.forget_dead_readers()
         waiting: list[bytes] = []
         for cut in in_slices(self.generation.entries, self._slice_keys):
             if cut is None:
@@ -55,7 +59,21 @@ class Checkpoint:
             waiting = cut
         yield from self._write(waiting, self._marks, self.generation.dead)
         self._memtable.forget_frozen()
+        if self._delta is not None:
+            yield from self._clear(self._delta)
         self._counters.checkpoints += 1
+
+    def _clear(self, delta: Delta) -> Iterator[bool]:
+        """Drop from the delta what the index has now."""
+        while True:
+            try:
+                delta.clear_old()
+            except IndexFull:
+                self.full = True
+                yield True
+                continue
+            self.full = False
+            return
 
     def _write(
         self, keys: list[bytes], marks: dict[bytes, bytes], dead: list[Dead] | tuple[()]

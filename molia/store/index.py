@@ -159,8 +159,8 @@ class Slice:
 class Index:
     """The index of a shard, in one directory."""
 
-    def __init__(self, path: str, *, map_bytes: int) -> None:
-        self._env = Env(path, map_bytes=map_bytes, names=_NAMES)
+    def __init__(self, path: str, *, map_bytes: int, writable: bool = True) -> None:
+        self._env = Env(path, map_bytes=map_bytes, names=_NAMES, writable=writable)
 
     # ------------------------------------------------------------------------ reading
 
@@ -229,6 +229,10 @@ class Index:
                 writer.put("g", _SEGMENT_KEY.pack(segment_id), encode_row(row))
 
         self._env.write(fill)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which delta belongs to the index now. Raises IndexFull, IndexFailed."""
+        self._env.write(lambda writer: writer.put("m", b"epoch", epoch.to_bytes(8, "little")))
 
     def forget_dead_readers(self) -> None:
         """Free what readers that died would hold."""

@@ -1,7 +1,8 @@
 """LMDB: the one importer. An environment with default flags, so every commit is synced.
 
-LMDB's own answer to a failed sync is to go on as if nothing had happened; here any failed commit
-that is not a full disk is `IndexFailed`, and the shard stops writing.
+`durable=False` leaves the syncs out: for what is thrown away with its process's machine. LMDB's own
+answer to a failed sync is to go on as if nothing had happened; here any failed commit that is not a
+full disk is `IndexFailed`, and the shard stops writing.
 Source: LMDB's documentation, "Restrictions/Caveats"; docs/explanation/store.md.
 """
 
@@ -29,18 +30,26 @@ class IndexFailed(Exception):
 
 
 class Env:
-    """One LMDB environment; a path may be open once per process, and never across a fork."""
+    """One LMDB environment; a path may be open once per process, and never across a fork.
 
-    def __init__(self, path: str, *, map_bytes: int, names: Iterable[str]) -> None:
+    durable: a commit is synced before it counts. writable: False in a process that only reads what
+    another one writes; the environment and all `names` must exist then.
+    """
+
+    def __init__(
+        self, path: str, *, map_bytes: int, names: Iterable[str], durable: bool = True,
+        writable: bool = True,
+    ) -> None:  # fmt: skip
         self._pid = os.getpid()
         try:
             self._env = lmdb.open(
                 path, map_size=map_bytes, max_dbs=_NAMES_MAX, max_readers=LMDB_READERS_MAX,
-                mode=0o600, lib_version=_ENGINE, readahead=False,
+                mode=0o600, lib_version=_ENGINE, readahead=False, sync=durable, metasync=durable,
+                readonly=not writable, create=writable,
             )  # fmt: skip
             try:
                 self._dbs: dict[str, Any] = {
-                    name: self._env.open_db(name.encode()) for name in names
+                    name: self._env.open_db(name.encode(), create=writable) for name in names
                 }
             except BaseException:
                 self._env.close()
@@ -55,6 +64,27 @@ class Env:
             with self._env.begin() as txn:
                 found: bytes | None = txn.get(key, db=self._dbs[name])
                 return found
+        except lmdb.Error as error:
+            raise IndexFailed(str(error)) from None
+
+    def get_first(
+        self, switch: tuple[str, bytes], orders: dict[bytes | None, tuple[str, ...]], key: bytes
+    ) -> bytes | None:
+        """Return the first value of a key in the databases that the value of `switch` stands for.
+
+        Raises IndexFailed, also for a value that is not in `orders`.
+        """
+        assert os.getpid() == self._pid, "an environment does not cross a fork"
+        try:
+            with self._env.begin() as txn:
+                names = orders.get(txn.get(switch[1], db=self._dbs[switch[0]]))
+                if names is None:
+                    raise IndexFailed("the environment does not say which database is current")
+                for name in names:
+                    found: bytes | None = txn.get(key, db=self._dbs[name])
+                    if found is not None:
+                        return found
+                return None
         except lmdb.Error as error:
             raise IndexFailed(str(error)) from None
 
@@ -144,3 +174,7 @@ class Writer(Reader):
     def delete(self, name: str, key: bytes) -> None:
         """Remove a key; one that is not there is fine."""
         self._txn.delete(key, db=self._dbs[name])
+
+    def clear(self, name: str) -> None:
+        """Remove all keys of a database."""
+        self._txn.drop(self._dbs[name], delete=False)

@@ -10,6 +10,7 @@ from typing import Final
 from molia.base.errors import HomeLocked, NoSpace, ShardUnavailable
 from molia.base.now import Now
 from molia.store.ballast import Ballast
+from molia.store.delta import Delta, delta_name, epochs, forget_deltas
 from molia.store.disk import Disk, Lock
 from molia.store.index import Dead, Index, Position, SegmentRow, Slice, mark_rows, punch_range
 from molia.store.lmdb_env import IndexFailed, IndexFull
@@ -19,7 +20,7 @@ from molia.store.migrate import shard_name
 from molia.store.ops import Counters, RecoveryReport, ShardOptions
 from molia.store.recovery import Recovery
 
-_INDEX_NAME: Final = re.compile(r"^index-(\d{4,9})$")
+_INDEX_NAME: Final = re.compile(r"^index-([0-9]{4,9})$")
 _REBUILD_SLICE_KEYS: Final = 100_000
 """Nobody waits during a rebuild, so its transactions are larger."""
 
@@ -40,6 +41,8 @@ class Opened:
     epoch: int
     position: Position
     report: RecoveryReport
+    delta: Delta | None = None
+    """Where other processes see what is not in the index; None when there are none."""
 
 
 def open_parts(
@@ -61,6 +64,17 @@ def open_parts(
     except BaseException:
         lock.release()
         raise
+
+
+def index_name(home: Home, number: int) -> str:
+    """Return the name of an index's directory."""
+    return f"{home.name}/index-{number:04d}"
+
+
+def index_numbers(home: Home) -> list[int]:
+    """Return the numbers of all indexes of a shard, in order."""
+    matches = map(_INDEX_NAME.match, home.disk.list_dir(home.name))
+    return sorted(int(match[1]) for match in matches if match is not None)
 
 
 def _unavailable(home: Home, error: Exception) -> ShardUnavailable:
@@ -126,13 +140,11 @@ class _Opening:
         for entry in disk.list_dir(f"{name}/seg"):
             if entry.endswith(".cmp"):
                 disk.unlink(f"{name}/seg/{entry}")
-        for entry in disk.list_dir(name):
-            if entry.startswith("delta-"):
-                disk.remove_tree(f"{name}/{entry}")
+        if not self._options.shared:  # else other processes read it until the new one is there
+            forget_deltas(disk, name)
 
     def _index_numbers(self) -> list[int]:
-        matches = map(_INDEX_NAME.match, self._home.disk.list_dir(self._home.name))
-        return sorted(int(match[1]) for match in matches if match is not None)
+        return index_numbers(self._home)
 
     def _open_index(self, *, created: bool) -> tuple[Index, Position | None]:
         """Return the newest whole index and its position; else a new one, and None."""
@@ -174,7 +186,7 @@ class _Opening:
         return self._make_index(max(self._index_numbers(), default=0) + 1)
 
     def _make_index(self, number: int) -> Index:
-        name = f"{self._home.name}/index-{number:04d}"
+        name = index_name(self._home, number)
         self._home.disk.make_dir(name)
         index = Index(self._home.disk.path_of(name), map_bytes=self._options.map_bytes)
         try:
@@ -190,7 +202,7 @@ class _Opening:
     def _remove_others(self, number: int) -> None:
         for other in self._index_numbers():
             if other != number:
-                self._home.disk.remove_tree(f"{self._home.name}/index-{other:04d}")
+                self._home.disk.remove_tree(index_name(self._home, other))
 
     # ------------------------------------------------------------------------ recovery
 
@@ -215,17 +227,22 @@ class _Opening:
             ballast.open()
         except OSError as error:
             log.latch(f"making the ballast failed: {error.strerror or error}")
-        epoch = index.number(b"epoch") + 1
+        epoch = max(index.number(b"epoch"), *epochs(self._home.disk, self._home.name), 0) + 1
         self._end_log(recovery, log, ballast)
         opened = Opened(
             self._home, lock, index, log, rows, recovery.generation, ballast, self._counters,
             epoch, position or Position(0, 0, 0), recovery.report(created=False, rebuild_reason=""),
         )  # fmt: skip
-        self._publish(opened)
-        if self._reason and not log.failure and not opened.generation.entries:
-            with contextlib.suppress(IndexFull):
-                self._note_punched(index)
-        self._check_suspects(recovery, opened)
+        try:
+            self._publish(opened)
+            if self._reason and not log.failure and not opened.generation.entries:
+                with contextlib.suppress(IndexFull):
+                    self._note_punched(index)
+            self._check_suspects(recovery, opened)
+        except BaseException:
+            if opened.delta is not None:
+                opened.delta.close()
+            raise
         opened.report = recovery.report(created=created, rebuild_reason=self._reason)
         return opened
 
@@ -268,9 +285,42 @@ class _Opening:
             return
 
     def _publish(self, opened: Opened) -> None:
-        """Checkpoint what was replayed; what does not fit stays in the memtable."""
-        if opened.log.failure:
+        """Checkpoint what was replayed; what does not fit stays in the memtable.
+
+        From here on other processes use the new epoch's delta, and find the old one gone.
+        """
+        if self._options.shared:
+            self._make_delta(opened)
+        if not self._checkpoint(opened) and opened.delta is not None:
+            self._share_unindexed(opened, opened.delta)
+        if opened.delta is not None:
+            forget_deltas(self._home.disk, self._home.name, but=opened.epoch)
+
+    def _make_delta(self, opened: Opened) -> None:
+        for _ in range(2):
+            try:
+                opened.delta = Delta(
+                    self._home, opened.epoch, map_bytes=self._options.delta_map_bytes
+                )
+            except (IndexFull, IndexFailed) as error:
+                if not opened.ballast.release():
+                    raise _unavailable(self._home, error) from None
+                self._home.disk.remove_tree(delta_name(self._home, opened.epoch))
+                continue
             return
+
+    def _share_unindexed(self, opened: Opened, delta: Delta) -> None:
+        """Show what did not go into the index all the same. Raises ShardUnavailable."""
+        try:
+            delta.add(opened.generation.entries.items())
+            opened.index.set_epoch(opened.epoch)
+        except (IndexFull, IndexFailed) as error:
+            raise _unavailable(self._home, error) from None
+
+    def _checkpoint(self, opened: Opened) -> bool:
+        """Bring the index up to date; False when it is full or the log failed."""
+        if opened.log.failure:
+            return False
         position = opened.log.position()
         marks = mark_rows(
             position, epoch=opened.epoch,
@@ -281,11 +331,12 @@ class _Opening:
                 self._flush(opened.index, opened.generation, marks)
             except IndexFull:
                 if not opened.ballast.release():
-                    return
+                    return False
                 continue
             opened.generation, opened.position = Generation(), position
             self._remove_others(self._number)
-            return
+            return True
+        return False
 
     def _flush_if_it_fits(self, index: Index, generation: Generation) -> bool:
         try:

@@ -67,12 +67,15 @@ class ShardOptions:
     reserve_bytes: int = 64 * limits.MIB
     """Free space below which blocks and records are refused."""
     map_bytes: int = limits.INDEX_MAP_BYTES
+    delta_map_bytes: int = limits.DELTA_MAP_BYTES
     checkpoint_keys: int = limits.CHECKPOINT_KEYS
     checkpoint_log_bytes: int = limits.CHECKPOINT_LOG_BYTES
     slice_keys: int = limits.CHECKPOINT_SLICE_KEYS
     punch_bytes: int = limits.PUNCH_BYTES
     """Dead bytes that are worth a checkpoint of their own."""
     open_files: int = limits.SEGMENT_FILES_OPEN_MAX
+    shared: bool = False
+    """Other processes read the shard: what is acknowledged is shown to them first."""
 
     def __post_init__(self) -> None:
         assert 4096 < self.segment_bytes <= limits.SEGMENT_SIZE_MAX

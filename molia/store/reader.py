@@ -1,5 +1,6 @@
 """Reading values: from any thread, beside the one that writes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
@@ -21,25 +22,36 @@ value, which costs more than a second read."""
 _PAGE_COUNT: Final = 256
 
 
-class ValueReader:
+Items = list[tuple[bytes, bytes]]
+
+
+class ValueReader(ABC):
     """Looks keys up and reads what they lead to.
 
-    punch_epoch: returns a number that grows before any value is punched.
+    punch_epoch: returns a number that grows before any value is punched; one that cannot know it
+    returns another number each time.
     """
 
     def __init__(
-        self, *, index: Index, memtable: Memtable, files: SegmentFiles, counters: Counters,
-        seed: int, punch_epoch: Callable[[], int],
+        self, *, files: SegmentFiles, counters: Counters, seed: int,
+        punch_epoch: Callable[[], int],
     ) -> None:  # fmt: skip
-        self._index, self._memtable, self._files = index, memtable, files
+        self._files = files
         self._counters, self._seed, self._punch_epoch = counters, seed, punch_epoch
 
+    @abstractmethod
     def find(self, tagged: bytes) -> bytes | None:
-        """Return the packed entry of a key that is there, expired or not."""
-        packed = self._memtable.get(tagged)
-        if packed is None:
-            return self._index.get(tagged)
-        return None if packed[-1] & TOMBSTONE else packed
+        """Return the packed entry of a key that is there, expired or not. Raises IndexFailed."""
+
+    @abstractmethod
+    def pages(
+        self, kind: Kind, prefix: bytes, after: bytes, count: int
+    ) -> tuple[list[tuple[Items, bool]], Items]:
+        """Return some next entries: of what the index does not know yet, newest first, with whether
+        they are all; and at most `count` of the index. The index is to be looked at last.
+
+        Raises IndexFailed.
+        """
 
     def size_of(self, kind: Kind, key: bytes, unix_s: float) -> int | None:
         """Return the size of a live value."""
@@ -150,32 +162,53 @@ class ValueReader:
 
     def _page(
         self, kind: Kind, prefix: bytes, after: bytes, wanted: int
-    ) -> tuple[list[tuple[bytes, bytes]], bool, bytes]:
+    ) -> tuple[Items, bool, bytes]:
         """Return some next keys with their newest entries, whether they are all, and the last."""
         count = min(max(wanted, 16), _PAGE_COUNT) + 16
-        tag = TAGS[kind]
-        merged: dict[bytes, bytes] = {}
-        stops: list[bytes] = []
-        generations = self._memtable.generations()  # before the index: see memtable.py
-        fresh: list[tuple[bytes, bytes]] = []
-        for generation in generations:
-            keys, complete = generation.page(tag + after, tag + prefix, count)
-            fresh += [(key[1:], generation.entries[key]) for key in reversed(keys)]
-            if not complete:
-                stops.append(keys[-1][1:])
         try:
-            with self._index.read() as snapshot:
-                old = snapshot.page(kind, after, prefix, count)
+            newer, old = self.pages(kind, prefix, after, count)
         except IndexFailed as error:
             raise ShardUnavailable(f"the index cannot be read: {error}") from None
+        stops = [page[-1][0][1:] for page, complete in newer if not complete]
         if len(old) == count:
             stops.append(old[-1][0])
-        merged.update(old)
-        merged.update(reversed(fresh))
+        merged = dict(old)
+        for page, _ in reversed(newer):
+            merged.update([(tagged[1:], packed) for tagged, packed in page])
         horizon = min(stops, default=None)
         keys = sorted(key for key in merged if horizon is None or key <= horizon)
         last = horizon if horizon is not None else after
         return [(key, merged[key]) for key in keys], horizon is None, last
+
+
+class OwnReader(ValueReader):
+    """Reads in the process that writes: memtable, then index."""
+
+    def __init__(
+        self, *, index: Index, memtable: Memtable, files: SegmentFiles, counters: Counters,
+        seed: int, punch_epoch: Callable[[], int],
+    ) -> None:  # fmt: skip
+        super().__init__(files=files, counters=counters, seed=seed, punch_epoch=punch_epoch)
+        self._index, self._memtable = index, memtable
+
+    def find(self, tagged: bytes) -> bytes | None:
+        """Return the packed entry of a key that is there, expired or not."""
+        packed = self._memtable.get(tagged)
+        if packed is None:
+            return self._index.get(tagged)
+        return None if packed[-1] & TOMBSTONE else packed
+
+    def pages(
+        self, kind: Kind, prefix: bytes, after: bytes, count: int
+    ) -> tuple[list[tuple[Items, bool]], Items]:
+        """See `ValueReader.pages`."""
+        tag = TAGS[kind]
+        newer = []
+        for generation in self._memtable.generations():  # before the index: see memtable.py
+            keys, complete = generation.page(tag + after, tag + prefix, count)
+            newer.append(([(key, generation.entries[key]) for key in keys], complete))
+        with self._index.read() as snapshot:
+            return newer, snapshot.page(kind, after, prefix, count)
 
 
 def _sound(sums: tuple[int, bytes], base: int, value: bytes) -> bool:

@@ -13,6 +13,7 @@ from molia.base.limits import BATCH_BYTES_MAX, VALUE_SIZE_MAX
 from molia.base.now import Now
 from molia.store.audit import Auditor
 from molia.store.batch import Batch
+from molia.store.delta import Delta
 from molia.store.disk import Disk
 from molia.store.files import SegmentFiles
 from molia.store.index import TAGS, Slice
@@ -36,7 +37,7 @@ from molia.store.ops import (
     Transaction,
 )
 from molia.store.punch import Puncher
-from molia.store.reader import ValueReader
+from molia.store.reader import OwnReader
 from molia.store.segment import segment_id_of
 from molia.store.upkeep import Upkeep
 
@@ -65,7 +66,7 @@ class Shard:
             self._home, index=self._index, memtable=self._memtable, files=self._files,
             rows=self._rows, counters=self._counters, seed=self._log.seed,
         )  # fmt: skip
-        self._reader = ValueReader(
+        self._reader = OwnReader(
             index=self._index, memtable=self._memtable, files=self._files,
             counters=self._counters, seed=self._log.seed,
             punch_epoch=lambda: self._puncher.epoch,
@@ -74,8 +75,11 @@ class Shard:
         self._upkeep = Upkeep(
             log=self._log, index=self._index, memtable=self._memtable, puncher=self._puncher,
             ballast=self._ballast, rows=self._rows, options=options, counters=self._counters,
-            epoch=opened.epoch, position=opened.position, now=now,
+            epoch=opened.epoch, position=opened.position, now=now, delta=opened.delta,
         )  # fmt: skip
+        self._delta = opened.delta
+        self.wants_reopening = False
+        """What was written could not be shown to other processes: only recovery helps."""
         self._unfit_bytes = 0
         """What the last write that did not fit would have taken; 0 when writes fit."""
         self._closed = False
@@ -97,6 +101,8 @@ class Shard:
             return cls(opened, options, now), opened.report
         except IndexFailed as error:
             opened.index.close()
+            if opened.delta is not None:
+                opened.delta.close()
             opened.lock.release()
             raise ShardUnavailable(f"the index cannot be read: {error}") from None
 
@@ -150,7 +156,22 @@ class Shard:
             put(tagged, entry)
         self._counters.batches += 1
         self._upkeep.note_batch(now, size=staged.size, dying_bytes=staged.dying_bytes)
+        if self._delta is not None:
+            self._share(self._delta, staged.entries, now)
         return replies
+
+    def _share(self, delta: Delta, entries: list[tuple[bytes, bytes]], now: Now) -> None:
+        """Show other processes what was written. Raises ShardUnavailable when that cannot be."""
+        try:
+            try:
+                delta.add(entries)
+            except IndexFull:
+                self._release_ballast()
+                self._upkeep.checkpoint(now)
+                delta.add(entries)
+        except (IndexFull, IndexFailed, NoSpace) as error:
+            self.wants_reopening = True
+            self._log.stop(f"other processes cannot be shown what was written: {error}")
 
     def _stage(self, batch: Sequence[Transaction], now: Now) -> tuple[Batch, list[Reply]]:
         generations = self._memtable.generations()  # this thread alone changes them
@@ -258,6 +279,8 @@ class Shard:
         self._log.close()
         self._files.forget_all()
         self._index.close()
+        if self._delta is not None:
+            self._delta.close()
         self._lock.release()
 
     def _end(self, now: Now) -> None:

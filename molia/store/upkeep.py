@@ -6,6 +6,7 @@ from molia.base.errors import NoSpace
 from molia.base.now import Now
 from molia.store.ballast import Ballast
 from molia.store.checkpoint import Checkpoint
+from molia.store.delta import Delta
 from molia.store.index import Index, Position, SegmentRow
 from molia.store.lmdb_env import IndexFailed, IndexFull
 from molia.store.log import Log, is_full
@@ -28,8 +29,9 @@ class Upkeep:
     def __init__(
         self, *, log: Log, index: Index, memtable: Memtable, puncher: Puncher, ballast: Ballast,
         rows: dict[int, SegmentRow], options: ShardOptions, counters: Counters, epoch: int,
-        position: Position, now: Now,
+        position: Position, now: Now, delta: Delta | None = None,
     ) -> None:  # fmt: skip
+        self._delta = delta
         self._log, self._index, self._memtable = log, index, memtable
         self._puncher, self._ballast, self._rows = puncher, ballast, rows
         self._options, self._counters, self._epoch = options, counters, epoch
@@ -114,11 +116,10 @@ class Upkeep:
     def _finish(self, now: Now) -> None:
         """Run the checkpoint under way, or a new one, to its end."""
         for _ in range(_STEPS_MAX):
-            full = self._step_checkpoint(now)
+            if self._step_checkpoint(now):
+                raise NoSpace("the index does not fit on the disk")
             if self._checkpoint is None:
                 return
-            if full:
-                raise NoSpace("the index does not fit on the disk")
 
     def _checkpoint_due(self, now: Now) -> bool:
         keys = len(self._memtable.active.entries)
@@ -140,13 +141,30 @@ class Upkeep:
             index=self._index, memtable=self._memtable, rows=self._rows,
             position=self._log.position(), since=self._position,
             slice_keys=self._options.slice_keys, epoch=self._epoch,
-            max_seen_unix_s=self._max_seen_unix_s, counters=self._counters,
+            max_seen_unix_s=self._max_seen_unix_s, counters=self._counters, delta=self._delta,
         )  # fmt: skip
+
+    def _flip(self, delta: Delta) -> bool:
+        """Let the delta's other database take what is new; False when that does not fit."""
+        for _ in range(2):
+            try:
+                delta.flip()
+            except IndexFull:
+                if not self._release_ballast():
+                    return False
+                continue
+            except IndexFailed as error:
+                self._fail(f"writing the delta failed: {error}")
+            return True
+        return False
 
     def _step_checkpoint(self, now: Now) -> bool:
         """Do one step of the checkpoint under way, or of a new one; True if it did not fit."""
         current = self._checkpoint
         if current is None:
+            if self._delta is not None and not self._flip(self._delta):
+                self._retry_s = now.mono_s + RETRY_S
+                return True
             current = self._checkpoint = self._begin()
         try:
             done = current.step()

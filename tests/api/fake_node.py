@@ -36,6 +36,7 @@ from molia.base.views import (
     Readiness,
     ShardView,
     ShareHealth,
+    WorkerView,
 )
 
 CHUNK = 256 * limits.KIB
@@ -241,6 +242,7 @@ class FakeNode:
             quota_bytes=0,
             disk_free_bytes=0,
             shards=(shard,),
+            processes=(WorkerView(index=0, state="running", pid=1, uptime_s=1.5, restarts=0),),
         )
 
     async def readiness(self) -> Readiness:
@@ -301,5 +303,5 @@ class FakeNode:
         self.tell(job_id, "error", state=JobState.CANCELLED)
         return self.job_views[job_id]
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b"# HELP molia_blobs Blobs.\n# TYPE molia_blobs gauge\nmolia_blobs 0\n"

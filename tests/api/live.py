@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from molia.api.app import create_app
-from molia.api.server import Listeners, bind, new_event_loop, serve
+from molia.api.listeners import Listeners, bind
+from molia.api.server import new_event_loop, serve
 from molia.base.config import ApiConfig
 from tests.api.asgi import TOKEN
 from tests.api.fake_node import FakeNode

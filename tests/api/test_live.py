@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from molia.api.server import bind
+from molia.api.listeners import bind
 from molia.base import limits
 from molia.base.config import ApiConfig
 from molia.base.errors import BadConfig, CannotListen, NoSpace

@@ -46,7 +46,7 @@ BAD: list[tuple[str, Callable[[], object]]] = [
     ("log.format", lambda: LogConfig(format="xml")),
     ("network", lambda: Config(network="")),
     ("network", lambda: Config(network="é" * 33)),
-    ("workers", lambda: Config(workers=2)),
+    ("workers", lambda: Config(workers=65)),
     ("threads", lambda: Config(threads=257)),
 ]
 

@@ -90,7 +90,9 @@ def running_node(folder: Path, **settings: str) -> Iterator[Server]:
     home = folder / "home"
     port, log = free_port(), folder / "node.log"
     environment = {n: v for n, v in os.environ.items() if not n.startswith("MOLIA_")}
-    environment |= {"MOLIA_HOME": str(home), "MOLIA_API__LOOPBACK": "trusted", **settings}
+    ours = {"MOLIA_HOME": str(home), "MOLIA_API__LOOPBACK": "trusted"}
+    one = {"MOLIA_WORKERS": "1", "MOLIA_UDP__LISTEN": "127.0.0.1:0"}  # figures are per process
+    environment |= {**ours, **one, **settings}
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "molia", "run", "--api", f"127.0.0.1:{port}"],

@@ -45,7 +45,7 @@ def test_flags_go_over_environment_over_file_over_defaults(tmp_path: Path) -> No
     assert chosen["network"] == ("flag", "--network")
     assert chosen["leases.sweep_s"] == (120, "MOLIA_LEASES__SWEEP_S")
     assert chosen["log.level"] == ("debug", str(home / CONFIG_NAME))
-    assert chosen["workers"] == (1, "default")
+    assert chosen["workers"] == (0, "default")
     assert loaded.config.leases.sweep_s == 120
     assert loaded.config.network == "flag"
 
@@ -67,7 +67,7 @@ def test_a_unit_may_be_left_off_a_name(tmp_path: Path) -> None:
         ("workers = 'two'", "workers: must be a whole number", ""),
         ("workers = true", "workers: must be a whole number", ""),
         ("workers = 1.0", "workers: must be a whole number", ""),
-        ("workers = 2", "workers: must be 1 in this version", ""),
+        ("workers = 65", "workers: must be 0 to 16", ""),
         ("network = 5", "network: must be a text", ""),
         ("network = ''", "network: must be 1 to 64 bytes", ""),
         ('network = "a\\u0000b"', "network: must not hold control", ""),
@@ -115,8 +115,8 @@ def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, hint: 
 
 
 def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match=r"workers: must be 1 .*, not 3 \(--workers\)"):
-        load(tmp_path, environ={}, flags={"workers": ("--workers", 3)})
+    with pytest.raises(BadConfig, match=r"workers: must be 0 to 16, not 65 \(--workers\)"):
+        load(tmp_path, environ={}, flags={"workers": ("--workers", 65)})
 
 
 def test_what_orchestrators_set_is_no_setting(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def leaves(
 ALL = dict(leaves())
 SAMPLES: dict[tuple[str, ...], list[str]] = {
     ("init",): ["--network", ""],  # a refusal: the home belongs to the fake node
-    ("run",): ["--workers", "2"],  # a refusal: this version runs one
+    ("run",): ["--workers", "65"],  # a refusal
     ("put",): ["file"],
     ("get",): ["CID"],
     ("cat",): ["CID"],
@@ -213,7 +213,7 @@ def test_config_show_names_each_origin(
     lines = molia("config", "show", "--origin").out.splitlines()
     assert 'network = "mine"  # MOLIA_NETWORK' in lines
     assert f'log.level = "debug"  # {tmp_path}/home/molia.toml' in lines
-    assert "workers = 1  # default" in lines
+    assert "workers = 0  # default" in lines
     tomllib.loads("\n".join(molia("config", "show").out.splitlines()))
     monkeypatch.setenv("MOLIA_NETWROK", "x")
     ran = molia("config", "show")

@@ -160,6 +160,8 @@ class Node:
             "MOLIA_API__LOOPBACK": "trusted",
             "MOLIA_STORE__SHARDS": "2",
             "MOLIA_STORE__QUOTA_BYTES": "4GiB",
+            "MOLIA_UDP__LISTEN": "127.0.0.1:0",
+            "MOLIA_WORKERS": "1",  # most look into the process; test_workers.py has more of them
             "PYTHONPATH": str(ROOT),
         }
         return {**bare, **ours, **self.settings}

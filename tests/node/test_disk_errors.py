@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from molia.api.app import create_app
-from molia.api.server import bind, new_event_loop, serve
+from molia.api.listeners import bind
+from molia.api.server import new_event_loop, serve
 from molia.base.cid import Cid
 from molia.base.config import ApiConfig, Config, StoreConfig
 from molia.node.app import open_node

@@ -11,6 +11,7 @@ from molia.store.keys import DATA_KINDS, Kind
 from molia.store.ops import RecoveryReport
 from molia.store.os_disk import OsDisk
 from molia.store.shard import Delete, Put, Shard, ShardOptions, Transaction
+from molia.store.shared import SharedShard
 
 UUID = bytes(range(16))
 NOW = Now(1_000.0, 1_700_000_000.0)
@@ -57,7 +58,7 @@ def delete(shard: Shard, *keys: bytes, kind: Kind = Kind.META) -> None:
     shard.apply([Transaction(tuple(Delete(kind, key) for key in keys))], NOW)
 
 
-def contents(shard: Shard, now: Now = NOW) -> dict[Named, bytes]:
+def contents(shard: Shard | SharedShard, now: Now = NOW) -> dict[Named, bytes]:
     """Return all that a shard shows, and check that scan, size_of and get agree."""
     found: dict[Named, bytes] = {}
     for kind in DATA_KINDS:

@@ -32,13 +32,15 @@ Content = tuple[bytes, int]
 class ShardAgainstDict(RuleBasedStateMachine):
     """The rules are what a node does; the dict is what it may expect."""
 
+    options = OPTIONS
+
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="molia-shard-"))
         self.disk = disk_at(self.root)
         self.now = NOW
         self.expected: dict[tuple[Kind, bytes], Content] = {}
-        self.shard, _ = open_shard(self.disk, OPTIONS)
+        self.shard, _ = open_shard(self.disk, self.options)
 
     def teardown(self) -> None:
         self.shard._release()
@@ -113,7 +115,9 @@ class ShardAgainstDict(RuleBasedStateMachine):
             for name in self.disk.list_dir("shard-00"):
                 if name.startswith("index-"):
                     self.disk.remove_tree(f"shard-00/{name}")
-        self.shard, report = open_shard(self.disk, OPTIONS, now=self.now, rebuild=how == "rebuild")
+        self.shard, report = open_shard(
+            self.disk, self.options, now=self.now, rebuild=how == "rebuild"
+        )
         assert report.damage_count == 0, report
         assert report.truncated_bytes == 0
         has_log = bool(self.shard.audit_segments())

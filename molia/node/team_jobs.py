@@ -1,0 +1,107 @@
+"""The jobs of all workers, as any of them shows, follows and cancels them."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any, Final
+
+from molia.base.errors import JobNotFound
+from molia.base.ids import JobId, new_job_id
+from molia.base.views import JobEvent, JobState, JobView
+from molia.node.context import Context
+from molia.node.jobs import Jobs
+from molia.store import keys
+from molia.store.keys import Kind
+
+VERBS: Final = ("jobs", "job", "job_start", "job_cancel", "job_events")
+EVENTS_WAIT_S: Final = 20.0
+_ID: Final = re.compile(r"[a-z2-7]{26}")
+_DRAWS_MAX: Final = 10_000
+
+
+class TeamJobs:
+    """Asks the worker that runs a job; its id tells which, as its row lies on a shard of that."""
+
+    def __init__(self, context: Context, jobs: Jobs) -> None:
+        self._context, self._jobs = context, jobs
+        self._team = context.team
+
+    async def start(self, kind: str, arguments: dict[str, Any]) -> JobView:
+        """See `Jobs.start`; here when this worker writes any shard."""
+        entropy, own = self._context.entropy, self._context.shards.own
+        job_id = new_job_id(entropy)
+        for _ in range(_DRAWS_MAX):
+            if not own or self._owner(job_id) == self._team.seat.index:
+                break
+            job_id = new_job_id(entropy)
+        if self._is_own(job_id):
+            return await self._jobs.start(job_id, kind, arguments)
+        packed = await self._team.ask(self._owner(job_id), "job_start", [job_id, kind, arguments])
+        return _view(packed)
+
+    async def views(self) -> tuple[JobView, ...]:
+        """Return all jobs, newest first; those of a worker that is starting anew are missing."""
+        views = list(self._jobs.views())
+        for packed in (await self._team.ask_all("jobs")).values():
+            views += [_view(fields) for fields in packed]
+        return tuple(sorted(views, key=lambda view: -view.created_unix_ms))
+
+    async def view(self, job_id: JobId) -> JobView:
+        """Return one job. Raises JobNotFound."""
+        if self._is_own(job_id):
+            return self._jobs.find(job_id).view
+        return _view(await self._team.ask(self._owner(job_id), "job", job_id))
+
+    async def cancel(self, job_id: JobId) -> JobView:
+        """See `Jobs.cancel`."""
+        if self._is_own(job_id):
+            return await self._jobs.cancel(job_id)
+        return _view(await self._team.ask(self._owner(job_id), "job_cancel", job_id))
+
+    async def events(self, job_id: JobId, *, after: int) -> AsyncIterator[JobEvent]:
+        """See `Jobs.events`."""
+        if self._is_own(job_id):
+            async for event in self._jobs.events(job_id, after=after):
+                yield event
+            return
+        owner, ended = self._owner(job_id), False
+        while not ended:
+            found, ended = await self._team.ask(owner, "job_events", [job_id, after])
+            for number, unix_ms, kind, data in found:
+                after = number
+                yield JobEvent(id=number, unix_ms=unix_ms, kind=kind, data=data)
+
+    async def answer(self, verb: str, arguments: Any) -> object:  # noqa: ANN401 - by the verb
+        """Return as CBOR values what another worker asks of the jobs of this one."""
+        match verb:
+            case "jobs":
+                return [asdict(view) for view in self._jobs.views()]
+            case "job":
+                return asdict(self._jobs.find(JobId(arguments)).view)
+            case "job_start":
+                job_id, kind, given = arguments
+                return asdict(await self._jobs.start(JobId(job_id), kind, given))
+            case "job_cancel":
+                return asdict(await self._jobs.cancel(JobId(arguments)))
+        assert verb == "job_events", "workers of one node know the same words"
+        return await self._events(*arguments)
+
+    async def _events(self, job_id: str, after: int) -> object:
+        found, ended = await self._jobs.next_events(
+            JobId(job_id), after=after, wait_s=EVENTS_WAIT_S
+        )
+        return [[[event.id, event.unix_ms, event.kind, event.data] for event in found], ended]
+
+    def _is_own(self, job_id: JobId) -> bool:
+        """Tell whether this worker has a job, if anybody has. Raises JobNotFound for no id."""
+        if _ID.fullmatch(job_id) is None:
+            raise JobNotFound(job_id)
+        return self._owner(job_id) == self._team.seat.index
+
+    def _owner(self, job_id: JobId) -> int:
+        shard = keys.shard_of(Kind.META, keys.job_key(job_id), self._context.shards.count)
+        return self._team.owner(shard)
+
+
+def _view(fields: dict[str, Any]) -> JobView:
+    return JobView(**{**fields, "id": JobId(fields["id"]), "state": JobState(fields["state"])})
