@@ -262,10 +262,11 @@ def _meaning(schema: dict[str, Any]) -> str:
 
 def metrics_page() -> str:
     """Return the page of all metrics."""
-    from molia.node.metrics import Metrics
+    from molia.node.metrics import Metrics, WireCounts
 
     metrics = Metrics()
     metrics.watch(list)
+    metrics.watch_wire(WireCounts)
     named: dict[str, Sequence[str]] = {
         getattr(m, "_name", ""): getattr(m, "_labelnames", ()) for m in vars(metrics).values()
     }

@@ -221,11 +221,17 @@ class Node(Model):
     disk_free_bytes: Count
     shards: list[Shard]
     processes: list[Worker]
+    addresses: list[str]
+    sessions: Count
+    proof_epoch: int | None
 
     @classmethod
     def of(cls, view: NodeView) -> "Node":
         """Return the object for a node."""
         return cls(
+            addresses=list(view.addresses),
+            sessions=view.sessions,
+            proof_epoch=view.proof_epoch,
             peer=view.peer,
             version=view.version,
             network=view.network,

@@ -7,6 +7,7 @@ number of seconds.
 """
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from molia.base import limits
 from molia.base.errors import BadConfig
@@ -128,10 +129,25 @@ class UdpConfig:
 
     listen: tuple[str, ...] = ("127.0.0.1:7071",)
     """UDP addresses. Loopback alone reaches nobody else; `0.0.0.0:7071` is open to the network."""
+    external: str = ""
+    """`HOST:PORT` with a numeric host under which others reach this node, if you know it: behind a
+    port forwarding, say. The identity proof is computed for it. Empty: not known."""
 
     def __post_init__(self) -> None:
         few = len(self.listen) <= limits.UDP_ADDRESSES_MAX
         require(few, "udp.listen", f"at most {limits.UDP_ADDRESSES_MAX} addresses")
+        known = not self.external or self.external_address is not None
+        require(known, "udp.external", "HOST:PORT with a numeric host, or empty")
+
+    @property
+    def external_address(self) -> tuple[str, int] | None:
+        """The host and port of `external`; None when it is empty or none."""
+        host, _, port = self.external.rpartition(":")
+        try:
+            numeric = str(ip_address(host.strip("[]")))
+        except ValueError:
+            return None
+        return (numeric, int(port)) if port.isdecimal() and 0 < int(port) < 65_536 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

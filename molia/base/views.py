@@ -169,6 +169,12 @@ class NodeView:
     shards: tuple[ShardView, ...]
     processes: tuple[WorkerView, ...]
     """One of each worker."""
+    addresses: tuple[str, ...] = ()
+    """`molia://` addresses of the UDP port where other nodes reach this one."""
+    sessions: int = 0
+    """Peers with a session, over all workers."""
+    proof_epoch: int | None = None
+    """The 30-day epoch of the identity proof that is shown to others; None while there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,13 @@ def identity(session: Session) -> None:
     elif output.quiet or not output.is_terminal:
         output.line(printable(str(node.get("peer"))))
     else:
-        for key in ("peer", "version", "network", "api", "home", "blobs"):
+        for key in ("peer", "version", "network", "addresses", "api", "home", "blobs", "sessions"):
             value = node.get(key)
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            output.line(f"{key + ':':<10}{printable(text)}")
+            output.line(f"{key + ':':<11}{printable(text)}")
+        epoch = node.get("proof_epoch")
+        proof = "none: no external address is confirmed" if epoch is None else f"epoch {epoch}"
+        output.line(f"{'proof:':<11}{proof}")
 
 
 @click.command(cls=Verb, help="Show the version of this command.")

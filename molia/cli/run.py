@@ -86,7 +86,7 @@ async def _serve(home: Path, config: Config, output: Output) -> None:
     from molia.api.app import create_app
     from molia.api.listeners import bind
     from molia.api.server import serve
-    from molia.node.app import open_node
+    from molia.node.app import on_network, open_node
     from molia.node.home import remove_node_file
     from molia.node.identity import read_token
     from molia.node.steering import open_udp
@@ -95,14 +95,16 @@ async def _serve(home: Path, config: Config, output: Output) -> None:
     async with open_node(home, config) as node:
         with closing(open_udp(config.udp.listen, 1)) as udp:
             listeners = bind(config.api, socket_path(home, config))
-            node.api_urls, node.udp_sockets = listeners.urls, udp.by_worker[0]
+            node.api_urls = listeners.urls
             app = create_app(node, config.api, token=read_token(home), version=__version__)
-            try:
-                await serve(
-                    app, listeners, stop=stop, ready=lambda: _announce(home, output, listeners)
-                )
-            finally:
-                remove_node_file(home)
+            async with on_network(node, home, udp.by_worker[0]):
+                try:
+                    await serve(
+                        app, listeners, stop=stop,
+                        ready=lambda: _announce(home, output, listeners, udp.addresses),
+                    )  # fmt: skip
+                finally:
+                    remove_node_file(home)
 
 
 async def _supervise(home: Path, config: Config, output: Output, count: int) -> None:
@@ -133,7 +135,9 @@ async def _supervise(home: Path, config: Config, output: Output, count: int) -> 
         supervisor = Supervisor(handed, count)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.replace_all)
         held.callback(remove_node_file, home)
-        await supervisor.run(stop=stop, ready=lambda: _announce(home, output, listeners))
+        await supervisor.run(
+            stop=stop, ready=lambda: _announce(home, output, listeners, udp.addresses)
+        )
 
 
 def _stop_signals() -> asyncio.Event:
@@ -162,7 +166,7 @@ def socket_path(home: Path, config: Config) -> Path | None:
     return fallback
 
 
-def _announce(home: Path, output: Output, listeners: "Listeners") -> None:
+def _announce(home: Path, output: Output, listeners: "Listeners", udp: tuple[str, ...]) -> None:
     """Tell the CLI and whoever watches that the node answers."""
     from molia.node.home import write_node_file
     from molia.node.identity import read_identity
@@ -172,9 +176,11 @@ def _announce(home: Path, output: Output, listeners: "Listeners") -> None:
     unix = f"unix:{path}" if path else ""
     addresses = [*listeners.urls, *([unix] if unix else [])]
     if output.as_json:
-        output.json("ready", peer=peer, urls=list(listeners.urls), socket=unix)
+        output.json("ready", peer=peer, urls=list(listeners.urls), socket=unix, udp=list(udp))
     elif not output.quiet:
         output.line(f"peer  {peer}")
         for address in addresses:
             output.line(f"api   {address}")
+        for place in udp:
+            output.line(f"node  molia://{peer}@{place}")
     sys.stdout.flush()

@@ -138,7 +138,7 @@ async def _serve(plan: dict[str, Any], config: Config, orders: Orders) -> int:
     from molia.api.app import create_app
     from molia.api.listeners import Listeners
     from molia.api.server import serve
-    from molia.node.app import open_node
+    from molia.node.app import on_network, open_node
     from molia.node.identity import read_token
     from molia.node.team import Seat
 
@@ -150,16 +150,17 @@ async def _serve(plan: dict[str, Any], config: Config, orders: Orders) -> int:
     (bus,) = _sockets(fds["bus"])
     async with open_node(home, config, seat=seat, bus=bus) as node:
         listeners = Listeners(_sockets(fds["api"]), tuple(plan["urls"]), None, shared=True)
-        node.api_urls, node.udp_sockets = listeners.urls, _sockets(fds["udp"])
+        node.api_urls = listeners.urls
         app = create_app(node, config.api, token=read_token(home), version=__version__)
         giving_up = asyncio.ensure_future(_end_when(node.gave_up, orders))
-        try:
-            await serve(
-                app, listeners, stop=orders.drain, ready=lambda: orders.say("ready"),
-                linger_s=lambda: orders.linger_s,
-            )  # fmt: skip
-        finally:
-            giving_up.cancel()
+        async with on_network(node, home, _sockets(fds["udp"])):
+            try:
+                await serve(
+                    app, listeners, stop=orders.drain, ready=lambda: orders.say("ready"),
+                    linger_s=lambda: orders.linger_s,
+                )  # fmt: skip
+            finally:
+                giving_up.cancel()
         orders.say("drained")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_WAIT_S):

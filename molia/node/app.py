@@ -7,7 +7,7 @@ Start: lock the home, open the shards side by side (recovery), sweep what a cras
 Stop: refuse new puts, end the background tasks, write what is queued, checkpoint, unlock.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from socket import socket
@@ -19,7 +19,7 @@ import structlog
 from molia.base import limits
 from molia.base.config import Config
 from molia.base.errors import MoliaError, NotInitialised, ShardUnavailable
-from molia.base.ids import PeerKey
+from molia.base.ids import PeerKey, network_id
 from molia.base.now import Now
 from molia.node.budget import Budget
 from molia.node.bus import Server
@@ -27,10 +27,11 @@ from molia.node.catalog import Catalog
 from molia.node.context import Context
 from molia.node.groups import sole_error
 from molia.node.home import LOCKS_NAME, OpenDisk, check_private, home_lock, quota_of, store_path
-from molia.node.identity import read_identity
+from molia.node.identity import read_identity, read_network_secret
 from molia.node.leaves import LeafCache
 from molia.node.local import LocalNode
 from molia.node.metrics import Metrics
+from molia.node.network import Network, NetworkSettings
 from molia.node.objects import Objects
 from molia.node.offload import Offload
 from molia.node.range_locks import RangeLocks
@@ -104,12 +105,41 @@ async def open_node(
         if seat.count > 1:
             locks = RangeLocks(home / LOCKS_NAME)
             held.callback(locks.close)
+        network = network_id(config.network, read_network_secret(home))
         context = _context(
-            config, identity.peer_key, quota_bytes, clock, offload, ShardSet(writers), team, locks
-        )
+            config, identity.peer_key, network, quota_bytes, clock, offload, ShardSet(writers),
+            team, locks,
+        )  # fmt: skip
         reports = {index: report for index, (_, report) in opened.items()}
         async with _running(LocalNode(context, home=home, reports=reports), bus) as node:
             yield node
+
+
+@asynccontextmanager
+async def on_network(node: LocalNode, home: Path, sockets: Sequence[socket]) -> AsyncIterator[None]:
+    """Talk to other nodes over this worker's UDP sockets while the block runs.
+
+    Raises BadConfig, HomeUnsafe.
+    """
+    context = node.context
+    seat, config = context.team.seat, context.config
+    settings = NetworkSettings(
+        identity=read_identity(home),
+        name=config.network,
+        secret=read_network_secret(home),
+        worker=seat.index,
+        worker_count=seat.count,
+        admission=config.admission,
+        external=config.udp.external_address,
+    )
+    network = Network(settings, context.offload, clock=context.clock)
+    node.join(network)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(network.run, sockets)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -220,6 +250,7 @@ def _log_recovery(index: int, report: RecoveryReport) -> None:
 def _context(
     config: Config,
     peer: PeerKey,
+    network: bytes,
     quota_bytes: int,
     clock: SystemClock,
     offload: Offload,
@@ -234,6 +265,7 @@ def _context(
     return Context(
         config=config,
         peer=peer,
+        network=network,
         quota_bytes=quota_bytes,
         clock=clock,
         entropy=SystemEntropy(),

@@ -25,6 +25,8 @@ class Context:
 
     config: Config
     peer: PeerKey
+    network: bytes
+    """The network's id."""
     quota_bytes: int
     clock: SystemClock
     entropy: Entropy

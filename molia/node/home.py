@@ -23,6 +23,7 @@ from molia.node.identity import (
     IDENTITY_NAME,
     TOKEN_NAME,
     make_identity,
+    make_network_secret,
     make_token,
     read_identity,
     sync_directory,
@@ -55,11 +56,17 @@ class InitResult:
 
 
 def init_home(
-    path: Path, config: Config, toml_text: str, *, open_disk: OpenDisk = OsDisk
+    path: Path,
+    config: Config,
+    toml_text: str,
+    *,
+    private: bool = False,
+    open_disk: OpenDisk = OsDisk,
 ) -> InitResult:
     """Make what is missing of the home: directory, settings file, key, token, store.
 
-    toml_text: written as `molia.toml` unless there is one. Running it again changes nothing.
+    toml_text: written as `molia.toml` unless there is one. private: make the secret of a private
+    network too. Running it again changes nothing.
     Raises HomeUnsafe, HomeLocked, NoSpace.
     """
     clock, entropy = SystemClock(), SystemEntropy()
@@ -70,6 +77,8 @@ def init_home(
         write_private(path / CONFIG_NAME, toml_text)
     make_identity(path, entropy)
     make_token(path, entropy)
+    if private:
+        make_network_secret(path, entropy)
     with home_lock(path):
         data = store_path(path, config)
         _make_directory(data)

@@ -1,4 +1,5 @@
-"""The two secrets of a home: the node's key and the API's token, each a 0600 file of one line."""
+"""The secrets of a home, each a 0600 file of one line: the node's key, the API's token, and in a
+private network the secret that its nodes share."""
 
 import os
 import stat
@@ -10,8 +11,10 @@ from molia.base.entropy import Entropy
 from molia.base.errors import HomeUnsafe, NotInitialised
 
 IDENTITY_NAME: Final = "identity.key"
+NETWORK_KEY_NAME: Final = "network.key"
 TOKEN_NAME: Final = "api.token"  # noqa: S105 - the name of a file
 _IDENTITY_HEAD: Final = "molia-identity-1"
+_NETWORK_HEAD: Final = "molia-network-1"
 _SECRET_FILE_MAX: Final = 256
 
 
@@ -25,18 +28,33 @@ def make_token(home: Path, entropy: Entropy) -> None:
     write_secret(home / TOKEN_NAME, entropy.token(32).hex() + "\n")
 
 
+def make_network_secret(home: Path, entropy: Entropy) -> None:
+    """Write the secret of a new private network into `home`; an existing one is left alone."""
+    write_secret(home / NETWORK_KEY_NAME, f"{_NETWORK_HEAD} {entropy.token(32).hex()}\n")
+
+
+def read_network_secret(home: Path) -> bytes:
+    """Return the 32 bytes of a private network's secret; b"" in an open one. Raises HomeUnsafe."""
+    path = home / NETWORK_KEY_NAME
+    if not path.exists():
+        return b""
+    return _digits_of(path, _NETWORK_HEAD, 32, "a network's secret")
+
+
 def read_identity(home: Path) -> Identity:
     """Return the home's identity. Raises NotInitialised, HomeUnsafe."""
-    head, _, digits = read_secret(home / IDENTITY_NAME).partition(" ")
+    return Identity(_digits_of(home / IDENTITY_NAME, _IDENTITY_HEAD, SEED_SIZE, "an identity key"))
+
+
+def _digits_of(path: Path, expected_head: str, size: int, what: str) -> bytes:
+    head, _, digits = read_secret(path).partition(" ")
     try:
-        seed = bytes.fromhex(digits)
+        secret = bytes.fromhex(digits)
     except ValueError:
-        seed = b""
-    if head != _IDENTITY_HEAD or len(seed) != SEED_SIZE:
-        raise HomeUnsafe(
-            f"{home / IDENTITY_NAME} is not an identity key", hint="restore it from a backup"
-        )
-    return Identity(seed)
+        secret = b""
+    if head != expected_head or len(secret) != size:
+        raise HomeUnsafe(f"{path} is not {what}", hint="restore it from a backup")
+    return secret
 
 
 def read_token(home: Path) -> str:

@@ -1,8 +1,8 @@
 """The node behind `NodeService`: hands each question to the part that answers it."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
-from socket import socket
 from typing import Any, Final
 
 import anyio
@@ -44,6 +44,7 @@ from molia.node.heal import Healer
 from molia.node.health import health_of
 from molia.node.home import store_path
 from molia.node.jobs import Jobs
+from molia.node.network import Network
 from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reads import LocalReader
@@ -53,6 +54,7 @@ from molia.node.space import Space
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
 from molia.node.verify import run_verify
+from molia.node.wire_counts import counts_of
 from molia.store.ops import Reply
 from molia.store.recovery import RecoveryReport
 
@@ -75,8 +77,8 @@ class LocalNode:
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
-        self.udp_sockets: tuple[socket, ...] = ()
-        """This worker's sockets of the node's UDP port, one an address; bound, non-blocking."""
+        self.network: Network | None = None
+        """This worker's side of the network; None until it joins."""
         self.gave_up = anyio.Event()
         """Set when only a new process helps: the composition root then ends this one."""
 
@@ -105,6 +107,11 @@ class LocalNode:
         if context.team.links:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)
+
+    def join(self, network: Network) -> None:
+        """Take part in a network, and show so."""
+        self.network = self._overview.network = network
+        self.context.metrics.watch_wire(partial(counts_of, network))
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""

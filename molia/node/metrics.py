@@ -5,11 +5,12 @@ Names are `molia_<area>_<what>_<unit>`; no label ever holds a blob's or a peer's
 
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric, Sample
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, Sample
 from prometheus_client.process_collector import ProcessCollector
 
 from molia.base.views import ShardView
@@ -82,6 +83,10 @@ class Metrics:
         """Show the shards and the buffers, read anew at each scrape."""
         self.registry.register(_ShardCollector(read_shards))
 
+    def watch_wire(self, read: Callable[[], "WireCounts"]) -> None:
+        """Show what the network moved, answered and dropped, read anew at each scrape."""
+        self.registry.register(_WireCollector(read))
+
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read at each scrape."""
         Gauge(name, text, registry=self.registry).set_function(read)
@@ -125,6 +130,44 @@ class _Sums(CollectorRegistry):
 
 def _plain(sample: Sample) -> list[Any]:
     return [sample.name, sorted(sample.labels.items()), sample.value]
+
+
+@dataclass(slots=True, kw_only=True)
+class WireCounts:
+    """What one worker's side of the network counted."""
+
+    packets: dict[str, int] = field(default_factory=dict)
+    """By direction: in, out."""
+    bytes: dict[str, int] = field(default_factory=dict)
+    handshakes: dict[str, int] = field(default_factory=dict)
+    """By who began: in, out."""
+    requests: dict[str, int] = field(default_factory=dict)
+    """By what became of them."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Packets and what else was refused, by reason."""
+    sessions: int = 0
+
+
+class _WireCollector:
+    """Turns the network's counts into metric families."""
+
+    def __init__(self, read: Callable[[], WireCounts]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._read()
+        for name, text, label, values in (
+            ("molia_wire_packets", "UDP packets", "direction", counts.packets),
+            ("molia_wire_bytes", "UDP payload bytes", "direction", counts.bytes),
+            ("molia_wire_handshakes", "Sessions begun", "direction", counts.handshakes),
+            ("molia_wire_requests", "Requests between peers", "outcome", counts.requests),
+            ("molia_wire_dropped", "Dropped or refused, by reason", "reason", counts.dropped),
+        ):
+            family = CounterMetricFamily(name, text, labels=[label])
+            for key, value in values.items():
+                family.add_metric([key], value)
+            yield family
+        yield GaugeMetricFamily("molia_wire_sessions", "Peers with a session", counts.sessions)
 
 
 class _ShardCollector:

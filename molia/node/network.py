@@ -32,7 +32,7 @@ from molia.node.system import SystemClock, SystemEntropy
 from molia.node.udp import UdpDriver
 from molia.wire import messages
 from molia.wire.addresses import Address as NumericAddress
-from molia.wire.addresses import pack_host
+from molia.wire.addresses import PeerAddress, pack_host
 from molia.wire.admission import Admission
 from molia.wire.cookies import Address, CookieSecret
 from molia.wire.effects import PeerDown, PeerUp, Roamed, SolvePuzzle
@@ -73,6 +73,11 @@ class NetworkSettings:
     external: NumericAddress | None = None
     """Where others reach us, if somebody confirmed it."""
 
+    @property
+    def network(self) -> bytes:
+        """The network's id."""
+        return network_id(self.name, self.secret)
+
 
 class Network:
     """One worker's side of the network."""
@@ -87,7 +92,7 @@ class Network:
         stream_handlers: Mapping[int, StreamHandler] | None = None,
     ) -> None:
         self.settings = settings
-        network = network_id(settings.name, settings.secret)
+        network = settings.network
         self._clock, self._offload = clock, offload
         entropy = SystemEntropy()
         path = settings.admission.asn_database
@@ -185,6 +190,24 @@ class Network:
         """Return the identity proof that is shown now."""
         return self.proof.current(self._clock.now().unix_s)
 
+    def take_proof(self, encoded: bytes) -> None:
+        """Show the proof that another worker found; one computes it for all."""
+        proof = Proof.parse(encoded)
+        if proof is not None and proof != self.current_proof() and self.proof.restore(proof):
+            self.transport.endpoint.set_proof(encoded)
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return where other nodes reach this one, the confirmed address first."""
+        key = self.settings.identity.peer_key
+        places = [self.settings.external] if self.settings.external is not None else []
+        places += [pump.address for pump in self.driver.pumps]
+        return tuple(str(PeerAddress(key, host, port)) for host, port in places)
+
+    @property
+    def session_count(self) -> int:
+        """How many peers have a session with this worker."""
+        return self.transport.peer_count
+
     # ------------------------------------------------------------------ life
 
     async def run(self, sockets: Sequence[socket]) -> None:
@@ -198,6 +221,8 @@ class Network:
                 await asyncio.sleep(PROOF_LOOK_S)
                 self._spawn(self._prove())
         finally:
+            self.transport.close_all(self._clock.now())
+            self.driver.flush()
             self.driver.close()
             for task in list(self._tasks):
                 task.cancel()
@@ -308,9 +333,12 @@ class Network:
             self.driver.flush()
 
     async def _prove(self) -> None:
-        """Compute our identity proof, where one is wanted and none is being computed."""
+        """Compute our identity proof, where one is wanted and none is being computed.
+
+        The first worker does, and tells the others.
+        """
         solver = self.proof.work(self._clock.now().unix_s)
-        if solver is None or solver is self._proving:
+        if solver is None or solver is self._proving or self.settings.worker:
             return
         self._proving = solver
         proof: Proof | None = None

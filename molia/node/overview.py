@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import anyio
 
-from molia.base.ids import network_id, network_label
+from molia.base.ids import network_label
 from molia.base.views import NodeView, ShardView, WorkerView
 from molia.node.context import Context
+from molia.node.network import Network
 from molia.node.remote import RemoteWriter
 from molia.node.shards import ShardWriter
 from molia.node.team import UNAVAILABLE
 from molia.store.recovery import RecoveryReport
+from molia.wire.proof import Proof
 
 STATUS_INTERVAL_S: Final = 0.5
 """How often the workers tell each other how they are."""
@@ -29,6 +31,7 @@ class Overview:
         """reports: what opening this worker's own shards found."""
         self._context, self._home, self._reports = context, home, reports
         self._started = context.now()
+        self.network: Network | None = None
         metrics, seat = context.metrics, context.team.seat
         metrics.watch(self.own_shards)
         metrics.note_worker(seat.index, restarts=seat.start)
@@ -49,6 +52,8 @@ class Overview:
     def take_status(self, index: int, status: dict[str, Any]) -> None:
         """Take note of what another worker said of itself."""
         self._context.team.statuses[index] = status
+        if self.network is not None and status["proof"]:
+            self.network.take_proof(status["proof"])
         for fields in status["shards"]:
             view = ShardView(**fields)
             writer = self._context.shards.writers[view.index]
@@ -66,7 +71,13 @@ class Overview:
             "shards": [asdict(view) for view in self.own_shards()],
             "blobs": self._context.metrics.blob_count,
             "worker": asdict(self._own_worker()),
+            "sessions": 0 if self.network is None else self.network.session_count,
+            "proof": b"" if self._proof is None else self._proof.encode(),
         }
+
+    @property
+    def _proof(self) -> Proof | None:
+        return None if self.network is None else self.network.current_proof()
 
     # ------------------------------------------------------------------ shown
 
@@ -77,13 +88,13 @@ class Overview:
         shards = await context.offload.run(self.shards)
         now = context.now()
         disk = await context.offload.run(shutil.disk_usage, self._home)
-        network = network_id(context.config.network)
         started_s = context.team.seat.node_unix_ms / 1000
+        others = context.team.statuses.values()
         return NodeView(
             peer=str(context.peer),
             version=version("molia"),
             network=context.config.network,
-            network_id=network_label(network),
+            network_id=network_label(context.network),
             started_unix_s=int(started_s),
             uptime_s=round(max(0.0, now.unix_s - started_s), 3),
             workers=context.team.seat.count,
@@ -95,6 +106,9 @@ class Overview:
             disk_free_bytes=disk.free,
             shards=tuple(shards),
             processes=self._workers(),
+            addresses=() if self.network is None else self.network.addresses(),
+            sessions=sum(status["sessions"] for status in (self.status(), *others)),
+            proof_epoch=None if self._proof is None else self._proof.epoch,
         )
 
     def reasons(self) -> list[str]:

@@ -98,20 +98,21 @@ class UdpDriver:
         self._core, self._clock, self._after = core, clock, after
         self._is_flush_due = False
         self._loop = asyncio.get_running_loop()
-        self._pumps: dict[int, UdpPump] = {}
+        self.pumps: list[UdpPump] = []
+        """The sockets' sides."""
+        self._by_family: dict[int, UdpPump] = {}
         """By the length of an address: IPv4 has two parts, IPv6 four."""
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s: float | None = None
 
-    @property
-    def pumps(self) -> list["UdpPump"]:
-        """The sockets' sides."""
-        return list(self._pumps.values())
-
     def add(self, sock: socket.socket, *, segments: bool = True) -> "UdpPump":
-        """Serve a bound socket; one for each family. It is the caller's to close, after `close`."""
+        """Serve a bound socket, which is the caller's to close, after `close`.
+
+        What is no answer goes out of the first of its family.
+        """
         pump = UdpPump(sock, self._core, self._clock, self._flush, segments=segments)
-        self._pumps[4 if sock.family == socket.AF_INET6 else 2] = pump
+        self.pumps.append(pump)
+        self._by_family.setdefault(4 if sock.family == socket.AF_INET6 else 2, pump)
         return pump
 
     def flush(self) -> None:
@@ -129,9 +130,10 @@ class UdpDriver:
 
     def close(self) -> None:
         """Stop serving."""
-        for pump in self._pumps.values():
+        for pump in self.pumps:
             pump.close()
-        self._pumps.clear()
+        self.pumps.clear()
+        self._by_family.clear()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -147,7 +149,7 @@ class UdpDriver:
 
     def _send(self, now: Now) -> None:
         for packets, address in self._core.take_sends(now):
-            pump = self._pumps.get(len(address))
+            pump = self._by_family.get(len(address))
             if pump is not None:  # else there is no socket of that family: lost, as on a path
                 pump.send(packets, address)
 
@@ -198,6 +200,12 @@ class UdpPump:
         """Drains in a row in which nothing came joined."""
         self._handle = sock.fileno()
         self._loop.add_reader(self._handle, self._on_readable)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the socket."""
+        host, port, *_ = self._socket.getsockname()
+        return host, port
 
     @property
     def waiting_bytes(self) -> int:

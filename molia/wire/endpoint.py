@@ -361,6 +361,10 @@ class Endpoint:
         if peer.usable(now.mono_s) is None:
             self._upkeep.initiate(peer, now)
 
+    def knock(self, peer: Peer, now: Now) -> None:
+        """Begin a handshake with a peer that may have lost its session."""
+        self._upkeep.initiate(peer, now)
+
     def seal(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Return one data packet to `peer`; None when there is no session or no right to send.
 

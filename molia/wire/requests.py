@@ -26,6 +26,8 @@ REPLY: Final = 4
 """Frame type: the id of the request that it answers, u8 number of the reply, the reply."""
 HEAD: Final = struct.Struct("<BHQB")
 """Frame type, length of what follows the length, request id, message number."""
+DOUBT_S: Final = 1.0
+"""How often a peer that does not answer is doubted, until the request is over."""
 _BODY_START: Final = HEAD.size - 3
 _ID_MASK: Final = 2**64 - 1
 
@@ -76,6 +78,7 @@ class Requests(Generic[Peer]):
         self._per_peer: dict[Peer, int] = {}
         self._sends: list[tuple[Peer, bytes]] = []
         self._ended: list[Ended[Peer]] = []
+        self._doubted: dict[Peer, None] = {}
         self.retried = self.timed_out = self.unexpected = 0
 
     def __len__(self) -> int:
@@ -154,19 +157,25 @@ class Requests(Generic[Peer]):
             self.timed_out += 1
             self._end(request_id, asked, Outcome.TIMED_OUT)
             return
-        wake_s = asked.until_s
         if asked.tries < limits.REQUEST_TRIES_MAX:
             asked.tries += 1
             asked.wait_s *= 2
             self.retried += 1
             self._sends.append((asked.peer, asked.frame))
-            wake_s = min(wake_s, now_s + asked.wait_s)
-        heappush(self._due, (wake_s, request_id))
+        else:
+            asked.wait_s = DOUBT_S
+            self._doubted[asked.peer] = None
+        heappush(self._due, (min(asked.until_s, now_s + asked.wait_s), request_id))
 
     def take_sends(self) -> list[tuple[Peer, bytes]]:
         """Return the plaintexts that are to go out, and to whom."""
         sends, self._sends = self._sends, []
         return sends
+
+    def take_doubted(self) -> list[Peer]:
+        """Return the peers that have not answered any try of a request."""
+        doubted, self._doubted = list(self._doubted), {}
+        return doubted
 
     def take_ended(self) -> list[Ended[Peer]]:
         """Return what ended since the last call."""

@@ -39,6 +39,8 @@ _ASKED_PER_S: Final = limits.PEER_REQUESTS_PER_S
 _ASKED_BURST: Final = limits.PEER_REQUESTS_BURST
 _BODY_AT: Final = HEAD.size
 _REPLY_SIZE: Final = HEAD.size - 3
+SILENT_S: Final = 1.0
+"""A peer that was heard within this is there, whatever became of a request."""
 BURST: Final = limits.BURST_PACKETS_MAX
 _UNKNOWN: Final = (
     int(Number.ERROR), encode(Error(code=ErrorCode.UNKNOWN_MESSAGE))
@@ -119,6 +121,7 @@ class Transport:
         self._channels = channels or ChannelConfig()
         self._handlers = dict(handlers)
         self._links: dict[Peer, _Link] = {}
+        self._up: dict[Peer, None] = {}
         self._active: dict[Peer, None] = {}
         """Peers whose channel may have something to send, in turn."""
         self._wakes: list[tuple[float, int, Peer]] = []
@@ -150,6 +153,10 @@ class Transport:
         """Do what is due."""
         self.endpoint.on_deadline(now)
         self.requests.on_deadline(now.mono_s)
+        for peer in self.requests.take_doubted():
+            if now.mono_s - peer.heard_s > SILENT_S:
+                # it may have lost the session: a handshake tells sooner than the 15 s of silence
+                self.endpoint.knock(peer, now)
         wakes = self._wakes
         while wakes and wakes[0][0] <= now.mono_s:
             due_s, _, peer = heappop(wakes)
@@ -203,6 +210,16 @@ class Transport:
         """End the session with a peer, and tell it."""
         self.endpoint.send(peer, encode_frame(CLOSE, b""), now)
         self.endpoint.close(peer)
+
+    def close_all(self, now: Now) -> None:
+        """Tell every peer that this node ends: they knock again at once if they want something."""
+        for peer in list(self._up):
+            self.close(peer, now)
+
+    @property
+    def peer_count(self) -> int:
+        """How many peers have a session that both sides know."""
+        return len(self._up)
 
     # ------------------------------------------------------------------ what peers say
 
@@ -373,6 +390,7 @@ class Transport:
             if isinstance(effect, Send):
                 sends.append((effect.packets, effect.address))
             elif isinstance(effect, PeerDown):
+                self._up.pop(effect.peer, None)
                 self._on_down(effect.peer)
                 self._events.append(effect)
             elif isinstance(effect, Restarted):
@@ -382,9 +400,12 @@ class Transport:
                 if link is not None and link.channel is not None:
                     link.channel.on_path_changed(now.mono_s)
                 self._events.append(effect)
-            elif isinstance(effect, PeerUp | SolvePuzzle):
+            elif isinstance(effect, PeerUp):
+                self._up[effect.peer] = None
                 self._events.append(effect)
                 self._active[effect.peer] = None
+            elif isinstance(effect, SolvePuzzle):
+                self._events.append(effect)
 
     def _on_down(self, peer: Peer) -> None:
         """Forget what belonged to a session that is over."""

@@ -103,6 +103,22 @@ def test_a_peer_that_asks_more_than_its_share_is_told_to_wait() -> None:
     assert peer.current is not None
 
 
+def test_a_peer_that_lost_its_session_is_noticed_and_answers_again_within_seconds() -> None:
+    net, ours, theirs, peer = pair()
+    ours.transport.ask(peer, ECHO, b"1", net.now)
+    net.run(1.0)
+    net.hosts[1] = again = Host(2, {ECHO: echo}, seed=5)  # its process was killed
+    ours.transport.ask(peer, ECHO, b"2", net.now, timeout_s=60.0)
+    assert net.run(10.0, until=lambda: len(ended(ours)) == 2)
+    # nobody knows whether it was carried out: whoever asked must say whether to ask again
+    assert ended(ours)[1].outcome is Outcome.PEER_LOST
+    ours.transport.ask(peer, ECHO, b"3", net.now)
+    net.run(1.0)
+    assert ended(ours)[2].body == b"3"
+    assert again.transport.counters.requests_in
+    assert theirs.transport.counters.requests_in == 1
+
+
 # ---------------------------------------------------------------------------- streams
 
 
