@@ -126,9 +126,8 @@ async def _supervise(home: Path, config: Config, output: Output, count: int) -> 
         bus = listen_on_bus(paths)
         for sock in bus:
             held.callback(sock.close)
-        command, surroundings = worker_command()
         handed = Handed(
-            command=command, environment=surroundings,
+            command=worker_command(),
             plan=plan_of(home, config, listeners.urls, bus_paths=paths),
             api=listeners.sockets, udp=udp, bus=bus, lock=lock,
         )  # fmt: skip

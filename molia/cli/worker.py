@@ -1,7 +1,7 @@
-"""One worker of a node: the process that the parent starts, `python worker.py CONTROL`.
+"""One worker of a node: the process that the parent starts and tells what to do.
 
-It is told what to do over the control socket, a line at a time; see `node/workers.py`. When the
-parent is gone it ends at once: nothing acknowledged is lost by that.
+They talk over a socket, a line at a time; see `node/workers.py`. When the parent is gone a worker
+ends at once: nothing acknowledged is lost by that.
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from molia import __version__
 from molia.base.config import Config
 from molia.base.errors import MoliaError, outcome_of
 from molia.cli import fields
-from molia.cli.environment import environment
 
 ORPHANED: Final = 70
 GAVE_UP: Final = 75
 """Exit code of a worker that wants to be started anew. Source: sysexits.h, EX_TEMPFAIL."""
 CLOSE_WAIT_S: Final = 120.0
+_START: Final = (
+    "import sys; root = {root!r}; root in sys.path or sys.path.insert(0, root); "
+    "from molia.cli.worker import main; sys.exit(main())"
+)
 _PLAN_MAX: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def worker_command() -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return how a worker is started, and in which environment."""
-    package_root = str(Path(__file__).resolve().parents[2])
-    inherited = environment()
-    search = [package_root, *filter(None, [inherited.get("PYTHONPATH", "")])]
-    # -P: a directory of modules beside this file, or the current one, must not stand in
-    command = (sys.executable, "-P", str(Path(__file__).resolve()))
-    return command, {**inherited, "PYTHONPATH": os.pathsep.join(search)}
+def worker_command() -> tuple[str, ...]:
+    """Return how a worker is started, of the same package as this process."""
+    root = str(Path(__file__).resolve().parents[2])
+    # -P: the current directory must not stand in for any module
+    return sys.executable, "-P", "-c", _START.format(root=root)
 
 
 def plan_of(
@@ -195,7 +195,3 @@ def _end_with_parent() -> None:
     """Let the kernel end this process with its parent, should it hang just then."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

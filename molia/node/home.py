@@ -38,7 +38,7 @@ CONFIG_NAME: Final = "molia.toml"
 NODE_FILE_NAME: Final = "node.json"
 STORE_FILE_NAME: Final = "store.json"
 LOCK_NAME: Final = "LOCK"
-LOCK_TRIES: Final = 50
+LOCK_TRIES: Final = 30
 LOCK_PAUSE_S: Final = 0.02
 LOCKS_NAME: Final = "objects.lock"
 """Which worker works on which object; nothing is written to it."""

@@ -88,7 +88,6 @@ class Handed:
 
     command: tuple[str, ...]
     """Starts a worker; the number of its control socket is appended."""
-    environment: dict[str, str]
     plan: dict[str, Any]
     """JSON for the worker: what is the same for all of them."""
     api: tuple[socket.socket, ...]
@@ -239,7 +238,6 @@ class Supervisor:
                 *self._handed.command,
                 str(theirs.fileno()),
                 pass_fds=passed,
-                env=self._handed.environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C is the parent's to hear

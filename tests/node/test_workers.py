@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -42,11 +43,28 @@ def node(tmp_path: Path) -> Iterator[Node]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node of two workers that runs, and has run other tests before perhaps."""
     made = Node(tmp_path_factory.mktemp("two") / "home", dict(TWO))
+    made.settings["MOLIA_UDP__LISTEN"] = f"127.0.0.1:{free_udp_port()}"
     try:
         made.start()
         yield made
     finally:
         made.close()
+
+
+def free_udp_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def sockets_of(pid: int) -> set[str]:
+    """The inodes of a process's sockets. Source: proc(5), /proc/PID/fd."""
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
+    return found
 
 
 def pids(client: Client) -> dict[int, int]:
@@ -66,12 +84,9 @@ def worker_of(client: Client, workers: dict[int, int]) -> int:
     for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
         _, local, remote, *rest = line.split()
         if local.endswith(f":{port:04X}") and remote.endswith(f":{ours:04X}"):
-            inode = f"socket:[{rest[6]}]"
             for index, pid in workers.items():
-                for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-                    with contextlib.suppress(FileNotFoundError):
-                        if os.readlink(descriptor) == inode:
-                            return index
+                if rest[6] in sockets_of(pid):
+                    return index
     raise AssertionError("no worker has the connection")
 
 
@@ -154,6 +169,24 @@ def test_metrics_are_the_sums_of_all_workers(running: Node) -> None:
         assert 'molia_worker_restarts{worker="1"} 0.0' in text
         started_s = client.metric("process_start_time_seconds")
         assert abs(started_s - time.time()) < 3600, "a time is not summed"
+
+
+@linux
+def test_each_worker_has_a_socket_of_the_udp_port_and_no_other_node_gets_one(
+    running: Node, tmp_path: Path
+) -> None:
+    port = int(running.settings["MOLIA_UDP__LISTEN"].rpartition(":")[2])
+    lines = [line.split() for line in Path("/proc/net/udp").read_text("ascii").splitlines()[1:]]
+    group = {line[9] for line in lines if line[1].endswith(f":{port:04X}")}
+    assert len(group) == 2
+    owned = [sockets_of(pid) & group for pid in pids(running.client()).values()]
+    assert sorted(map(len, owned)) == [1, 1]
+    assert owned[0] != owned[1]
+    for workers in ("1", "2"):
+        other = Node(tmp_path / "home", {**running.settings, "MOLIA_WORKERS": workers})
+        ran = other.molia("run", "--api", "127.0.0.1:0")
+        assert ran.returncode == 1
+        assert b"another node has it" in ran.stderr
 
 
 def test_a_home_that_workers_hold_is_locked(running: Node) -> None:

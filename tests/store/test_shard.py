@@ -10,6 +10,7 @@ from molia.base.errors import Damaged, HomeLocked
 from molia.base.ids import ObjectId
 from molia.base.now import Now
 from molia.store.disk import Buffer
+from molia.store.index import ENTRY, Slice
 from molia.store.keys import Kind, block_key
 from molia.store.ops import Reply
 from molia.store.shard import Delete, Guard, Put, Shard, ShardOptions, Transaction
@@ -356,3 +357,22 @@ def test_the_numbers_add_up(tmp_path: Path) -> None:
         shard.checkpoint(Now(now.mono_s + 60, now.unix_s + 60))
         assert shard.stats().keys == 25
         assert shard.stats().live_bytes == live // 2
+
+
+def test_a_wrong_entry_is_found_also_when_its_key_was_written_again(tmp_path: Path) -> None:
+    """A checkpoint keeps the entry with the higher place, and the wrong one may lead too far."""
+    disk = disk_at(tmp_path)
+    with opened(disk) as shard:
+        put(shard, b"key", b"old")
+        shard.checkpoint(NOW)
+        astray = ENTRY.pack(999, 5_000, 3, 0, 0)
+        tagged = bytes((Kind.META,)) + b"key"
+        shard._index.write_slice(Slice([(tagged, astray)], {}, force=True))
+        put(shard, b"key", b"new")
+        assert shard.get(Kind.META, b"key", now=NOW) == b"new"
+        wrong, _ = shard.audit_index(Kind.META)
+        assert wrong == [(Kind.META, b"key")]
+        assert shard.reindex(wrong, NOW) == 1
+        assert shard.audit_index(Kind.META)[0] == []
+    with opened(disk) as shard:
+        assert shard.get(Kind.META, b"key", now=NOW) == b"new"
