@@ -8,6 +8,7 @@ TESTS ?= tests
 STATES ?= 1000000
 SEED ?= 1
 BENCH_SCALE ?= 1
+FUZZ_S ?= 600
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -37,8 +38,10 @@ check: $(VENV)/installed-dev ## ruff, mypy, import-linter, then every test
 bench: $(VENV)/installed-dev ## measure beside limits; writes build/bench.json (about 20 GiB of disk traffic)
 	$(BIN)/python -m tests.bench.run --scale $(BENCH_SCALE)
 
-fuzz: $(VENV)/installed-dev ## long: crash states of the store, then every property with many examples
+fuzz: $(VENV)/installed-dev ## long: crash states of the store, packets guided by coverage, every property at length
 	$(BIN)/python -m molia.sim powercut --states $(STATES) --seed $(SEED)
+	-$(PIP) install 'atheris>=2.3,<4'
+	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(FUZZ_S)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 0 --hypothesis-profile fuzz $(TESTS)
 
 docs: $(VENV)/installed-dev ## write docs/reference again from the code

@@ -12,6 +12,7 @@ from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.wire.cookies import Address
 from molia.wire.puzzle import NO_EFFORT, Effort, PuzzleTrailer
+from molia.wire.scores import Offence, Standing
 
 
 class Verdict(Enum):
@@ -49,6 +50,16 @@ class Admission(Protocol):
         """Take note that a Diffie-Hellman was spent."""
         ...
 
+    def penalise(
+        self, identity: PeerKey | None, address: Address, offence: Offence, now_s: float
+    ) -> None:
+        """Take note of an offence; identity: None while the packet may be anybody's."""
+        ...
+
+    def standing(self, identity: PeerKey, now_s: float) -> Standing:
+        """Return how an identity is treated."""
+        ...
+
     def effort(self, now: Now, address: Address) -> Effort:
         """Return the puzzle that a sender at this address is asked now; 0 bits for none."""
         ...
@@ -74,6 +85,13 @@ class OpenAdmission:
 
     def on_handshake(self, *_: object) -> None:
         """Take no note."""
+
+    def penalise(self, *_: object) -> None:
+        """Forgive."""
+
+    def standing(self, *_: object) -> Standing:
+        """Think well of all."""
+        return Standing.GOOD
 
     def effort(self, *_: object) -> Effort:
         """Ask nothing."""

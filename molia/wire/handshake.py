@@ -50,6 +50,7 @@ from molia.wire.peer import (
 )
 from molia.wire.peers import PeerTable
 from molia.wire.puzzle import PuzzleTrailer
+from molia.wire.scores import Offence
 from molia.wire.session import Session
 
 
@@ -318,6 +319,7 @@ class Handshaker:
             counters.bad_hello += 1
         elif not maps_to(hello.identity, static):
             counters.wrong_identity += 1
+            self._admission.penalise(None, address, Offence.WRONG_ID, now.mono_s)
         elif not features_agree(hello.features, self._config.features):
             counters.unknown_feature += 1
         elif not self._admission.allows(hello.identity, address, now):

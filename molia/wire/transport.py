@@ -21,12 +21,13 @@ from molia.wire.cookies import Address, CookieSecret
 from molia.wire.effects import PeerDown, PeerUp, Restarted, Roamed, Send, SolvePuzzle
 from molia.wire.endpoint import Endpoint
 from molia.wire.frames import CLOSE, STREAMS, decode_frames, encode_frame, must_be_known
-from molia.wire.gate import Admission
+from molia.wire.gate import Admission, OpenAdmission
 from molia.wire.handshake import EndpointConfig
 from molia.wire.messages import EARLY, Busy, Error, ErrorCode, Number, encode
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Requests, pack
+from molia.wire.scores import Offence, Standing
 from molia.wire.stream_events import Event
 
 Answer = tuple[int, bytes]
@@ -39,6 +40,10 @@ _ASKED_PER_S: Final = limits.PEER_REQUESTS_PER_S
 _ASKED_BURST: Final = limits.PEER_REQUESTS_BURST
 _BODY_AT: Final = HEAD.size
 _REPLY_SIZE: Final = HEAD.size - 3
+PENALTY_GAP_S: Final = 1.0
+"""A flood is one offence a second, however many packets it has."""
+MUTE_S: Final = 60.0
+"""How long requests of a peer in bad standing are dropped before its standing is asked again."""
 SILENT_S: Final = 1.0
 """A peer that was heard within this is there, whatever became of a request."""
 BURST: Final = limits.BURST_PACKETS_MAX
@@ -75,13 +80,15 @@ class TransportCounters:
 class _Link:
     """What is kept for one peer while it is up."""
 
-    __slots__ = ("allowance", "allowed_s", "channel", "wake_s")
+    __slots__ = ("allowance", "allowed_s", "channel", "muted_s", "penalised_s", "wake_s")
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
         self.wake_s = float("inf")
         """When the channel is looked at next."""
         self.allowance, self.allowed_s = float(limits.PEER_REQUESTS_BURST), float("-inf")
+        self.muted_s = self.penalised_s = float("-inf")
+        """Until when its requests are not answered, and when it was penalised last."""
 
 
 class Transport:
@@ -101,13 +108,14 @@ class Transport:
     ) -> None:
         """handlers: by message number; what is not there is answered as unknown."""
         self.counters = TransportCounters()
+        self._admission: Admission = admission or OpenAdmission()
         self.endpoint = Endpoint(
             profile,
             static=identity.exchange_key,
             identity=identity.peer_key,
             entropy=entropy,
             handler=self,
-            admission=admission,
+            admission=self._admission,
             secret=secret,
             config=config,
         )
@@ -274,10 +282,9 @@ class Transport:
         link.allowed_s = now_s
         if allowance > _ASKED_BURST:
             allowance = _ASKED_BURST
-        if allowance < 1.0:
+        if allowance < 1.0 or now_s < link.muted_s:
             link.allowance = allowance
-            self.counters.requests_refused += 1
-            return pack(REPLY, request_id, *_BUSY)
+            return self._refuse(peer, link, request_id, now_s)
         link.allowance = allowance - 1.0
         handler = self._handlers.get(number)
         if handler is None:
@@ -288,6 +295,23 @@ class Transport:
             return None
         number, body = answer
         return HEAD.pack(REPLY, _REPLY_SIZE + len(body), request_id, number) + body
+
+    def _refuse(self, peer: Peer, link: _Link, request_id: int, now_s: float) -> bytes | None:
+        """Tell a peer that asks more than its share to wait; one that does not is not heard."""
+        self.counters.requests_refused += 1
+        if now_s < link.muted_s:
+            return None
+        if now_s >= link.penalised_s + PENALTY_GAP_S:
+            link.penalised_s = now_s
+            self._penalise(peer, link, Offence.FLOOD, now_s)
+        return pack(REPLY, request_id, *_BUSY)
+
+    def _penalise(self, peer: Peer, link: _Link, offence: Offence, now_s: float) -> None:
+        if peer.identity is None or peer.address is None:
+            return
+        self._admission.penalise(peer.identity, peer.address, offence, now_s)
+        if self._admission.standing(peer.identity, now_s) is not Standing.GOOD:
+            link.muted_s = now_s + MUTE_S
 
     def _on_mixed(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Take a packet of several frames, or of frames seldom seen."""

@@ -9,6 +9,7 @@ from molia.base.now import Now
 from molia.sim.entropy import SeededEntropy
 from molia.wire.channel import ChannelConfig
 from molia.wire.cookies import Address
+from molia.wire.gate import Admission
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
 from molia.wire.transport import Handler, Transport, TransportEvent
@@ -22,13 +23,14 @@ class Host:
 
     def __init__(
         self, number: int, handlers: Mapping[int, Handler] | None = None, *, seed: int = 0,
-        channels: ChannelConfig | None = None,
+        channels: ChannelConfig | None = None, admission: Admission | None = None,
+        address: Address | None = None,
     ) -> None:  # fmt: skip
-        self.identity = Identity(bytes((number,)) * 32)
-        self.address: Address = (f"192.0.2.{number}", 7071)
+        self.identity = Identity(number.to_bytes(32, "big"))
+        self.address: Address = address or (f"192.0.2.{number}", 7071)
         self.transport = Transport(
             OURS, identity=self.identity, entropy=SeededEntropy(f"{seed}/{number}"),
-            handlers=handlers or {}, channels=channels,
+            handlers=handlers or {}, channels=channels, admission=admission,
         )  # fmt: skip
         self.events: list[TransportEvent] = []
         self.on_events: Callable[[list[TransportEvent]], None] = self.events.extend

@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molia.base import limits
+from molia.base.config import AdmissionConfig
 from molia.base.now import Now
+from molia.wire.admission import Admission
 from molia.wire.effects import PeerDown
 from molia.wire.frames import CLOSE, PADDING, encode_frame, encode_frames
 from molia.wire.messages import Busy, Error, ErrorCode, Number, decode
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, Outcome, pack
+from molia.wire.scores import Standing
 from molia.wire.stream_events import Broken, Readable, StreamOpened, Writable
 from molia.wire.transport import Answer, StreamEvent, TransportEvent
 from tests.wire.net import Host, Net
@@ -324,3 +327,27 @@ def test_readable_is_told_of_what_comes() -> None:
     ]
     assert StreamOpened in kinds
     assert Readable in kinds
+
+
+def test_a_peer_that_goes_on_flooding_is_heard_no_more() -> None:
+    door = Admission(AdmissionConfig(), network=bytes(32), private_network=False)
+    ours, theirs = Host(1), Host(2, {ECHO: echo}, admission=door)
+    net = Net([ours, theirs])
+    net.connect(ours, theirs)
+    net.run(1.0)
+    seen = theirs.transport.endpoint.find(ours.identity.peer_key)
+    assert seen is not None
+    frame, now = pack(REQUEST, 7, ECHO, b"x"), net.now
+    told = 0
+    for _ in range(20):
+        now = now.after(1.0)
+        for _ in range(int(limits.PEER_REQUESTS_PER_S + limits.PEER_REQUESTS_BURST) + 10):
+            answer = theirs.transport.on_plaintext(seen, frame, now)
+            told += answer is not None and answer[HEAD.size - 1] == Number.BUSY
+        if theirs.transport.on_plaintext(seen, frame, now.after(0.9)) is None:
+            break
+    assert told > 0
+    assert door.standing(ours.identity.peer_key, now.mono_s) is not Standing.GOOD
+    assert theirs.transport.on_plaintext(seen, frame, now.after(30.0)) is None
+    later = now.after(3_600.0)
+    assert theirs.transport.on_plaintext(seen, frame, later) is not None, "it is forgiven in time"
