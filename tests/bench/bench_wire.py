@@ -13,21 +13,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from molia.base.crypto import Aead, Identity
-from molia.node.system import SystemClock, SystemEntropy, calm_collector
+from molia.node.steering import open_udp
+from molia.node.system import SystemClock, SystemEntropy, calm_collector, usable_cores
 from molia.wire.channel import SEAL_OVERHEAD
 from molia.wire.messages import FindNode, Number, decode, encode
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
-from molia.wire.requests import HEAD, REPLY, REQUEST, pack
+from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, pack
 from molia.wire.stream_frames import STREAM_OVERHEAD
 from molia.wire.transport import Transport
-from tests.bench.report import Figure, against_number, alternate_many
+from tests.bench.report import Figure, against_limit, against_number, alternate_many
 from tests.bench.wire_server import FRAME_SIZE, NETWORK, SERVER_SEED, SINK, bench_network, pinned
 
 ROOT = Path(__file__).parents[2]
@@ -41,10 +42,11 @@ BULK_PACKET = 1_376
 class Served:
     """A server process, asked for its counters over its input."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, handed: int = -1, worker: int = 0) -> None:
+        command = [sys.executable, "-m", "tests.bench.wire_server", mode, str(handed), str(worker)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.wire_server", mode], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            pass_fds=[handed] if handed >= 0 else [],
         )  # fmt: skip
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
@@ -94,6 +96,27 @@ def connected(sock: socket.socket, port: int, number: int) -> tuple[Transport, P
         assert time.monotonic() < deadline_s, "no session"
         asker.datagram(sock.recvfrom(2048)[0], ("127.0.0.1", port), clock.now())
     return asker, peer
+
+
+def move(asker: Transport, peer: Peer, sock: socket.socket, port: int) -> None:
+    """Let a session follow its asker to another socket; that address is proved afterwards."""
+    clock, address = SystemClock(), ("127.0.0.1", port)
+    asker.ask(peer, Number.FIND_NODE, encode(FindNode(bytes(32))), clock.now(), timeout_s=REPLY_S)
+    sock.settimeout(0.05)
+    while not any(isinstance(event, Ended) for event in asker.take_events()):
+        asker.on_deadline(clock.now())
+        for packets, _ in asker.take_sends(clock.now()):
+            for packet in packets:
+                sock.sendto(packet, address)
+        with suppress(TimeoutError):
+            answer = asker.datagram(sock.recv(2048), address, clock.now())
+            if answer is not None:
+                sock.sendto(answer, address)
+    sock.settimeout(0.01)
+    with suppress(TimeoutError):  # what came twice because it was late
+        while sock.recv(2048):
+            pass
+    sock.settimeout(REPLY_S)
 
 
 def sealed_requests(
@@ -192,6 +215,55 @@ def bench_requests(folder: Path, scale: float) -> Iterator[Figure]:
         "served FIND_NODE per core", 1e6 / ours[0], "/s", 1e6 / bare[0], at_least=80_000.0
     )
     yield against_number("the same, on the clock", ours[3], "/s", bare[3], at_least=80_000.0)
+
+
+def bench_workers(folder: Path, scale: float) -> Iterator[Figure]:
+    """The same requests to one port that two workers serve, beside one worker.
+
+    The sessions begin on sockets of their own, so that the kernel spreads them, and then move to
+    the one that asks. Where no core is left for the asker, the clock says nothing of two workers:
+    there the CPU of a request is compared, which must not rise.
+    """
+    count = max(20_000, int(100_000 * scale))
+
+    def requests(workers: int) -> tuple[float, ...]:
+        with closing(open_udp(("127.0.0.1:0",), workers)) as group, ExitStack() as held:
+            servers = []
+            for worker, (sock,) in enumerate(group.by_worker):
+                servers.append(Served("find-node", sock.fileno(), worker))
+                held.callback(servers[-1].stop)
+            port, asking = servers[0].port, held.enter_context(asking_socket())
+            askers = []
+            for number in range(SESSIONS):
+                with asking_socket() as first:
+                    askers.append(connected(first, port, number + 1))
+                move(*askers[-1], asking, port)
+            packets, by_index = sealed_requests(askers, count)
+            before = [server.used() for server in servers]
+            took_s, replies = ask_all(asking, packets, port)
+            after = [server.used() for server in servers]
+            check(replies, by_index)
+            shares = [b["served"] - a["served"] for a, b in zip(before, after, strict=True)]
+            assert min(shares) > 0, "the kernel spreads the sessions"
+            return cost(summed(before), summed(after), took_s)
+
+    with pinned(2):
+        rounds = 3 if scale >= 0.1 else 1
+        one, two = alternate_many(rounds, lambda: requests(1), lambda: requests(2))
+    yield against_limit(
+        "two workers: CPU of a request, beside one worker's", two[0], "us", one[0], at_most=2 / 1.8
+    )
+    if usable_cores() > 2:
+        yield against_limit(
+            "two workers: requests on the clock", two[3], "/s", one[3], at_least=1.8
+        )
+    else:
+        print("two workers on the clock: not measured, 2 cores leave none for who asks")
+
+
+def summed(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the sums of what several servers used."""
+    return {name: sum(row[name] for row in rows) for name in rows[0]}
 
 
 def bench_bulk(folder: Path, scale: float) -> Iterator[Figure]:

@@ -29,6 +29,7 @@ BENCHES = {
     "space": "bench_space:bench_space",
     "cli": "bench_cli:bench_cli",
     "requests": "bench_wire:bench_requests",
+    "workers": "bench_wire:bench_workers",
     "bulk": "bench_wire:bench_bulk",
     "handshakes": "bench_wire_handshake:bench_handshake",
     "sessions": "bench_wire_handshake:bench_sessions",

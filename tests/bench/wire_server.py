@@ -1,6 +1,7 @@
 """A process that serves packets on loopback, for the benches of the transport.
 
-Its argument: `find-node` serves requests and `sink` takes streams, both with the shipped transport
+Its arguments are a mode, the number of a socket that it was handed or -1, and which worker it is.
+`find-node` serves requests and `sink` takes streams, both with the shipped transport
 and pump; their limits are `echo`, a bare loop over one socket, and `tcp-sink`, which opens sealed
 frames of 64 KiB. On each line of its input it prints the CPU time that it has used, user and
 system, and how much it served; it ends with its input.
@@ -29,6 +30,7 @@ from molia.node.peer_streams import PeerStream
 from molia.node.system import SystemClock, SystemEntropy, calm_collector
 from molia.node.udp import UdpDriver, prepare
 from molia.wire.admission import Admission
+from molia.wire.handshake import EndpointConfig
 from molia.wire.messages import Number, encode_contact, encode_nodes, find_node_target
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
@@ -87,13 +89,14 @@ def report(served: int) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def serve_transport(sock: socket.socket) -> None:
+async def serve_transport(sock: socket.socket, worker: int) -> None:
     """Serve until the input ends."""
     table, clock = Table(), SystemClock()
     transport = Transport(
         molia_profile(NETWORK), identity=Identity(SERVER_SEED), entropy=SystemEntropy(),
         handlers={Number.FIND_NODE: table.find_node},
         admission=Admission(AdmissionConfig(), network=NETWORK, private_network=False),
+        config=EndpointConfig(worker=worker),
     )  # fmt: skip
     driver = UdpDriver(transport, clock)
     driver.add(sock)
@@ -184,24 +187,30 @@ def serve_echo(sock: socket.socket) -> None:
 def main() -> None:
     """Serve on a port that is printed first."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    with pinned(0):
-        serve(sys.argv[1])
+    mode, handed, worker = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with pinned(worker):
+        serve(mode, socket.socket(fileno=handed) if handed >= 0 else bound(mode), worker)
 
 
-def serve(mode: str) -> None:
-    """Serve in one of the modes until the input ends."""
+def bound(mode: str) -> socket.socket:
+    """Return a socket of the mode's kind."""
     kind = socket.SOCK_STREAM if mode == "tcp-sink" else socket.SOCK_DGRAM
     sock = socket.socket(socket.AF_INET, kind)
     sock.bind(("127.0.0.1", 0))
     if mode == "tcp-sink":
         sock.listen()
+    return sock
+
+
+def serve(mode: str, sock: socket.socket, worker: int) -> None:
+    """Serve in one of the modes until the input ends."""
     print(sock.getsockname()[1], flush=True)
     if mode == "echo":
         serve_echo(sock)
     elif mode == "tcp-sink":
         serve_tcp_sink(sock)
     else:
-        asyncio.run(serve_sink(sock) if mode == "sink" else serve_transport(sock))
+        asyncio.run(serve_sink(sock) if mode == "sink" else serve_transport(sock, worker))
 
 
 if __name__ == "__main__":
