@@ -253,6 +253,9 @@ class _Put:
                 return self._result(done, created=True)
             context = self._context
             bound = await context.offload.run(context.catalog.bound, done.cid, context.now())
+            if bound is not None and bound.row.object_id == self._object_id:
+                await self._own_bound()
+                return self._result(done, created=True)
             # None: it was deleted since it stood in our way
             if bound is not None and await self._keep_old(bound, done):
                 return self._result(done, created=False)
@@ -297,6 +300,14 @@ class _Put:
                     await context.objects.end(self._object_id)
         return reply is Reply.APPLIED
 
+    async def _own_bound(self) -> None:
+        """The first of two tries has bound our object: only its UPLOAD row is left to forget."""
+        if self._begun:
+            self._begun = False
+            assert self._object_id is not None, "begun means that it has an id"
+            async with self._context.objects.alone(self._object_id):
+                await self._context.objects.end(self._object_id)
+
     async def _keep_old(self, bound: Bound, done: cores.Done) -> bool:
         """Let the blob that was there first serve; False when it has to give way."""
         context, now = self._context, self._context.now()
@@ -328,9 +339,7 @@ class _Put:
         return health.state is not BlobState.LOST
 
     async def _write_home(self, cid: Cid, transaction: Transaction) -> Reply:
-        """Write to the home shard. REFUSED may mean that the first of two tries did it: what
-        follows a refusal finds our own object bound, and keeps it.
-        """
+        """Write to the home shard. REFUSED may mean that the first of two tries did it."""
         writer = self._context.home_writer(cid)
         try:
             return await writer.write(transaction)

@@ -40,7 +40,7 @@ READY_S: Final = 3600.0
 DRAIN_S: Final = limits.SHUTDOWN_S + 15.0
 CLOSE_S: Final = 90.0
 FOREVER_S: Final = 1e8
-LINGER_S: Final = 1.0
+LINGER_S: Final = 2.0
 """A worker that is replaced goes on answering on open connections for so long, and then says that
 it closes them: a client that is at work is told before, and loses no request."""
 _BACKLOG: Final = 256
