@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,22 +101,25 @@ def connected(sock: socket.socket, port: int, number: int) -> tuple[Transport, P
 def move(asker: Transport, peer: Peer, sock: socket.socket, port: int) -> None:
     """Let a session follow its asker to another socket; that address is proved afterwards."""
     clock, address = SystemClock(), ("127.0.0.1", port)
-    asker.ask(peer, Number.FIND_NODE, encode(FindNode(bytes(32))), clock.now(), timeout_s=REPLY_S)
-    sock.settimeout(0.05)
-    while not any(isinstance(event, Ended) for event in asker.take_events()):
-        asker.on_deadline(clock.now())
+
+    def ask() -> int:
+        body = encode(FindNode(bytes(32)))
+        return asker.ask(peer, Number.FIND_NODE, body, clock.now(), timeout_s=REPLY_S)
+
+    def exchange() -> None:
         for packets, _ in asker.take_sends(clock.now()):
             for packet in packets:
                 sock.sendto(packet, address)
-        with suppress(TimeoutError):
-            answer = asker.datagram(sock.recv(2048), address, clock.now())
-            if answer is not None:
-                sock.sendto(answer, address)
-    sock.settimeout(0.01)
-    with suppress(TimeoutError):  # what came twice because it was late
-        while sock.recv(2048):
-            pass
-    sock.settimeout(REPLY_S)
+        answer = asker.datagram(sock.recv(2048), address, clock.now())
+        if answer is not None:
+            sock.sendto(answer, address)
+
+    first = ask()
+    exchange()  # too much for an unproved address: it is asked to prove itself instead, and does
+    asker.requests.cancel(first)
+    ask()
+    while not any(isinstance(event, Ended) for event in asker.take_events()):
+        exchange()
 
 
 def sealed_requests(
