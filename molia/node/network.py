@@ -137,10 +137,12 @@ class Network:
 
         Raises TimedOut, ConnectionLost, Busy when the peer says so, BadAnswer.
         """
-        peer = self.connect(key, address)
-        now = self._clock.now()
-        body = messages.encode(message)
-        request_id = self.transport.ask(peer, message.number, body, now, timeout_s=timeout_s)
+        request_id = self.transport.ask_at(
+            key, address, message.number, messages.encode(message), self._clock.now(),
+            timeout_s=timeout_s,
+        )  # fmt: skip
+        if request_id is None:
+            raise _nobodys(key)
         done = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = done
         self.driver.flush()
@@ -155,7 +157,7 @@ class Network:
         """Return the peer of a key. Raises ConnectionLost when the key cannot be anybody's."""
         peer = self.transport.connect(key, address, self._clock.now())
         if peer is None:
-            raise ConnectionLost(f"peer {key.short} is this node, or its key is nobody's")
+            raise _nobodys(key)
         return peer
 
     @asynccontextmanager
@@ -348,6 +350,10 @@ class Network:
             self.proof.on_solved(solver, proof)
             self.transport.endpoint.set_proof(proof.encode())
             log.info("identity_proof_found", epoch=proof.epoch)
+
+
+def _nobodys(key: PeerKey) -> ConnectionLost:
+    return ConnectionLost(f"peer {key.short} is this node, or its key is nobody's")
 
 
 def _answer_of(ended: Ended[Peer], key: PeerKey) -> Message:

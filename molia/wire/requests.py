@@ -85,12 +85,13 @@ class Requests(Generic[Peer]):
         return len(self._asked)
 
     def ask(
-        self, peer: Peer, number: int, body: bytes, *, now_s: float, timeout_s: float | None = None
-    ) -> int:
+        self, peer: Peer, number: int, body: bytes, *, now_s: float,
+        timeout_s: float | None = None, is_on_its_way: bool = False,
+    ) -> int:  # fmt: skip
         """Ask a peer; return the request's id, by which `take_ended` names it.
 
         timeout_s: until when a reply counts; by default what the network's own pace suggests.
-        Raises Busy when too many requests wait.
+        is_on_its_way: the first try went out otherwise. Raises Busy when too many requests wait.
         """
         in_flight = self._per_peer.get(peer, 0)
         if len(self._asked) >= limits.REQUESTS_MAX or in_flight >= limits.REQUESTS_PER_PEER_MAX:
@@ -104,7 +105,8 @@ class Requests(Generic[Peer]):
         asked = _Asked(peer, frame, now_s, wait_s, until_s)
         self._asked[request_id] = asked
         self._per_peer[peer] = in_flight + 1
-        self._sends.append((peer, asked.frame))
+        if not is_on_its_way:
+            self._sends.append((peer, asked.frame))
         if len(self._due) > 2 * limits.REQUESTS_MAX:
             self._due = sorted(entry for entry in self._due if entry[1] in self._asked)
         heappush(self._due, (min(now_s + wait_s, until_s), request_id))
@@ -122,6 +124,12 @@ class Requests(Generic[Peer]):
             self.rtt.add(peer, max(0.0, now_s - asked.sent_s))
         self._forget(request_id, asked)
         self._ended.append(Ended(request_id, peer, Outcome.REPLIED, number, body))
+
+    def send_again(self, request_id: int) -> None:
+        """Send a request whose first try went nowhere; one that ended is fine."""
+        asked = self._asked.get(request_id)
+        if asked is not None:
+            self._sends.append((asked.peer, asked.frame))
 
     def cancel(self, request_id: int) -> None:
         """Forget a request; one that ended is fine."""

@@ -6,6 +6,7 @@ Facts go in by calls, what happened comes out by `take_events`.
 Source: docs/reference/requests.md, docs/reference/streams.md.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -18,11 +19,12 @@ from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.wire.channel import Channel, ChannelConfig
 from molia.wire.cookies import Address, CookieSecret
-from molia.wire.effects import PeerDown, PeerUp, Restarted, Roamed, Send, SolvePuzzle
+from molia.wire.effects import EarlyReply, PeerDown, PeerUp, Restarted, Roamed, Send, SolvePuzzle
 from molia.wire.endpoint import Endpoint
 from molia.wire.frames import CLOSE, STREAMS, decode_frames, encode_frame, must_be_known
 from molia.wire.gate import Admission, OpenAdmission
 from molia.wire.handshake import EndpointConfig
+from molia.wire.hello import REQUEST_SIZE_MAX
 from molia.wire.messages import EARLY, Busy, Error, ErrorCode, Number, encode
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
@@ -128,6 +130,8 @@ class Transport:
         self._identity, self._entropy = identity, entropy
         self._channels = channels or ChannelConfig()
         self._handlers = dict(handlers)
+        self._early: dict[tuple[Peer, bytes], deque[int]] = {}
+        """Requests that ride in an initiation."""
         self._links: dict[Peer, _Link] = {}
         self._up: dict[Peer, None] = {}
         self._active: dict[Peer, None] = {}
@@ -140,11 +144,13 @@ class Transport:
 
     def take_sends(self, now: Now) -> list[tuple[Sequence[bytes], Address]]:
         """Return the datagrams that are to go out, in order, and where to."""
-        endpoint = self.endpoint
-        for peer, plaintext in self.requests.take_sends():
-            endpoint.send(peer, plaintext, now)
         sends: list[tuple[Sequence[bytes], Address]] = []
         self._take_effects(sends, now)
+        requests = self.requests.take_sends()
+        if requests:
+            for peer, plaintext in requests:
+                self.endpoint.send(peer, plaintext, now)
+            self._take_effects(sends, now)
         if self._active:
             self._take_streams(sends, now)
             self._take_effects(sends, now)
@@ -186,6 +192,30 @@ class Transport:
     ) -> int:
         """Send a small request; `Ended` with the returned id says what came of it. Raises Busy."""
         return self.requests.ask(peer, number, body, now_s=now.mono_s, timeout_s=timeout_s)
+
+    def ask_at(
+        self, key: PeerKey, address: Address, number: int, body: bytes, now: Now, *,
+        timeout_s: float | None = None,
+    ) -> int | None:  # fmt: skip
+        """Ask whoever has this key, there may be a session or not; as `ask`.
+
+        To a stranger a harmless request rides in the first packet, and its answer in the second.
+        None: the key is our own or nobody's. Raises Busy.
+        """
+        known, request = self.endpoint.find(key), None
+        if known is None or known.usable(now.mono_s) is None:
+            fits = number in EARLY and len(body) < REQUEST_SIZE_MAX
+            request = bytes((number,)) + body if fits else None
+        peer = self.endpoint.connect(key, address, now, request=request)
+        if peer is None:
+            return None
+        request_id = self.requests.ask(
+            peer, number, body, now_s=now.mono_s, timeout_s=timeout_s,
+            is_on_its_way=request is not None,
+        )  # fmt: skip
+        if request is not None:
+            self._early.setdefault((peer, request), deque()).append(request_id)
+        return request_id
 
     def reply(self, peer: Peer, request_id: int, answer: Answer, now: Now) -> None:
         """Answer a request for which a handler returned None."""
@@ -430,6 +460,23 @@ class Transport:
                 self._active[effect.peer] = None
             elif isinstance(effect, SolvePuzzle):
                 self._events.append(effect)
+            elif isinstance(effect, EarlyReply):
+                self._on_early_reply(effect, now)
+
+    def _on_early_reply(self, told: EarlyReply, now: Now) -> None:
+        """Take what became of a request in our first packet; without an answer it goes again."""
+        waiting = self._early.get((told.peer, told.request))
+        if not waiting:
+            return
+        request_id = waiting.popleft()
+        if not waiting:
+            del self._early[told.peer, told.request]
+        if told.reply:
+            self.requests.on_reply(
+                told.peer, request_id, told.reply[0], told.reply[1:], now_s=now.mono_s
+            )
+        else:
+            self.requests.send_again(request_id)
 
     def _on_down(self, peer: Peer) -> None:
         """Forget what belonged to a session that is over."""

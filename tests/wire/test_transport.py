@@ -287,24 +287,60 @@ def test_frames_of_all_kinds_may_share_a_packet() -> None:
     assert peer.current is not None
 
 
-def test_a_request_rides_along_with_the_first_packet_if_it_is_harmless() -> None:
-    asked: list[bytes] = []
+def find(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+    """Answer a lookup with what was asked."""
+    return Number.NODES, body
 
-    def find(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
-        asked.append(body)
-        return Number.NODES, b""
 
+def ask_stranger(number: int, body: bytes = b"who", **faults: object) -> tuple[Net, Host, Host]:
     ours, theirs = Host(1), Host(2, {Number.FIND_NODE: find, ECHO: echo})
-    net = Net([ours, theirs])
-    early = bytes((Number.FIND_NODE,)) + b"who"
-    endpoint = ours.transport.endpoint
-    endpoint.connect(theirs.identity.peer_key, theirs.address, net.now, request=early)
-    net.run(1.0)
-    assert asked == [b"who"]
-    assert theirs.transport.on_early(
-        ours.identity.peer_key, ours.address, bytes((ECHO,)), net.now
-    ) is None, "only what is harmless"  # fmt: skip
+    net = Net([ours, theirs], delay_s=(0.1, 0.1), **faults)  # type: ignore[arg-type]
+    key = theirs.identity.peer_key
+    asked = ours.transport.ask_at(key, theirs.address, number, body, net.now, timeout_s=30.0)
+    assert asked is not None
+    return net, ours, theirs
+
+
+def test_a_harmless_request_to_a_stranger_takes_one_round_trip_and_is_carried_out_once() -> None:
+    net, ours, theirs = ask_stranger(Number.FIND_NODE)
+    assert net.run(0.21, until=lambda: bool(ended(ours)))
+    assert ended(ours)[0].body == b"who"
+    net.run(5.0)
+    counters = theirs.transport.counters
+    assert (counters.early_requests, counters.requests_in, len(ended(ours))) == (1, 0, 1)
+
+
+def test_one_that_changes_something_waits_for_the_session() -> None:
+    net, ours, theirs = ask_stranger(ECHO)
+    assert net.run(0.5, until=lambda: bool(ended(ours)))
+    counters = theirs.transport.counters
+    assert (counters.early_requests, counters.requests_in) == (0, 1)
+    early = theirs.transport.on_early(ours.identity.peer_key, ours.address, bytes((ECHO,)), net.now)
+    assert early is None, "nor is it answered when it comes early"
     assert theirs.transport.on_early(ours.identity.peer_key, ours.address, b"", net.now) is None
+
+
+def test_an_early_answer_that_does_not_fit_is_asked_for_again_in_the_session() -> None:
+    def large(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+        return Number.NODES, bytes(1_140)
+
+    ours, theirs = Host(1), Host(2, {Number.FIND_NODE: large})
+    net = Net([ours, theirs])
+    key = theirs.identity.peer_key
+    for _ in range(3):  # the same twice and more, at once
+        ours.transport.ask_at(key, theirs.address, Number.FIND_NODE, b"x", net.now, timeout_s=9.0)
+    net.run(3.0)
+    assert [len(end.body) for end in ended(ours)] == [1_140] * 3
+    assert not ours.transport._early
+
+
+@given(seed=st.integers(0, 500))
+def test_an_early_request_ends_once_on_a_lossy_path(seed: int) -> None:
+    net, ours, _ = ask_stranger(Number.FIND_NODE, seed=seed, loss=0.3, copies=0.2)
+    net.run(60.0)
+    assert len(ended(ours)) == 1
+    assert ended(ours)[0].body in (b"who", b"")
+    assert not ours.transport._early
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
