@@ -29,7 +29,15 @@ from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, pack
 from molia.wire.stream_frames import STREAM_OVERHEAD
 from molia.wire.transport import Transport
 from tests.bench.report import Figure, against_limit, against_number, alternate_many
-from tests.bench.wire_server import FRAME_SIZE, NETWORK, SERVER_SEED, SINK, bench_network, pinned
+from tests.bench.wire_server import (
+    FRAME_SIZE,
+    NETWORK,
+    SERVER_SEED,
+    SINK,
+    bench_network,
+    pinned,
+    usable,
+)
 
 ROOT = Path(__file__).parents[2]
 OUTSTANDING = 256
@@ -37,13 +45,16 @@ SESSIONS = 64
 WAVE = 64
 REPLY_S = 10.0
 BULK_PACKET = 1_376
+CORES = usable()
+"""What there is before anybody is pinned: a child inherits where its parent stays."""
 
 
 class Served:
     """A server process, asked for its counters over its input."""
 
     def __init__(self, mode: str, handed: int = -1, worker: int = 0) -> None:
-        command = [sys.executable, "-m", "tests.bench.wire_server", mode, str(handed), str(worker)]
+        arguments = [mode, str(handed), str(worker), *map(str, CORES)]
+        command = [sys.executable, "-m", "tests.bench.wire_server", *arguments]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             pass_fds=[handed] if handed >= 0 else [],
@@ -209,7 +220,7 @@ def bench_requests(folder: Path, scale: float) -> Iterator[Figure]:
             after = server.used()
             return cost(before, after, took_s)
 
-    with pinned(1):
+    with pinned(CORES, 1):
         ours, bare = alternate_many(3 if scale >= 0.1 else 1, requests, echoes)
     yield against_number("served FIND_NODE, sealed, CPU", ours[0], "us", bare[0], at_most=12.0)
     yield against_number("of it user, per packet", ours[1] / 2, "us", bare[1] / 2, at_most=6.0)
@@ -250,7 +261,7 @@ def bench_workers(folder: Path, scale: float) -> Iterator[Figure]:
             assert min(shares) > 0, "the kernel spreads the sessions"
             return cost(summed(before), summed(after), took_s)
 
-    with pinned(2):
+    with pinned(CORES, 2):
         rounds = 3 if scale >= 0.1 else 1
         one, two = alternate_many(rounds, lambda: requests(1), lambda: requests(2))
     yield against_limit(
@@ -281,7 +292,7 @@ def bench_bulk(folder: Path, scale: float) -> Iterator[Figure]:
         with served("tcp-sink") as server:
             return send_frames(server, size)
 
-    with pinned(1):
+    with pinned(CORES, 1):
         stream, bare = alternate_many(3 if scale >= 0.1 else 1, ours, tcp)
     # a packet's worth of TCP is what 1,376 bytes of UDP payload carry of a stream
     for at, side in ((0, "sending"), (1, "receiving")):

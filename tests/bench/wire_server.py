@@ -1,6 +1,7 @@
 """A process that serves packets on loopback, for the benches of the transport.
 
-Its arguments are a mode, the number of a socket that it was handed or -1, and which worker it is.
+Its arguments are a mode, the number of a socket that it was handed or -1, which worker it is, and
+the cores to choose from.
 `find-node` serves requests and `sink` takes streams, both with the shipped transport
 and pump; their limits are `echo`, a bare loop over one socket, and `tcp-sink`, which opens sealed
 frames of 64 KiB. On each line of its input it prints the CPU time that it has used, user and
@@ -15,7 +16,7 @@ import resource
 import select
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -45,18 +46,23 @@ ECHO_SIZE = 947
 """A sealed reply with 20 contacts."""
 
 
+def usable() -> list[int]:
+    """Return the cores that this process may use; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Stay on one core while the block runs, where the system lets us say so."""
-    if not hasattr(os, "sched_setaffinity"):
+def pinned(cores: Sequence[int], place: int) -> Iterator[None]:
+    """Stay on one of some cores while the block runs."""
+    if not cores:
         yield
         return
-    all_cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(all_cores)[core % len(all_cores)]})
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cores[place % len(cores)]})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, all_cores)
+        os.sched_setaffinity(0, before)
 
 
 def contacts_of(count: int) -> list[bytes]:
@@ -188,7 +194,7 @@ def main() -> None:
     """Serve on a port that is printed first."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     mode, handed, worker = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    with pinned(worker):
+    with pinned([int(core) for core in sys.argv[4:]], worker):
         serve(mode, socket.socket(fileno=handed) if handed >= 0 else bound(mode), worker)
 
 
