@@ -230,35 +230,54 @@ class UdpPump:
         self._after_drain(self._clock.now())
 
     def _drain(self, now: Now) -> None:
-        """Take what is there, packet by packet: the path of every request."""
-        receive, answer_to, send = self._socket.recvfrom, self._core.datagram, self._socket.sendto
-        packets_in = bytes_in = packets_out = bytes_out = 0
-        for _ in range(limits.UDP_DRAIN_PACKETS):
-            try:
-                data, address = receive(limits.UDP_PACKET_MAX)
-            except BlockingIOError:
-                break
-            except OSError:
-                continue  # an ICMP error of an earlier send: not of this packet
-            packets_in += 1
-            bytes_in += len(data)
+        """Take what is there: the path of every request.
+
+        In three rounds, not packet by packet: the kernel's receiving, our code and the kernel's
+        sending each fill the processor's caches, and would drive each other out.
+        """
+        arrived = self._arrived()
+        answer_to, size_in = self._core.datagram, 0
+        answers = []
+        for data, address in arrived:
+            size_in += len(data)
             answer = answer_to(data, address, now)
-            if answer is None:
-                continue
-            if self._waiting:
-                self._enqueue([answer], address)
-                continue
-            try:
-                bytes_out += send(answer, address)
-                packets_out += 1
-            except OSError as error:
-                self._not_sent(error, [answer], address)
-        self.counters.add(packets_in, bytes_in, packets_out, bytes_out)
-        bulk = packets_in >= _BULK_PACKETS and bytes_in >= packets_in * _BULK_SIZE
+            if answer is not None:
+                answers.append((answer, address))
+        self.counters.add(len(arrived), size_in, 0, 0)
+        if answers:
+            self._answer(answers)
+        bulk = len(arrived) >= _BULK_PACKETS and size_in >= len(arrived) * _BULK_SIZE
         if bulk and self._may_coalesce:
             # joined arrivals cost less, single ones twice as much: so only while bulk comes
             self._coalesced = self._may_coalesce = _set_gro(self._socket, on=True)
             self._plain_drains = 0
+
+    def _arrived(self) -> list[tuple[bytes, Address]]:
+        """Return the datagrams that are there, up to a bound."""
+        arrived: list[tuple[bytes, Address]] = []
+        receive, keep = self._socket.recvfrom, arrived.append
+        for _ in range(limits.UDP_DRAIN_PACKETS):
+            try:
+                keep(receive(limits.UDP_PACKET_MAX))
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # an ICMP error of an earlier send: not of this packet
+        return arrived
+
+    def _answer(self, answers: list[tuple[bytes, Address]]) -> None:
+        """Send each answer back."""
+        send, count, size = self._socket.sendto, 0, 0
+        for answer, address in answers:
+            if self._waiting:
+                self._enqueue([answer], address)
+                continue
+            try:
+                size += send(answer, address)
+                count += 1
+            except OSError as error:
+                self._not_sent(error, [answer], address)
+        self.counters.add(0, 0, count, size)
 
     def _drain_joined(self, now: Now) -> None:
         """Take what is there, where the kernel joins the packets of a sender."""
