@@ -1,8 +1,6 @@
 """Nodes on a simulated network: virtual time, a seed for every loss, delay and copy."""
 
-import heapq
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 
 from molia.base.crypto import Identity
 from molia.base.ids import PeerKey, network_id
@@ -15,9 +13,10 @@ from molia.wire.gate import Admission
 from molia.wire.handshake import EndpointConfig
 from molia.wire.noise import Profile, molia_profile
 from molia.wire.peer import Peer
+from tests.wire.flight import START, Core, Flight, Take
 
+__all__ = ["OURS", "START", "Link", "Node", "meet", "two"]
 OURS = molia_profile(network_id("molia"))
-START = Now(1_000.0, 1_700_000_000.0)
 
 
 def quiet(peer: Peer, plaintext: bytes) -> bytes | None:
@@ -70,33 +69,19 @@ class Node:
         return sum(isinstance(event, PeerUp) for event in self.events)
 
 
-@dataclass
-class Link:
-    """The network between nodes. Chances are of 1; delays in seconds."""
+class Link(Flight):
+    """The network between nodes."""
 
-    nodes: list[Node]
-    seed: int = 0
-    loss: float = 0.0
-    copies: float = 0.0
-    delay_s: tuple[float, float] = (0.01, 0.01)
-    now: Now = START
-    trace: list[tuple[float, Address, Address, bytes]] = field(default_factory=list)
-    """(when, from, to, packet) of all that was sent, lost or not."""
+    def __init__(
+        self, nodes: list[Node], seed: int = 0, *, loss: float = 0.0, copies: float = 0.0,
+        delay_s: tuple[float, float] = (0.01, 0.01),
+    ) -> None:  # fmt: skip
+        super().__init__(seed=seed, loss=loss, copies=copies, delay_s=delay_s)
+        self.nodes = nodes
 
-    def __post_init__(self) -> None:
-        self.random = SeededEntropy(self.seed).random
-        self._flying: list[tuple[float, int, Address, Address, bytes]] = []
-        self._count = 0
-
-    def post(self, source: Address, target: Address, packet: bytes) -> None:
-        """Send a packet from an address, true or not."""
-        self.trace.append((self.now.mono_s, source, target, packet))
-        if self.random.random() < self.loss:
-            return
-        for _ in range(1 + (self.random.random() < self.copies)):
-            self._count += 1
-            at_s = self.now.mono_s + self.random.uniform(*self.delay_s)
-            heapq.heappush(self._flying, (at_s, self._count, source, target, packet))
+    def cores(self) -> Iterable[tuple[Address, Core, Take]]:
+        """Return the endpoints."""
+        return [(node.address, node.endpoint, node.endpoint.datagram) for node in self.nodes]
 
     def settle(self) -> None:
         """Carry out the effects of all nodes."""
@@ -107,38 +92,6 @@ class Link:
                         self.post(node.address, effect.address, packet)
                 else:
                     node.events.append(effect)
-
-    def run(self, seconds: float) -> None:
-        """Let that much time pass."""
-        until_s = self.now.mono_s + seconds
-        self.settle()
-        while (at_s := self._next_s()) <= until_s:
-            self.now = self.now.after(max(0.0, at_s - self.now.mono_s))
-            for node in self.nodes:
-                due_s = node.endpoint.next_deadline_s()
-                if due_s is not None and due_s <= self.now.mono_s:
-                    node.endpoint.on_deadline(self.now)
-            while self._flying and self._flying[0][0] <= self.now.mono_s:
-                self._deliver(*heapq.heappop(self._flying)[2:])
-            self.settle()
-        self.now = self.now.after(until_s - self.now.mono_s)
-
-    def _deliver(self, source: Address, target: Address, packet: bytes) -> None:
-        for node in self.nodes:
-            if node.address == target:
-                answer = node.endpoint.datagram(packet, source, self.now)
-                if answer is not None:
-                    self.post(target, source, answer)
-
-    def _next_s(self) -> float:
-        dues = [node.endpoint.next_deadline_s() for node in self.nodes]
-        times = [due_s for due_s in dues if due_s is not None]
-        times += [self._flying[0][0]] if self._flying else []
-        return min(times, default=float("inf"))
-
-    def bytes_between(self, source: Address, target: Address) -> int:
-        """Return how many bytes were sent from one address to another."""
-        return sum(len(packet) for _, a, b, packet in self.trace if (a, b) == (source, target))
 
 
 def two(seed: int = 0, **options: object) -> tuple[Link, Node, Node]:
