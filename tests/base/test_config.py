@@ -14,6 +14,7 @@ from molia.base.config import (
     LeaseConfig,
     LogConfig,
     StoreConfig,
+    UdpConfig,
 )
 from molia.base.errors import BadConfig
 
@@ -69,7 +70,27 @@ def test_every_section_has_defaults_and_cannot_be_changed(section: type) -> None
             setattr(made, field.name, getattr(made, field.name))
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", None),
+        ("198.51.100.7:7071", ("198.51.100.7", 7071)),
+        ("[2001:db8::1]:1", ("2001:db8::1", 1)),
+    ],
+)
+def test_an_external_address_is_a_numeric_host_and_a_port(
+    text: str, address: tuple[str, int] | None
+) -> None:
+    assert UdpConfig(external=text).external_address == address
+
+
+@pytest.mark.parametrize("text", ["example.org:7071", "1.2.3.4", "1.2.3.4:0", ":7071", "1.2.3.4:x"])
+def test_what_is_no_external_address_is_refused(text: str) -> None:
+    with pytest.raises(BadConfig):
+        UdpConfig(external=text)
+
+
 def test_the_defaults_listen_on_loopback_alone() -> None:
-    for address in ApiConfig().listen:
+    for address in (*ApiConfig().listen, *UdpConfig().listen):
         host = address.rpartition(":")[0]
         assert host in ("127.0.0.1", "[::1]")

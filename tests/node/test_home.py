@@ -18,7 +18,14 @@ from molia.node.home import (
     store_path,
     write_node_file,
 )
-from molia.node.identity import make_identity, make_token, read_identity, read_token, write_secret
+from molia.node.identity import (
+    make_identity,
+    make_token,
+    read_identity,
+    read_network_secret,
+    read_token,
+    write_secret,
+)
 from molia.node.system import SystemEntropy
 from molia.store.os_disk import OsDisk
 from molia.store.superblock import read_superblock
@@ -35,6 +42,23 @@ def home(tmp_path: Path) -> Path:
 
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_private_network_has_a_secret_that_is_made_once(home: Path) -> None:
+    assert read_network_secret(home) == b"", "an open network has none"
+    init_home(home, CONFIG, "", private=True)
+    secret = read_network_secret(home)
+    assert len(secret) == 32
+    assert mode_of(home / "network.key") == 0o600
+    init_home(home, CONFIG, "", private=True)
+    assert read_network_secret(home) == secret
+    (home / "network.key").chmod(0o644)
+    with pytest.raises(HomeUnsafe, match="can be read by others"):
+        read_network_secret(home)
+    (home / "network.key").chmod(0o600)
+    (home / "network.key").write_text("molia-network-1 12ab\n")
+    with pytest.raises(HomeUnsafe, match="not a network's secret"):
+        read_network_secret(home)
 
 
 def test_init_again_changes_nothing(home: Path) -> None:
