@@ -26,8 +26,8 @@ def identity(session: Session) -> None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             output.line(f"{key + ':':<11}{printable(text)}")
         epoch = node.get("proof_epoch")
-        proof = "none: no external address is confirmed" if epoch is None else f"epoch {epoch}"
-        output.line(f"{'proof:':<11}{proof}")
+        none = "none: one is computed once an external address is confirmed"
+        output.line(f"{'proof:':<11}{none if epoch is None else f'epoch {epoch}'}")
 
 
 @click.command(cls=Verb, help="Show the version of this command.")
