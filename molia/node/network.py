@@ -9,6 +9,7 @@ Source: docs/reference/requests.md, docs/reference/admission.md.
 """
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -36,9 +37,15 @@ from molia.wire.addresses import PeerAddress, pack_host
 from molia.wire.admission import Admission
 from molia.wire.cookies import Address, CookieSecret
 from molia.wire.effects import PeerDown, PeerUp, Roamed, SolvePuzzle
-from molia.wire.features import FEATURES, VERSION_MAX, VERSION_MIN
+from molia.wire.features import (
+    FEATURES,
+    VERSION_MAX,
+    VERSION_MIN,
+    negotiate,
+    negotiate_version,
+)
 from molia.wire.handshake import EndpointConfig
-from molia.wire.messages import Message, Number
+from molia.wire.messages import CloseReason, ErrorCode, Message, Number
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
 from molia.wire.proof import Proof, ProofSolver
@@ -124,6 +131,8 @@ class Network:
         self._entropy = entropy
         self._stream_handlers = dict(stream_handlers or {})
         self._waiting: dict[int, asyncio.Future[Ended[Peer]]] = {}
+        self._greetings: dict[int, None] = {}
+        """Requests that are our HELLO on a new session."""
         self._streams: dict[tuple[Peer, int], PeerStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._proving: ProofSolver | None = None
@@ -245,8 +254,26 @@ class Network:
         seen = (peer.address[0], peer.address[1])
         return Number.PONG, messages.encode(messages.Pong(seen=seen, unix_ms=now.unix_ms))
 
-    def _on_hello(self, _peer: Peer, _request_id: int, _body: bytes, _now: Now) -> Answer | None:
+    def _on_hello(self, _peer: Peer, _request_id: int, body: bytes, _now: Now) -> Answer | None:
+        if _misfit(messages.decode(Number.HELLO, body)) is not None:
+            return Number.ERROR, messages.encode(messages.Error(code=ErrorCode.REFUSED))
         return Number.HELLO, self._hello
+
+    def _greet(self, peer: Peer) -> None:
+        """Say HELLO on a session that we began: it holds if there is a common version."""
+        if peer.current is not None and peer.current.is_initiator:
+            now = self._clock.now()
+            with contextlib.suppress(Busy):  # a crowded session is in use and was greeted before
+                request_id = self.transport.ask(peer, Number.HELLO, self._hello, now)
+                self._greetings[request_id] = None
+
+    def _on_greeted(self, ended: Ended[Peer]) -> None:
+        if ended.outcome is not Outcome.REPLIED:
+            return
+        reason = _misfit(messages.decode(ended.number, ended.body))
+        if reason is not None:
+            log.info("peer_not_understood", peer=_name_of(ended.peer), reason=reason.name)
+            self.transport.close(ended.peer, self._clock.now(), reason)
 
     # ------------------------------------------------------------------ what happened
 
@@ -255,16 +282,25 @@ class Network:
         events = self.transport.take_events()
         for event in events:
             if isinstance(event, Ended):
-                done = self._waiting.pop(event.request_id, None)
-                if done is not None and not done.done():
-                    done.set_result(event)
+                self._on_ended(event)
             elif isinstance(event, StreamEvent):
                 self._on_stream_event(event)
             elif isinstance(event, SolvePuzzle):
                 self._spawn(self._solve(event))
             else:
                 _log_peer(event)
+                if isinstance(event, PeerUp):
+                    self._greet(event.peer)
         return bool(events)
+
+    def _on_ended(self, ended: Ended[Peer]) -> None:
+        if ended.request_id in self._greetings:
+            del self._greetings[ended.request_id]
+            self._on_greeted(ended)
+            return
+        done = self._waiting.pop(ended.request_id, None)
+        if done is not None and not done.done():
+            done.set_result(ended)
 
     def _on_stream_event(self, happened: StreamEvent) -> None:
         peer, event = happened.peer, happened.event
@@ -352,6 +388,22 @@ class Network:
             log.info("identity_proof_found", epoch=proof.epoch)
 
 
+def _misfit(said: Message | None) -> CloseReason | None:
+    """Return why we cannot talk to who said this in place of a HELLO; None when we can."""
+    if not isinstance(said, messages.Hello):
+        return CloseReason.BROKEN_PROTOCOL
+    ours, theirs = (VERSION_MIN, VERSION_MAX), (said.version_min, said.version_max)
+    if negotiate_version(ours, theirs) is None:
+        return CloseReason.NO_COMMON_VERSION
+    if negotiate(FEATURES, said.features) is None:
+        return CloseReason.REFUSED_FEATURE
+    return None
+
+
+def _name_of(peer: Peer) -> str:
+    return peer.identity.short if peer.identity is not None else ""
+
+
 def _nobodys(key: PeerKey) -> ConnectionLost:
     return ConnectionLost(f"peer {key.short} is this node, or its key is nobody's")
 
@@ -373,8 +425,7 @@ def _answer_of(ended: Ended[Peer], key: PeerKey) -> Message:
 
 
 def _log_peer(event: PeerUp | PeerDown | Roamed) -> None:
-    identity = event.peer.identity
-    peer = identity.short if identity is not None else ""
+    peer = _name_of(event.peer)
     if isinstance(event, PeerUp):
         log.debug("peer_up", peer=peer)
     elif isinstance(event, PeerDown):

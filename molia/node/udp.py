@@ -155,7 +155,7 @@ class UdpDriver:
 
     def _arm(self, now: Now) -> None:
         """Set the timer earlier where that is needed; one that rings too early costs nothing."""
-        wake_s = self._core.next_deadline_s()
+        wake_s = self._core.next_deadline_s() if self.pumps else None
         if wake_s is None or (self._wake_s is not None and self._wake_s <= wake_s):
             return
         if self._timer is not None:

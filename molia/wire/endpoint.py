@@ -356,13 +356,8 @@ class Endpoint:
             return False
         return True
 
-    def ensure(self, peer: Peer, now: Now) -> None:
-        """Begin a handshake with a peer that has no session; `PeerUp` says when it has."""
-        if peer.usable(now.mono_s) is None:
-            self._upkeep.initiate(peer, now)
-
     def knock(self, peer: Peer, now: Now) -> None:
-        """Begin a handshake with a peer that may have lost its session."""
+        """Begin a handshake with a peer that has no session, or may have lost it."""
         self._upkeep.initiate(peer, now)
 
     def seal(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:

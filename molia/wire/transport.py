@@ -7,7 +7,7 @@ Source: docs/reference/requests.md, docs/reference/streams.md.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
@@ -25,7 +25,7 @@ from molia.wire.frames import CLOSE, STREAMS, decode_frames, encode_frame, must_
 from molia.wire.gate import Admission, OpenAdmission
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
-from molia.wire.messages import EARLY, Busy, Error, ErrorCode, Number, encode
+from molia.wire.messages import EARLY, Busy, Close, CloseReason, Error, ErrorCode, Number, encode
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Requests, pack
@@ -36,7 +36,7 @@ Answer = tuple[int, bytes]
 """A reply's message number and its body."""
 Handler = Callable[[Peer, int, bytes, Now], Answer | None]
 """Given who asks, the request's id, its body and the time: the answer, or None when it comes later
-by `reply`. It must not block, and must do no harm when it is asked the same twice."""
+by `reply`. It must not block. Unless its number is among `once`, it may be asked the same twice."""
 
 _ASKED_PER_S: Final = limits.PEER_REQUESTS_PER_S
 _ASKED_BURST: Final = limits.PEER_REQUESTS_BURST
@@ -103,12 +103,16 @@ class Transport:
         identity: Identity,
         entropy: Entropy,
         handlers: Mapping[int, Handler],
+        once: Collection[int] = (),
         admission: Admission | None = None,
         secret: CookieSecret | None = None,
         config: EndpointConfig | None = None,
         channels: ChannelConfig | None = None,
     ) -> None:
-        """handlers: by message number; what is not there is answered as unknown."""
+        """handlers: by message number; what is not there is answered as unknown.
+
+        once: numbers of what must not be carried out twice; a repeated one is answered from memory.
+        """
         self.counters = TransportCounters()
         self._admission: Admission = admission or OpenAdmission()
         self.endpoint = Endpoint(
@@ -129,7 +133,7 @@ class Transport:
         self.answered: Answered[Peer] = Answered()
         self._identity, self._entropy = identity, entropy
         self._channels = channels or ChannelConfig()
-        self._handlers = dict(handlers)
+        self._handlers, self._once = dict(handlers), frozenset(once)
         self._early: dict[tuple[Peer, bytes], deque[int]] = {}
         """Requests that ride in an initiation."""
         self._links: dict[Peer, _Link] = {}
@@ -219,7 +223,10 @@ class Transport:
 
     def reply(self, peer: Peer, request_id: int, answer: Answer, now: Now) -> None:
         """Answer a request for which a handler returned None."""
-        self.endpoint.send(peer, pack(REPLY, request_id, *answer), now)
+        packed = pack(REPLY, request_id, *answer)
+        if self.answered.find(peer, request_id) is not None:
+            self.answered.note(peer, request_id, packed, now_s=now.mono_s)
+        self.endpoint.send(peer, packed, now)
 
     def channel(self, peer: Peer, now: Now) -> Channel:
         """Return the streams with a peer. After any call on it call `touch`, then flush."""
@@ -244,15 +251,17 @@ class Transport:
         events += self.requests.take_ended()
         return events
 
-    def close(self, peer: Peer, now: Now) -> None:
+    def close(self, peer: Peer, now: Now, reason: CloseReason = CloseReason.DONE) -> None:
         """End the session with a peer, and tell it."""
-        self.endpoint.send(peer, encode_frame(CLOSE, b""), now)
+        if peer.usable(now.mono_s) is not None:  # else there is nobody to tell
+            body = encode(Close(reason=reason))
+            self.endpoint.send(peer, encode_frame(CLOSE, body), now)
         self.endpoint.close(peer)
 
     def close_all(self, now: Now) -> None:
         """Tell every peer that this node ends: they knock again at once if they want something."""
         for peer in list(self._up):
-            self.close(peer, now)
+            self.close(peer, now, CloseReason.SHUTTING_DOWN)
 
     @property
     def peer_count(self) -> int:
@@ -320,11 +329,28 @@ class Transport:
         if handler is None:
             self.counters.requests_unknown += 1
             return pack(REPLY, request_id, *_UNKNOWN)
+        if number in self._once:
+            return self._answer_once(handler, peer, request_id, body, now)
         answer = handler(peer, request_id, body, now)
         if answer is None:
             return None
         number, body = answer
         return HEAD.pack(REPLY, _REPLY_SIZE + len(body), request_id, number) + body
+
+    def _answer_once(
+        self, handler: Handler, peer: Peer, request_id: int, body: bytes, now: Now
+    ) -> bytes | None:
+        """Answer what must not be carried out twice: a repeated one as the first time."""
+        known = self.answered.find(peer, request_id)
+        if known is not None:
+            return known or None  # empty while it is being worked on
+        self.answered.note(peer, request_id, b"", now_s=now.mono_s)
+        answer = handler(peer, request_id, body, now)
+        if answer is None:
+            return None
+        packed = pack(REPLY, request_id, *answer)
+        self.answered.note(peer, request_id, packed, now_s=now.mono_s)
+        return packed
 
     def _refuse(self, peer: Peer, link: _Link, request_id: int, now_s: float) -> bytes | None:
         """Tell a peer that asks more than its share to wait; one that does not is not heard."""
@@ -407,7 +433,7 @@ class Transport:
         for event in channel.take_events():
             self._events.append(StreamEvent(peer, event))
         if peer.usable(now.mono_s) is None:
-            self.endpoint.ensure(peer, now)
+            self.endpoint.knock(peer, now)
         elif peer.address is not None:
             for _ in range(limits.CHANNEL_BURSTS_MAX):
                 payloads = channel.take_payloads(now.mono_s, BURST)

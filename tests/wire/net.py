@@ -1,6 +1,6 @@
 """Transports on a simulated network, driven as by the pump: virtual time, seeded faults."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from molia.base.crypto import Identity
 from molia.base.ids import network_id
@@ -23,13 +23,13 @@ class Host:
     def __init__(
         self, number: int, handlers: Mapping[int, Handler] | None = None, *, seed: int = 0,
         channels: ChannelConfig | None = None, admission: Admission | None = None,
-        address: Address | None = None,
+        address: Address | None = None, once: Collection[int] = (),
     ) -> None:  # fmt: skip
         self.identity = Identity(number.to_bytes(32, "big"))
         self.address: Address = address or (f"192.0.2.{number}", 7071)
         self.transport = Transport(
             OURS, identity=self.identity, entropy=SeededEntropy(f"{seed}/{number}"),
-            handlers=handlers or {}, channels=channels, admission=admission,
+            handlers=handlers or {}, once=once, channels=channels, admission=admission,
         )  # fmt: skip
         self.events: list[TransportEvent] = []
         self.on_events: Callable[[list[TransportEvent]], None] = self.events.extend

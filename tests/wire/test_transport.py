@@ -88,6 +88,31 @@ def test_an_answer_may_come_later() -> None:
     assert ended(ours)[0].body == b"late"
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_must_not_be_done_twice_is_answered_from_memory(*, at_once: bool) -> None:
+    done: list[bytes] = []
+
+    def store(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+        done.append(body)
+        return (ECHO + 1, b"stored") if at_once else None
+
+    ours, theirs = Host(1), Host(2, {ECHO: store}, once=(ECHO,))
+    net = Net([ours, theirs])
+    net.connect(ours, theirs)
+    net.run(1.0)
+    seen = theirs.transport.endpoint.find(ours.identity.peer_key)
+    assert seen is not None
+    frame, reply = pack(REQUEST, 7, ECHO, b"x"), pack(REPLY, 7, ECHO + 1, b"stored")
+    answers = [theirs.transport.on_plaintext(seen, frame, net.now) for _ in range(3)]
+    assert answers == ([reply] * 3 if at_once else [None] * 3)
+    if not at_once:
+        theirs.transport.reply(seen, 7, (ECHO + 1, b"stored"), net.now)
+        assert theirs.transport.on_plaintext(seen, frame, net.now) == reply
+    assert done == [b"x"]
+    theirs.transport.on_plaintext(seen, pack(REQUEST, 8, ECHO, b"y"), net.now)
+    assert done == [b"x", b"y"]
+
+
 def test_a_peer_that_asks_more_than_its_share_is_told_to_wait() -> None:
     net, ours, theirs, peer = pair()
     net.run(1.0)
