@@ -1,6 +1,5 @@
 """What the network counted, gathered from its parts for the metrics."""
 
-from dataclasses import asdict
 from typing import Final
 
 from molia.node.metrics import WireCounts
@@ -35,7 +34,7 @@ def counts_of(network: Network) -> WireCounts:
         "timed_out": requests.timed_out,
         "unexpected_reply": requests.unexpected,
     }
-    counts.dropped = {k: v for k, v in asdict(endpoint).items() if k not in _NO_DROPS}
+    counts.dropped = {k: v for k, v in endpoint.as_dict().items() if k not in _NO_DROPS}
     counts.dropped["malformed"] = served.malformed
     for reason, value in network.admission.counts.items():
         if reason != "admitted":

@@ -55,11 +55,8 @@ def alternate(rounds: int, *measures: Callable[[], float]) -> list[float]:
 
     A machine that slows down for a while then slows down all of them.
     """
-    results: list[list[float]] = [[] for _ in measures]
-    for _ in range(rounds):
-        for measure, kept in zip(measures, results, strict=True):
-            kept.append(measure())
-    return [statistics.median(kept) for kept in results]
+    singles = [lambda measure=measure: (measure(),) for measure in measures]
+    return [median for (median,) in alternate_many(rounds, *singles)]
 
 
 def alternate_many(
