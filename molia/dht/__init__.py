@@ -1,0 +1,1 @@
+"""The DHT: contacts, routing table, lookups, records, provider records, upkeep. A core."""
