@@ -8,7 +8,7 @@ Source: docs/reference/packets.md.
 """
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from molia.base.crypto import ExchangeKey, exchange_public
 from molia.base.entropy import Entropy
@@ -62,6 +62,8 @@ class Endpoint:
     secret: of cookies; give all workers one that is made from the same root.
     """
 
+    handshaker: ClassVar[type[Handshaker]] = Handshaker
+
     def __init__(
         self, profile: Profile, *, static: ExchangeKey, identity: PeerKey | None, entropy: Entropy,
         handler: Handler, admission: Admission | None = None, secret: CookieSecret | None = None,
@@ -73,7 +75,7 @@ class Endpoint:
         self._is_molia = profile.is_molia
         self._table = PeerTable(entropy, worker=config.worker)
         self._sessions = self._table.sessions
-        self._handshaker = Handshaker(
+        self._handshaker = self.handshaker(
             profile, static=static, identity=identity, entropy=entropy, early=handler,
             admission=admission or OpenAdmission(), table=self._table, counters=self.counters,
             secret=secret or CookieSecret.fresh(entropy), config=config,
@@ -306,7 +308,7 @@ class Endpoint:
         None: the key is our own or nobody's. Molia profile.
         """
         assert request is None or len(request) <= REQUEST_SIZE_MAX, "early data has a size"
-        static = exchange_public(key)
+        static = self.static_of(key)
         if static is None or self._handshaker.is_own(static):
             return None
         peer = self._table.primary.get(static) or self._table.find(static + b"\0")
@@ -418,8 +420,12 @@ class Endpoint:
 
     def find(self, key: PeerKey) -> Peer | None:
         """Return the peer to send to for this identity, if there is one."""
-        static = exchange_public(key)
+        static = self.static_of(key)
         return self._table.primary.get(static) if static else None
+
+    def static_of(self, key: PeerKey) -> bytes | None:
+        """Return the key that a peer is known by in handshakes; None when it is nobody's."""
+        return exchange_public(key)
 
     @property
     def peer_count(self) -> int:

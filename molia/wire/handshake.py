@@ -7,7 +7,7 @@ Source: docs/reference/packets.md, "Order of checks".
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from molia.base.crypto import ExchangeKey, maps_to
 from molia.base.entropy import Entropy
@@ -76,7 +76,14 @@ class EndpointConfig:
 
 
 class Handshaker:
-    """The handshakes of one endpoint. It changes peers and tables; the endpoint sends."""
+    """The handshakes of one endpoint. It changes peers and tables; the endpoint sends.
+
+    The parts that encrypt are named here, so that the simulator can do without.
+    """
+
+    initiator: ClassVar[type[Initiator]] = Initiator
+    responder: ClassVar[type[Responder]] = Responder
+    session: ClassVar[type[Session]] = Session
 
     def __init__(
         self, profile: Profile, *, static: ExchangeKey, identity: PeerKey | None,
@@ -103,7 +110,7 @@ class Handshaker:
         self, peer: Peer, now: Now, ephemeral: ExchangeKey, trailer: PuzzleTrailer
     ) -> bytes:
         """Return an initiation to `peer`; b"" when its key is nobody's."""
-        noise = Initiator(
+        noise = self.initiator(
             self.profile, static=self._static, responder=peer.static, ephemeral=ephemeral
         )
         sealed = noise.initiate(self._payload(peer, now))
@@ -196,7 +203,7 @@ class Handshaker:
         self._table.drop_pending(peer)
         if self.profile.is_molia:
             self._table.move(peer, worker_of(parts.sender))
-        session = Session(
+        session = self.session(
             keys, index=index, remote=parts.sender, is_initiator=True, peer=peer, now_s=now.mono_s
         )
         self._table.put_session(session, peer.install(session))
@@ -266,7 +273,7 @@ class Handshaker:
         self, parts: Initiation, size: int, address: Address, now: Now
     ) -> tuple[bytes, Peer, list[Peer]] | None:
         """Return the response to an initiation that came through the door."""
-        noise = Responder(self.profile, static=self._static)
+        noise = self.responder(self.profile, static=self._static)
         static = noise.read_static(parts.ephemeral, parts.sealed_static)
         if static is None or static == self._static.public:
             self._count_static(static)
@@ -364,7 +371,7 @@ class Handshaker:
             peer.identity, peer.features, peer.proof = hello.identity, hello.features, hello.proof
             peer.next_life = hello.life
         evicted = self._seat(peer, address)
-        session = Session(
+        session = self.session(
             keys, index=index, remote=sender, is_initiator=False, peer=peer, now_s=now.mono_s
         )
         self._table.put_session(session, peer.install(session))

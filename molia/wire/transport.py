@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Final
+from typing import ClassVar, Final
 
 from molia.base import limits
 from molia.base.crypto import Identity
@@ -96,6 +96,8 @@ class _Link:
 class Transport:
     """One worker's conversations."""
 
+    endpoint_type: ClassVar[type[Endpoint]] = Endpoint
+
     def __init__(
         self,
         profile: Profile,
@@ -115,7 +117,7 @@ class Transport:
         """
         self.counters = TransportCounters()
         self._admission: Admission = admission or OpenAdmission()
-        self.endpoint = Endpoint(
+        self.endpoint = self.endpoint_type(
             profile,
             static=identity.exchange_key,
             identity=identity.peer_key,
