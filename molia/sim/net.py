@@ -46,8 +46,8 @@ class NetCounters:
 class Seat:
     """Where a host sits: its address, its spot, its box, its link's bad moments."""
 
-    __slots__ = ("address", "bursts", "bytes_in", "bytes_out", "host", "nat", "packets_in",
-                 "packets_out", "side", "spot")  # fmt: skip
+    __slots__ = ("address", "bursts", "bytes_in", "bytes_out", "charged_bytes", "host", "nat",
+                 "packets_in", "packets_out", "side", "spot")  # fmt: skip
 
     def __init__(self, address: Address, spot: Spot, nat: Nat | None, bursts: Bursts) -> None:
         self.address, self.spot, self.nat, self.bursts = address, spot, nat, bursts
@@ -56,6 +56,8 @@ class Seat:
         self.side = 0
         """Of a partition."""
         self.bytes_in = self.bytes_out = self.packets_in = self.packets_out = 0
+        self.charged_bytes = 0
+        """Of `bytes_out`, what is on the account of operations."""
 
 
 class Net:

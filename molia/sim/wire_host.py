@@ -8,13 +8,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from molia.base.crypto import Identity
-from molia.base.errors import Busy
 from molia.base.now import Now
 from molia.sim.entropy import SeededEntropy
 from molia.sim.net import Net, Seat
 from molia.sim.null_wire import NullTransport
 from molia.wire.addresses import Address
-from molia.wire.effects import PeerUp
 from molia.wire.gate import Admission
 from molia.wire.handshake import EndpointConfig
 from molia.wire.noise import Profile
@@ -115,20 +113,3 @@ class WireHost:
         if own_s is not None and own_s <= now.mono_s:
             self.on_due(now)
         self.settle()
-
-
-class Greeter:
-    """Says HELLO over each session that we began, as every node does."""
-
-    def __init__(self, host: WireHost, number: int, body: bytes) -> None:
-        self._host, self._number, self._body = host, number, body
-
-    def on_event(self, event: TransportEvent, now: Now) -> None:
-        """Greet a peer that came up, if we initiated."""
-        if type(event) is PeerUp:
-            session = event.peer.current
-            if session is not None and session.is_initiator:
-                try:
-                    self._host.transport.ask(event.peer, self._number, self._body, now)
-                except Busy:
-                    return
