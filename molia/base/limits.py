@@ -255,3 +255,29 @@ assert RAW_SIZE_STOP <= VALUE_SIZE_MAX
 assert SEGMENT_SIZE_MAX <= 2**32, "an index entry holds a 32-bit offset"
 assert STREAM_WINDOW_START <= STREAM_WINDOW_MAX <= CHANNEL_WINDOW_MAX
 assert CHANNEL_WINDOW_MAX < CONGESTION_WINDOW_MAX
+
+# -- dht: the engine
+DHT_ASKS_MAX: Final = 64
+"""Requests of the DHT that are on their way."""
+DHT_ASKS_WAITING_MAX: Final = 1_024
+"""Requests that wait for their turn; more fail at once and are counted."""
+DHT_LOOKUPS_MAX: Final = 256
+DHT_HINTS_MAX: Final = 32
+"""Contacts that are pinged because they said they serve."""
+DHT_PROVED_MAX: Final = 8_192
+"""Contacts remembered as having answered; about 300 bytes each."""
+DHT_UNPROVED_MAX: Final = 8_192
+"""Hosts that never answered and were written to within a minute; beyond it none is."""
+DHT_SEEDS_MAX: Final = 64
+DHT_JOIN_BUCKETS_MAX: Final = 16
+"""Buckets that one join fills by lookups."""
+DHT_EFFECTS_MAX: Final = 16_384
+"""Effects that the owner did not take; more are dropped and counted."""
+DHT_RELAYERS_MAX: Final = 1_024
+"""Peers whose relayed contacts are being judged."""
+DHT_SEEN_MAX: Final = 64
+"""Networks that told where they see this node."""
+DHT_CLOCKS_MAX: Final = 64
+"""Peers whose clocks are compared with ours."""
+DHT_DIALS_MAX: Final = 16
+"""Dial-backs that are passed on at once."""
