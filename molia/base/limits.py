@@ -287,12 +287,16 @@ DHT_PROVED_MAX: Final = 8_192
 DHT_UNPROVED_MAX: Final = 8_192
 """Hosts that never answered and were written to within a minute; beyond it none is."""
 DHT_SEEDS_MAX: Final = 64
+DHT_REMEMBERED_MAX: Final = 512
+"""Contacts of a snapshot that are pinged at the next start."""
 DHT_JOIN_BUCKETS_MAX: Final = 16
 """Buckets that one join fills by lookups."""
 DHT_EFFECTS_MAX: Final = 16_384
 """Effects that the owner did not take; more are dropped and counted."""
 DHT_RELAYERS_MAX: Final = 1_024
 """Peers whose relayed contacts are being judged."""
+DHT_TOLD_MAX: Final = 2_048
+"""Contacts of which the other workers were told lately."""
 DHT_SEEN_MAX: Final = 64
 """Networks that told where they see this node."""
 DHT_CLOCKS_MAX: Final = 64

@@ -1,11 +1,11 @@
 """What the engine asks of its owner, and what it reports."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from molia.base.ids import PeerKey
 from molia.dht.contact import Contact
+from molia.dht.outcome import Step
 from molia.wire.addresses import Address
 from molia.wire.scores import Offence
 
@@ -36,12 +36,11 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Traced:
     """What a traced operation did."""
 
     operation_id: int
-    kind: str
-    fields: Mapping[str, object]
+    step: Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,6 @@ class Republish:
 
 
 Effect: TypeAlias = (
-    Store | Finished | Step | Reachable | Joined | Alone | Snapshot | Penalise | Verified
+    Store | Finished | Traced | Reachable | Joined | Alone | Snapshot | Penalise | Verified
     | Republish
 )  # fmt: skip

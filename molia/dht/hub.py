@@ -26,6 +26,8 @@ from molia.wire.addresses import Address, is_local, pack_host
 
 IPV4: Final = 4
 IPV6: Final = 6
+TELL_SIBLINGS_S: Final = 10.0
+"""How often the other workers are told of one contact."""
 
 
 def family_of(address: Address) -> int:
@@ -62,6 +64,8 @@ class Hub:
             family: Family(unbound, config, entropy) for family in (IPV4, IPV6)
         }  # fmt: skip
         self._effects: list[Effect] = []
+        self._told_s: dict[Contact, float] = {}
+        """When the siblings were told last that a contact answers."""
 
     # ------------------------------------------------------------------ families
 
@@ -112,6 +116,15 @@ class Hub:
             return
         self.table_of(contact.address).on_verified(contact, rtt_s, now.mono_s)
         if self.share[1] > 1:
+            self._tell_siblings(contact, now.mono_s)
+
+    def _tell_siblings(self, contact: Contact, now_s: float) -> None:
+        told = self._told_s
+        if now_s - told.get(contact, float("-inf")) >= TELL_SIBLINGS_S:
+            told.pop(contact, None)
+            told[contact] = now_s
+            if len(told) > limits.DHT_TOLD_MAX:
+                del told[next(iter(told))]
             self.emit(Verified(contact))
 
     def contacts_of(self, told: Iterable[messages.Contact]) -> list[Contact]:

@@ -15,9 +15,10 @@ from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.dht.asking import Asks, Reply
 from molia.dht.contact import ID_BITS, Contact, bucket_index
-from molia.dht.effects import Alone, Joined
-from molia.dht.hub import IPV4, IPV6, Family, Hub
+from molia.dht.effects import Alone, Joined, Snapshot
+from molia.dht.hub import IPV4, IPV6, Family, Hub, family_of
 from molia.dht.searching import Found, Searches
+from molia.dht.snapshot import read_snapshot, write_snapshot
 from molia.wire.addresses import Address
 
 REMEMBERED_BATCH: Final = 32
@@ -25,6 +26,8 @@ REMEMBERED_S: Final = 1.0
 HEAL_S: Final = 10.0
 """Between two bursts at the graveyard, and between two joins."""
 HEAL_BURST: Final = 16
+GRAVES_AT_ONCE: Final = 32
+"""Graves probed in a second, when there is a reason to hurry."""
 SHRUNK: Final = 0.7
 """A size estimate this much below the highest of late says that the network was split."""
 FADE: Final = 0.99
@@ -45,6 +48,8 @@ class Joining:
         """By family: buckets that are still to be filled in this join."""
         self._joined_s = self._healed_s = float("-inf")
         self._sizes_high = {IPV4: 0.0, IPV6: 0.0}
+        self._hurried = 0
+        """Graves that are still to be probed without waiting."""
         self._is_alone = False
         self.is_joined = False
         """Whether the node knows its neighbourhood."""
@@ -52,14 +57,19 @@ class Joining:
     # ------------------------------------------------------------------ coming in
 
     def start(
-        self, seeds: Sequence[tuple[PeerKey, Address]], remembered: Sequence[Contact], now: Now
+        self, seeds: Sequence[tuple[PeerKey, Address]], remembered: bytes, now: Now
     ) -> None:
-        """Begin to join; seeds at which nobody can be are left out."""
+        """Begin to join; seeds at which nobody can be are left out, and a torn snapshot."""
         for key, address in seeds[: limits.DHT_SEEDS_MAX]:
             contact = self._hub.space.contact(key.key, address)
             if contact is not None and contact.key != self._hub.identity:
                 self._seeds.append(contact)
-        self._remembered.extend(remembered)
+        snapshot = read_snapshot(remembered, self._hub.space) if remembered else None
+        if snapshot is not None:
+            self._remembered.extend(snapshot.contacts[: limits.DHT_REMEMBERED_MAX])
+            for number, side in self._hub.families.items():
+                graves = [c for c in snapshot.graves if family_of(c.address) == number]
+                side.table.graveyard.restore(graves, now.mono_s)
         timers = self._hub.timers
         timers.set("refresh", now.mono_s + self._hub.jitter(self._hub.config.refresh_early_s))
         timers.set("graveyard", now.mono_s + self._hub.jitter(self._hub.config.graveyard_s))
@@ -89,8 +99,15 @@ class Joining:
     def on_link_change(self, now: Now) -> None:
         """Take it that the network around has changed: ask everybody that was given up."""
         self._wait_s = self._hub.config.rejoin_s
-        self._probe_graveyard(limits.GRAVEYARD_BURST, now)
+        self._hurry(limits.GRAVES_MAX, now)
         self.rejoin(now)
+
+    def snapshot(self, now: Now) -> None:
+        """Hand out what the next start is to be given."""
+        tables = [side.table for side in self._hub.families.values()]
+        contacts = [contact for table in tables for contact in table.contacts()]
+        graves = [contact for table in tables for contact in table.graveyard.contacts()]
+        self._hub.emit(Snapshot(write_snapshot(contacts, graves, now.unix_s)))
 
     def _ping(self, contact: Contact, now: Now) -> None:
         self._pinging += 1
@@ -183,10 +200,7 @@ class Joining:
         elif name == "refresh":
             self._refresh(now)
         elif name == "graveyard":
-            self._hub.timers.set(
-                "graveyard", now.mono_s + self._hub.jitter(self._hub.config.graveyard_s)
-            )
-            self._probe_graveyard(1, now)
+            self._on_graveyard_timer(now)
         elif name == "heal":
             self.look_around(now)
 
@@ -197,7 +211,7 @@ class Joining:
         if self._size:
             self.look_around(now)
         self.is_joined = False
-        self._probe_graveyard(HEAL_BURST, now)
+        self._hurry(HEAL_BURST, now)
         self.rejoin(now)
 
     def _refresh(self, now: Now) -> None:
@@ -225,25 +239,35 @@ class Joining:
         high = self._sizes_high[number]
         if nodes < SHRUNK * high:
             self._sizes_high[number] = nodes
-            self._probe_graveyard(limits.GRAVEYARD_BURST, now)
+            self._hurry(limits.GRAVES_MAX, now)
         else:
             self._sizes_high[number] = max(nodes, high * FADE)
 
-    def _probe_graveyard(self, count: int, now: Now) -> None:
+    def _hurry(self, count: int, now: Now) -> None:
+        """Probe that many graves at once, or rather as fast as is polite."""
         for side in self._hub.families.values():
-            for _ in range(count):
+            side.table.graveyard.hurry()
+        self._hurried = max(self._hurried, count)
+        self._on_graveyard_timer(now)
+
+    def _on_graveyard_timer(self, now: Now) -> None:
+        for side in self._hub.families.values():
+            for _ in range(min(self._hurried, GRAVES_AT_ONCE) or 1):
                 contact = side.table.graveyard.take_probe(now.mono_s)
                 if contact is None:
                     break
                 self._hub.counters.graveyard_probes += 1
                 self._asks.ping(contact, self._on_graveyard, now)
+        self._hurried = max(0, self._hurried - GRAVES_AT_ONCE)
+        wait_s = 1.0 if self._hurried else self._hub.jitter(self._hub.config.graveyard_s)
+        self._hub.timers.set("graveyard", now.mono_s + wait_s)
 
     def _on_graveyard(self, reply: Reply, now: Now) -> None:
         """Where one that was given up lives again, there may be a whole half of the network."""
         if not reply.is_answer or now.mono_s - self._healed_s < HEAL_S:
             return
         self._healed_s = now.mono_s
-        self._probe_graveyard(HEAL_BURST, now)
+        self._hurry(HEAL_BURST, now)
         self._hub.timers.set("heal", max(now.mono_s + 1.0, self._joined_s + 3 * HEAL_S))
 
 

@@ -20,7 +20,8 @@ from molia.dht.ports import Asker
 from molia.dht.serving import BAD, REFUSED, Serving, address_of
 from molia.wire import messages
 from molia.wire.addresses import Address, is_local, pack_host
-from molia.wire.messages import Dial, DialCode, Dialed, Number, Pong, Reach, Reached
+from molia.wire.dht_messages import Dial, DialCode, Dialed, Reach, Reached
+from molia.wire.messages import Number, Pong
 from molia.wire.transport import Answer
 
 DIAL_TRIES: Final = 3

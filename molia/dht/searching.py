@@ -14,22 +14,29 @@ from molia.base.now import Now
 from molia.dht.asking import Asks, Reply
 from molia.dht.blame import Blame
 from molia.dht.contact import Contact
-from molia.dht.effects import Step
+from molia.dht.effects import Traced
 from molia.dht.hub import Hub, family_of
-from molia.dht.lookup import Goal, Lookup, LookupResult, Probe
+from molia.dht.lookup import Lookup
+from molia.dht.outcome import End, Goal, LookupResult, Probe
 from molia.wire import messages
-from molia.wire.messages import FindNode, Nodes, Number
+from molia.wire.messages import FindNode, Number
 
-ID_SIZE: Final = 32
+NEAR_SEEDS: Final = 40
+OLD_SEEDS: Final = 20
 Found: TypeAlias = LookupResult
 OnFound: TypeAlias = Callable[[Found, Now], None]
+NOTHING: Final = LookupResult(
+    end=End.STOPPED, closest=(), heard=(), responders=(), values=(), probes=0, answers=0,
+    failures=0, late=0, is_attacked=False, took_s=0.0,
+)  # fmt: skip
+"""The result of a lookup that found no place among those that run."""
 
 
 class Query(Protocol):
     """What is asked of those who may have the answer, and how it is read."""
 
     def ask(self, contact: Contact) -> tuple[int, bytes]:
-        """Return the request for a contact near the target."""
+        """Return the request for a contact near the target: its number and body."""
         ...
 
     def read(self, reply: Reply, now: Now) -> object | None:
@@ -55,7 +62,9 @@ class Searches:
         self._blame = Blame(hub)
         self._running: dict[int, _Search] = {}
         self._next_id = 0
-        self._refused: list[tuple[OnFound, Found]] = []
+        self._refused: list[OnFound] = []
+        self._pumped: list[int] = []
+        """Lookups that have just begun."""
 
     def __len__(self) -> int:
         return len(self._running)
@@ -72,19 +81,24 @@ class Searches:
         family: int | None = None, trace: int | None = None,
     ) -> None:  # fmt: skip
         """Begin a lookup; `done` is called once with its result, never at once."""
-        side = self._hub.pick_family(family)
-        lookup = Lookup(
-            goal, target, side.table, config=self._hub.config.lookup, entropy=self._hub.entropy,
-            size=side.size, pace=self._hub.pace, now_s=now.mono_s, is_traced=trace is not None,
-        )  # fmt: skip
         if len(self._running) >= limits.DHT_LOOKUPS_MAX:
             self._hub.counters.lookups_refused += 1
-            self._refused.append((done, lookup.result))
+            self._refused.append(done)
             return
+        side = self._hub.pick_family(family)
+        near = side.table.nearest(target, NEAR_SEEDS)
+        known = frozenset(near)
+        old = [contact for contact in side.table.oldest(NEAR_SEEDS + OLD_SEEDS)
+               if contact not in known]  # fmt: skip
+        lookup = Lookup(
+            goal, target, [*near, *old[:OLD_SEEDS]], config=self._hub.config.lookup,
+            entropy=self._hub.entropy, size=side.size, pace=self._hub.pace, now_s=now.mono_s,
+            own_key=self._hub.identity, traced=trace is not None, more_seeds=side.table.random,
+        )  # fmt: skip
         self._hub.counters.lookups += 1
         self._next_id += 1
         self._running[self._next_id] = _Search(lookup, query, done, trace)
-        self._pump(self._next_id, now)
+        self._pumped.append(self._next_id)
 
     # ------------------------------------------------------------------ time
 
@@ -95,19 +109,26 @@ class Searches:
 
     def on_deadline(self, now: Now) -> None:
         """Let the lookups look at the clock, and tell those that were refused."""
-        refused, self._refused = self._refused, []
-        for done, result in refused:
-            done(result, now)
         for search_id, search in list(self._running.items()):
             due_s = search.lookup.next_deadline_s()
             if due_s is not None and due_s <= now.mono_s:
                 search.lookup.on_deadline(now.mono_s)
                 self._pump(search_id, now)
+        self.settle(now)
+
+    def settle(self, now: Now) -> None:
+        """Let the lookups that have just begun ask, and tell those that may not run."""
+        pumped, self._pumped = self._pumped, []
+        for search_id in pumped:
+            self._pump(search_id, now)
+        refused, self._refused = self._refused, []
+        for done in refused:
+            done(NOTHING, now)
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether `on_deadline` has more to do at once."""
-        return bool(self._refused)
+        """Whether `settle` has more to do at once."""
+        return bool(self._refused or self._pumped)
 
     # ------------------------------------------------------------------ probes
 
@@ -116,15 +137,15 @@ class Searches:
         search = self._running.get(search_id)
         if search is None:
             return
-        for probe in search.lookup.take_probes(now.mono_s):
+        for probe in search.lookup.take_probes():
             self._probe(search_id, search, probe, now)
         if search.trace is not None:
             for step in search.lookup.take_steps():
-                self._hub.emit(Step(search.trace, step.kind, step.fields))
+                self._hub.emit(Traced(search.trace, step))
         if search.lookup.is_done:
             del self._running[search_id]
             result = search.lookup.result
-            self._hub.counters.attacks += result.attack_mode
+            self._hub.counters.attacks += result.is_attacked
             search.done(result, now)
 
     def _probe(self, search_id: int, search: _Search, probe: Probe, now: Now) -> None:
@@ -150,7 +171,7 @@ class Searches:
         if not reply.is_answer:
             search.lookup.on_failed(reply.contact, now.mono_s)
         else:
-            self._hub.pace.add(reply.contact.key, reply.rtt_s)
+            self._hub.pace.add(reply.contact, reply.rtt_s)
             closer = self._closer(search, reply)
             value = None if search.query is None else search.query.read(reply, now)
             search.lookup.on_reply(reply.contact, closer, value, now.mono_s)

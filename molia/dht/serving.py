@@ -18,10 +18,10 @@ from molia.dht.hub import Family, Hub, family_of
 from molia.dht.ports import Asker
 from molia.wire import messages
 from molia.wire.addresses import Address
+from molia.wire.dht_messages import FindRegion
 from molia.wire.messages import (
     Error,
     ErrorCode,
-    FindRegion,
     Number,
     Ping,
     Pong,
