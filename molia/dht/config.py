@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from molia.base.config import require
-from molia.dht.lookup import LookupConfig
+from molia.dht.outcome import LookupConfig
 from molia.dht.table import TableConfig
 
 
