@@ -255,3 +255,22 @@ assert RAW_SIZE_STOP <= VALUE_SIZE_MAX
 assert SEGMENT_SIZE_MAX <= 2**32, "an index entry holds a 32-bit offset"
 assert STREAM_WINDOW_START <= STREAM_WINDOW_MAX <= CHANNEL_WINDOW_MAX
 assert CHANNEL_WINDOW_MAX < CONGESTION_WINDOW_MAX
+
+# -- dht: lookups
+LOOKUP_CANDIDATES_MAX: Final = 200
+"""Nodes that a lookup thinks of asking, unless it is attacked."""
+LOOKUP_PROBES_MAX: Final = 200
+LOOKUP_ATTACKED_READ_PROBES_MAX: Final = 400
+LOOKUP_ATTACKED_WRITE_PROBES_MAX: Final = 800
+"""Requests of a lookup whose region holds more nodes than there can be honest ones."""
+LOOKUP_REGION_MAX: Final = 1_000
+"""Nodes in the region that an attacked lookup thinks of asking: 250 bytes each."""
+LOOKUP_DEFERRED_MAX: Final = 800
+"""Nodes put off because two of their address prefix were taken already; as many in the region,
+and a tenth of that outside it."""
+LOOKUP_FLIGHT_MAX: Final = 32
+"""Requests of one lookup that have not been answered and are not late."""
+LOOKUP_STEPS_MAX: Final = 4_096
+"""Steps of a traced lookup that wait to be taken; more are dropped and counted."""
+SIZE_ESTIMATES_MAX: Final = 32
+"""Estimates of the network's size of which the median is believed."""
