@@ -266,14 +266,6 @@ DIGEST_ENTRIES_MAX: Final = 80
 REGION_CURSOR_MAX: Final = 4_096
 """Contacts of a region that one asker may leave behind."""
 
-assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
-assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
-assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
-assert RAW_SIZE_STOP <= VALUE_SIZE_MAX
-assert SEGMENT_SIZE_MAX <= 2**32, "an index entry holds a 32-bit offset"
-assert STREAM_WINDOW_START <= STREAM_WINDOW_MAX <= CHANNEL_WINDOW_MAX
-assert CHANNEL_WINDOW_MAX < CONGESTION_WINDOW_MAX
-
 # -- dht: the engine
 DHT_ASKS_MAX: Final = 64
 """Requests of the DHT that are on their way."""
@@ -303,3 +295,39 @@ DHT_CLOCKS_MAX: Final = 64
 """Peers whose clocks are compared with ours."""
 DHT_DIALS_MAX: Final = 16
 """Dial-backs that are passed on at once."""
+
+# -- dht: lookups
+LOOKUP_CANDIDATES_MAX: Final = 200
+"""Nodes that a lookup thinks of asking, unless it is attacked."""
+LOOKUP_PROBES_MAX: Final = 200
+LOOKUP_ATTACKED_READ_PROBES_MAX: Final = 400
+LOOKUP_ATTACKED_WRITE_PROBES_MAX: Final = 800
+"""Requests of a lookup whose region holds more nodes than there can be honest ones."""
+LOOKUP_REGION_MAX: Final = 1_000
+"""Nodes in the region that an attacked lookup thinks of asking: 250 bytes each."""
+LOOKUP_DEFERRED_MAX: Final = 800
+"""Nodes put off because two of their address prefix were taken already; as many in the region,
+and a tenth of that outside it."""
+LOOKUP_FLIGHT_MAX: Final = 32
+"""Requests of one lookup that have not been answered and are not late."""
+LOOKUP_STEPS_MAX: Final = 4_096
+"""Steps of a traced lookup that wait to be taken; more are dropped and counted."""
+SIZE_ESTIMATES_MAX: Final = 32
+"""Estimates of the network's size of which the median is believed."""
+
+# -- dht: the routing table
+BUCKET_SIZE_MAX: Final = 128
+TABLE_ENTRIES_MAX: Final = 4_096
+"""Contacts of one table with its caches; about 250 bytes each, so 1 MiB."""
+GRAVES_MAX: Final = 512
+"""Dead contacts that are remembered."""
+SNAPSHOT_SIZE_MAX: Final = 256 * KIB
+"""A table on disk: all its contacts and graves, of IPv6, take 235 kB."""
+
+assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
+assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
+assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
+assert RAW_SIZE_STOP <= VALUE_SIZE_MAX
+assert SEGMENT_SIZE_MAX <= 2**32, "an index entry holds a 32-bit offset"
+assert STREAM_WINDOW_START <= STREAM_WINDOW_MAX <= CHANNEL_WINDOW_MAX
+assert CHANNEL_WINDOW_MAX < CONGESTION_WINDOW_MAX
