@@ -248,6 +248,15 @@ UDP_PAYLOAD_BASE: Final = 1_200
 UDP_PAYLOAD_MAX: Final = 1_472
 """The largest UDP payload that is probed for: Ethernet without IP options."""
 
+# -- dht: the routing table
+BUCKET_SIZE_MAX: Final = 128
+TABLE_ENTRIES_MAX: Final = 4_096
+"""Contacts of one table with its caches; about 250 bytes each, so 1 MiB."""
+GRAVES_MAX: Final = 512
+"""Dead contacts that are remembered."""
+SNAPSHOT_SIZE_MAX: Final = 256 * KIB
+"""A table on disk: all its contacts and graves, of IPv6, take 235 kB."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
