@@ -315,6 +315,15 @@ LOOKUP_STEPS_MAX: Final = 4_096
 SIZE_ESTIMATES_MAX: Final = 32
 """Estimates of the network's size of which the median is believed."""
 
+# -- dht: the routing table
+BUCKET_SIZE_MAX: Final = 128
+TABLE_ENTRIES_MAX: Final = 4_096
+"""Contacts of one table with its caches; about 250 bytes each, so 1 MiB."""
+GRAVES_MAX: Final = 512
+"""Dead contacts that are remembered."""
+SNAPSHOT_SIZE_MAX: Final = 256 * KIB
+"""A table on disk: all its contacts and graves, of IPv6, take 235 kB."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
