@@ -235,7 +235,7 @@ class Joining:
         def found(result: Found, then: Now) -> None:
             self._hear(result, then)
             side = self._hub.families[number]
-            side.size.add([contact.id ^ target for contact in result.closest])
+            side.size.add([contact.id ^ target for contact in result.heard])
             self._watch_size(number, side.size.nodes, then)
 
         self._searches.find(target, found, now, family=number)

@@ -133,8 +133,8 @@ class DhtHost:
         self._link.stop(goodbye=goodbye)
         for operation in running.values():
             operation.done(None, self.world.now.mono_s - operation.begun_s)
-        for part in (self.engine, self._transport.endpoint, self._transport, self._link):
-            vars(part).clear()  # they know each other: nothing else would ever free them
+        vars(self.engine).clear()
+        self._link.forget()
         self._charged.clear()
 
     @property

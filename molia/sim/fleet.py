@@ -20,7 +20,6 @@ from molia.sim.nat import Kind, draw_kind
 from molia.sim.net import Net, Seat
 from molia.sim.shelf import MemoryShelf
 from molia.sim.wire_host import transport_type
-from molia.sim.world import World
 from molia.wire.addresses import Address
 from molia.wire.noise import molia_profile
 

@@ -124,13 +124,9 @@ class Report:
         lines += [tally.line(name) for name, tally in self.tallies.items()]
         if self.upkeep:
             split = ", ".join(f"{name} {rate:.0f}" for name, rate in self.upkeep_split.items())
-            middle, high = (
-                self.upkeep[len(self.upkeep) // 2],
-                self.upkeep[-1 - len(self.upkeep) // 100],
-            )
-            lines.append(
-                f"  upkeep {self.upkeep_mean:.0f} B/s a node, p50 {middle:.0f}, p99 {high:.0f} ({split})"
-            )
+            middle, high = percentile(self.upkeep, 0.5), percentile(self.upkeep, 0.99)
+            rates = f"{self.upkeep_mean:.0f} B/s a node, p50 {middle:.0f}, p99 {high:.0f}"
+            lines.append(f"  upkeep {rates} ({split})")
         lines += [f"  {name}: {_shown(value)}" for name, value in self.facts.items()]
         lines += [bar.line() for bar in self.bars]
         if not self.passed:

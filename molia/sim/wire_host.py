@@ -94,6 +94,13 @@ class WireHost:
         if self.seat.nat is not None:
             self.seat.nat.close()
 
+    def forget(self) -> None:
+        """Let go of everything, after `stop`: the parts know each other, and none would be freed."""
+        seat = self.seat
+        for part in (self.transport.endpoint, self.transport, self):
+            vars(part).clear()
+        self.seat = seat
+
     def _arm(self) -> None:
         due_s, own_s = self.transport.next_deadline_s(), self.due_s()
         if due_s is None or (own_s is not None and own_s < due_s):
@@ -103,7 +110,7 @@ class WireHost:
             self.world.at(self.world.ns_of(due_s), self._wake, due_s)
 
     def _wake(self, armed_s: float) -> None:
-        if armed_s != self._armed_s or not self.is_up:
+        if not self.is_up or armed_s != self._armed_s:
             return  # it was armed anew for an earlier time, or the node is gone
         self._armed_s = NEVER
         now, due_s = self.world.now, self.transport.next_deadline_s()

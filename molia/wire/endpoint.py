@@ -54,6 +54,10 @@ class Handler(EarlyHandler, Protocol):
         """Take those of a burst; return any number to be sent back at once."""
         ...
 
+    def is_wanted(self, peer: Peer) -> bool:
+        """Tell whether anyone waits for a session with a peer that does not answer."""
+        ...
+
 
 class Endpoint:
     """One worker's sessions with everyone.
@@ -85,7 +89,7 @@ class Endpoint:
         self._paths = Paths(self.counters, entropy, self._outbox, is_molia=profile.is_molia)
         self._upkeep = Upkeep(
             handshaker=self._handshaker, table=self._table, wakes=self._wakes, paths=self._paths,
-            outbox=self._outbox, counters=self.counters,
+            outbox=self._outbox, counters=self.counters, is_wanted=handler.is_wanted,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------ packets in

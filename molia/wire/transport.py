@@ -301,6 +301,11 @@ class Transport:
         answers = [self.on_plaintext(peer, plaintext, now) for plaintext in plaintexts]
         return [answer for answer in answers if answer is not None]
 
+    def is_wanted(self, peer: Peer) -> bool:
+        """Tell whether a request or a stream waits for a session with a peer."""
+        link = self._links.get(peer)
+        return self.requests.waits_for(peer) or (link is not None and link.channel is not None)
+
     def on_early(
         self, identity: PeerKey, address: Address, request: bytes, now: Now
     ) -> bytes | None:
