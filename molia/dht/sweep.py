@@ -7,6 +7,7 @@ all nodes of a tile are closer to any location in it than any node outside: with
 Source: docs/reference/upkeep.md, "Provider records".
 """
 
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -27,7 +28,11 @@ CYCLE_S: Final = 22 * 3_600.0
 STORERS: Final = 20
 CATCH_UP: Final = 8
 """How much faster than planned a sweep goes that is late."""
-GAP_MIN_S, GAP_MAX_S = 1.0, 60.0
+LATE_MAX_S: Final = CYCLE_S * (CATCH_UP - 1) / CATCH_UP
+"""A sweep this late is back in step after one turn; one that is later loses no more by it."""
+GAP_MIN_S, GAP_MAX_S, GAP_KEY_S = 1.0, 60.0, 0.1
+"""Between the walks of a late sweep: an eighth of the planned time, but not over a minute, or over
+0.1 s a key, which is 60 messages a second."""
 NEW_WAIT_S: Final = 2.0
 """New keys wait this long for others of their region."""
 JITTER_MAX_S: Final = 600.0
@@ -115,8 +120,8 @@ class ProviderSweep:
     def __init__(self, keys_from: KeysFrom, *, entropy: Entropy, now: Now) -> None:
         self._keys_from, self._entropy = keys_from, entropy
         self._cursor = 0
-        self._due_s = now.mono_s - CYCLE_S
-        """When the location at the cursor is due; a whole turn ago when nothing is known."""
+        self._due_s = now.mono_s - LATE_MAX_S
+        """When the location at the cursor is due; long ago when nothing is known."""
         self._new: dict[bytes, None] = {}
         self._new_due_s = 0.0
         self._jitter_s = self._gap_until_s = self._failed_until_s = self._idle_until_s = 0.0
@@ -148,7 +153,7 @@ class ProviderSweep:
     def _hurry(self, now_s: float) -> None:
         """Announce everything again, at the pace of a sweep that is late."""
         self._new.clear()
-        self._due_s = now_s - CYCLE_S
+        self._due_s = now_s - LATE_MAX_S
         self.hurries += 1
 
     def next_deadline_s(self) -> float:
@@ -173,7 +178,7 @@ class ProviderSweep:
             self.on_walked(self._out, now, ok=False)
         if self._out is not None or now_s < self._failed_until_s:
             return None
-        self._due_s = max(self._due_s, now_s - CYCLE_S)
+        self._due_s = max(self._due_s, now_s - LATE_MAX_S)
         has_new = bool(self._new) and now_s >= self._new_due_s
         walk = self._sweep_walk(tile_bits(radius), now_s) if not has_new or self._was_new else None
         if walk is None and has_new:
@@ -200,7 +205,7 @@ class ProviderSweep:
         for key in out.keys:
             self._new.pop(key, None)
         if out.stop is not None:
-            self._pace(self._advance(out.stop), now.mono_s)
+            self._pace(self._advance(out.stop), len(out.keys), now.mono_s)
 
     # -- the sweep
 
@@ -212,30 +217,28 @@ class ProviderSweep:
         self._cursor = to % _SPACE
         return seconds
 
-    def _pace(self, progress_s: float, now_s: float) -> None:
+    def _pace(self, progress_s: float, key_count: int, now_s: float) -> None:
         """Keep the walks of a late sweep apart, and of a punctual one not quite regular."""
-        gap_s = min(max(progress_s / CATCH_UP, GAP_MIN_S), GAP_MAX_S)
+        gap_max_s = max(GAP_MAX_S, key_count * GAP_KEY_S)
+        gap_s = min(max(progress_s / CATCH_UP, GAP_MIN_S), gap_max_s)
         self._gap_until_s = now_s + gap_s * between(self._entropy, 0.75, 1.25)
         self._jitter_s = between(self._entropy, 0.0, min(JITTER_MAX_S, progress_s / 2))
 
     def _sweep_walk(self, bits: int, now_s: float) -> Walk | None:
         """Return the walk of the tile at the cursor; None: it is not yet time, or there is none."""
-        if now_s < self._sweep_due_s():
-            return None
         size = 1 << (ID_BITS - bits)
-        keys = self._read(self._cursor)
-        if not keys:
-            self._advance(_SPACE)
-            keys = self._read(0)
-        if not keys:
-            self._due_s, self._idle_until_s = now_s, now_s + IDLE_S
-            return None
-        first = int.from_bytes(keys[0], "big") // size * size
-        if first > self._cursor:
-            self._advance(first)
+        for _ in range(3):  # past the end, to the first key's tile, and there
             if now_s < self._sweep_due_s():
                 return None
-        return self._tile_walk(bits, first + size, keys)
+            keys = self._read(self._cursor)
+            if not keys and self._cursor == 0:
+                break
+            first = int.from_bytes(keys[0], "big") // size * size if keys else _SPACE
+            if first <= self._cursor:
+                return self._tile_walk(bits, first + size, keys)
+            self._advance(first)
+        self._due_s, self._idle_until_s = now_s, now_s + IDLE_S
+        return None
 
     def _tile_walk(self, bits: int, stop: int, keys: Sequence[bytes]) -> Walk:
         """Return the walk for those of the keys that lie before `stop`, the end of their tile."""
@@ -270,7 +273,7 @@ class ProviderSweep:
         """
         saved = list(self._new) if len(self._new) <= SWEEP_NEW_SAVED_MAX else []
         lost = len(self._new) - len(saved)
-        due_s = now.mono_s - CYCLE_S if lost else self._due_s
+        due_s = now.mono_s - LATE_MAX_S if lost else self._due_s
         due_unix_s = due_s - now.mono_s + now.unix_s
         cursor = self._cursor.to_bytes(ID_BITS // 8, "big")
         body = _HEAD.pack(_VERSION, cursor, due_unix_s, len(saved)) + b"".join(saved)
@@ -284,10 +287,10 @@ class ProviderSweep:
         version, cursor, due_unix_s, count = _HEAD.unpack_from(body)
         rest = body[_HEAD.size :]
         late_s = now.unix_s - due_unix_s
-        if version != _VERSION or len(rest) != 32 * count or late_s != late_s:  # noqa: PLR0124
+        if version != _VERSION or len(rest) != 32 * count or math.isnan(late_s):
             return False
         self._cursor = int.from_bytes(cursor, "big")
-        self._due_s = now.mono_s - min(max(late_s, -CYCLE_S), CYCLE_S)
+        self._due_s = now.mono_s - min(max(late_s, -CYCLE_S), LATE_MAX_S)
         for at in range(0, len(rest), 32):
             self.add(rest[at : at + 32], now)
         return True
