@@ -248,6 +248,24 @@ UDP_PAYLOAD_BASE: Final = 1_200
 UDP_PAYLOAD_MAX: Final = 1_472
 """The largest UDP payload that is probed for: Ethernet without IP options."""
 
+# -- dht: records and messages
+RECORD_VALUE_MAX: Final = 1_000
+RECORD_SALT_MAX: Final = 64
+"""Bytes of the name of a mutable record."""
+RECORD_SIZE_MAX: Final = 1_142
+"""A signed record with the longest value; in PUT, with cas, it takes 1,154."""
+RECORD_AHEAD_S: Final = 86_400
+"""How far ahead a record or provider record may expire."""
+PROVIDER_RECORD_SIZE_MAX: Final = 284
+"""Four in ADD_PROVIDER take 1,148 bytes, in PROVIDERS 1,152."""
+PROVIDERS_PER_MESSAGE_MAX: Final = 4
+PROVIDERS_PER_LOC_MAX: Final = 64
+PROVIDER_PAGES_MAX: Final = 16
+DIGEST_ENTRIES_MAX: Final = 80
+"""Entries of one DIGEST: 1,040 bytes."""
+REGION_CURSOR_MAX: Final = 4_096
+"""Contacts of a region that one asker may leave behind."""
+
 # -- dht: duties
 OWN_RECORDS_MAX: Final = 10_000
 """Mutable records that a node keeps alive: 0.4 puts a second."""
@@ -270,8 +288,6 @@ REPAIR_JOBS_MAX: Final = 64
 """Neighbours that are being told at once."""
 REPAIR_SCAN_MAX: Final = 512
 """Rows that one step of telling looks at."""
-DIGEST_ENTRIES_MAX: Final = 80
-"""Entries of one DIGEST: 1,040 bytes and the fields around them."""
 
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX

@@ -15,6 +15,7 @@ from molia.base.now import Now
 from molia.dht.sweep import (
     CYCLE_S,
     GAP_MAX_S,
+    LATE_MAX_S,
     LOST_S,
     STORERS,
     ProviderSweep,
