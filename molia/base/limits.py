@@ -277,8 +277,6 @@ REPUBLISH_GAP_S: Final = 0.25
 """Between two puts after a burst: 10,000 that are late together take 42 minutes."""
 SWEEP_KEYS_PER_WALK: Final = 4_096
 """Provider records of one walk; a region with more is walked again for the rest."""
-SWEEP_BATCH_MAX: Final = 4
-"""Provider records of one message."""
 SWEEP_NEW_MAX: Final = 4_096
 """New keys that wait for a walk of their own; with more the whole sweep hurries."""
 SWEEP_NEW_SAVED_MAX: Final = 256
@@ -286,6 +284,10 @@ REPAIR_NEIGHBOURS_MAX: Final = 256
 """Nodes near us that are told what we hold."""
 REPAIR_JOBS_MAX: Final = 64
 """Neighbours that are being told at once."""
+REPAIR_ASKS_MAX: Final = 8
+"""Neighbours that a new node asks for its range, one after the other."""
+REPAIR_PUSHES_MAX: Final = 4
+"""Rows on their way to one neighbour."""
 REPAIR_SCAN_MAX: Final = 512
 """Rows that one step of telling looks at."""
 
