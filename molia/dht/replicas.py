@@ -161,11 +161,12 @@ class ReplicaRepair:
         self._near: list[Contact] = []
         self._jobs: dict[int, _Job] = {}
         self._effects: list[Effect] = []
-        self._radius = _SPACE
+        self._radius = self._round_radius = _SPACE
         self._look_s = now_s
         self._round_s = now_s + MATURE_S
-        self._asks_left = self._asked = 0
-        self._asked_ids: list[int] = []
+        self._asks_left = 0
+        self._asked: dict[int, bool] = {}
+        """Whom we asked for our range, and whether the answer is still to come."""
         self._ask_s = 0.0
         self.budget = RepairBudget(now_s)
         self.rounds = self.pushed = self.told = self.refused_pulls = 0
@@ -188,10 +189,9 @@ class ReplicaRepair:
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S * between(self._entropy, 0.9, 1.1)
             self._look(now_s)
-            if now_s >= self._round_s:
-                interval_s = repair_interval_s(churn_rate)
-                self._round_s = now_s + interval_s * between(self._entropy, 0.9, 1.1)
-                self._begin_round(interval_s, now_s)
+            is_urgent = self._radius > GROWN * self._round_radius
+            if is_urgent or now_s >= self._round_s:
+                self._begin_round(repair_interval_s(churn_rate), now_s, is_urgent=is_urgent)
         if self._asks_left and now_s >= self._ask_s:
             self._ask(now_s)
         for job in [job for job in self._jobs.values() if job.due_s <= now_s]:
@@ -201,21 +201,23 @@ class ReplicaRepair:
 
     def on_joined(self, now_s: float) -> None:
         """Ask for our range: our first lookup is done, or a partition has healed."""
-        self._asks_left, self._asked, self._asked_ids = ASKED_AT_ONCE, 0, []
+        self._asks_left, self._asked = ASKED_AT_ONCE, {}
         self._ask_s = now_s + between(self._entropy, 0.5, 2.0)
 
     def on_healed(self, now_s: float) -> None:
         """Tell all neighbours anew and ask for our range: the network was in two parts."""
         for neighbour in self._neighbours.values():
             neighbour.told_s, neighbour.since_s = None, now_s - MATURE_S
-        self._round_s = self._look_s = now_s
+        self._look_s, self._round_radius = now_s, 0
         self.on_joined(now_s)
 
     def on_pulled(self, contact: Contact, now_s: float, *, accepted: bool) -> None:
         """Take the answer to an `AskPull`; not accepted, or none: the next neighbour is asked."""
-        if contact.id in self._asked_ids and not accepted and self._asked < REPAIR_ASKS_MAX:
-            self._asks_left += 1
-            self._ask_s = now_s
+        if self._asked.get(contact.id):
+            self._asked[contact.id] = False
+            if not accepted and len(self._asked) < REPAIR_ASKS_MAX:
+                self._asks_left += 1
+                self._ask_s = now_s
 
     def on_pull(self, contact: Contact, radius_bits: int, now_s: float) -> bool:
         """Tell a verified contact that is new what we hold of its region; False: we will not."""
@@ -249,14 +251,13 @@ class ReplicaRepair:
         """Ask the nearest that were not asked yet; later, while there is none."""
         own_id = self._own_id
         near = sorted(self._in_region(own_id, self._reach()), key=lambda c: c.id ^ own_id)
-        left = [c for c in near if c.id not in self._asked_ids and c.id != own_id]
-        for contact in left[: self._asks_left]:
+        left = [c for c in near if c.id not in self._asked and c.id != own_id]
+        for contact in left[: min(self._asks_left, REPAIR_ASKS_MAX - len(self._asked))]:
             self._asks_left -= 1
-            self._asked += 1
-            self._asked_ids.append(contact.id)
+            self._asked[contact.id] = True
             bits = ID_BITS - tile_bits(self._radius)
             self._effects.append(AskPull(contact, max(1, bits)))
-        if self._asked >= REPAIR_ASKS_MAX or (self._asked and not left):
+        if len(self._asked) >= REPAIR_ASKS_MAX or (self._asked and not left):
             self._asks_left = 0
         self._ask_s = now_s + ASK_AGAIN_S
 
@@ -270,8 +271,13 @@ class ReplicaRepair:
         self._neighbours = {c.id: known.get(c.id) or _Neighbour(now_s) for c in near}
         self._near = near
 
-    def _begin_round(self, interval_s: float, now_s: float) -> None:
+    def _begin_round(self, interval_s: float, now_s: float, *, is_urgent: bool) -> None:
+        """Begin to tell those who are due, each holder at its place in the order."""
         self.rounds += 1
+        self._round_s = now_s + interval_s * between(self._entropy, 0.9, 1.1)
+        self._round_radius = self._radius
+        if is_urgent:
+            interval_s = INTERVAL_MIN_S
         for contact in self._near:
             neighbour = self._neighbours[contact.id]
             if neighbour.is_due(self._radius, now_s):

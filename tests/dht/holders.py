@@ -64,14 +64,8 @@ class Holder:
 
     def in_region(self, center: int, radius: int) -> list[Contact]:
         """Return who is near by the table: the dead linger 20 s, the new show after 3 s."""
-        now_s = self.net.now_s
-        return [
-            node.contact
-            for node in self.net.recent
-            if node.contact.id ^ center < radius
-            and node.born_s + 3 <= now_s < node.died_s + 20
-            and node is not self
-        ]
+        seen = self.net.seen()
+        return [c for c in seen if c.id ^ center < radius and c is not self.contact]
 
     def step(self) -> None:
         """Do what is due, and everything that follows from it."""
@@ -84,6 +78,8 @@ class Holder:
     def _send(self, effect: Tell | Push | AskPull) -> None:
         now_s, other = self.net.now_s, self.net.living.get(effect.contact.id)
         self.net.count(self, effect)
+        if self.net.loss and self.net.rng.random() < self.net.loss:
+            other = None
         if isinstance(effect, Tell):
             bitmap = None if other is None else other.repair.wanted(effect.entries)
             self.repair.on_told(effect.contact, bitmap, now_s)
@@ -102,13 +98,17 @@ class Holder:
 class Holders:
     """All nodes, and time in steps of a second."""
 
-    def __init__(self, nodes: int, *, seed: int, churn_rate: float = 0.0) -> None:
+    def __init__(
+        self, nodes: int, *, seed: int, churn_rate: float = 0.0, loss: float = 0.0
+    ) -> None:
         self.rng = random.Random(seed)
-        self.now_s, self.churn_rate = 1_000.0, churn_rate
+        self.now_s, self.churn_rate, self.loss = 1_000.0, churn_rate, loss
         self.radius = min(SPACE, int(1.2 * 20 / nodes * SPACE))
         self.living: dict[int, Holder] = {}
         self.recent: list[Holder] = []
         """Who lives, or died within 20 s."""
+        self._seen: list[Contact] = []
+        self._seen_s = 0.0
         self.bytes = {"digests": 0, "pushes": 0, "pulls": 0}
         self.pushes = self.useless = 0
         for _ in range(nodes):
@@ -120,6 +120,14 @@ class Holders:
         node = self.living[id_] = Holder(self, id_, self.rng.getrandbits(32))
         self.recent.append(node)
         return node
+
+    def seen(self) -> list[Contact]:
+        """Return who is in tables now."""
+        if self._seen_s != self.now_s:
+            self._seen_s, now_s = self.now_s, self.now_s
+            old = (node for node in self.recent if node.born_s + 3 <= now_s < node.died_s + 20)
+            self._seen = [node.contact for node in old]
+        return self._seen
 
     def leave(self, node: Holder) -> None:
         """Let one crash."""
@@ -142,7 +150,7 @@ class Holders:
         )
 
     def run(self, seconds: int) -> None:
-        """Let time pass; of the living as many go in a second as the rate says, and as many come."""
+        """Let time pass; by the rate, nodes go, and for each another comes."""
         for _ in range(seconds):
             self.now_s += 1.0
             going = [n for n in self.living.values() if self.rng.random() < self.churn_rate]
