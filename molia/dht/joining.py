@@ -157,6 +157,7 @@ class Joining:
             for contact in found.closest:
                 self._asks.ping(contact, _ignore, now)
         self._hear(found, now)
+        side.size.guess([contact.id ^ side.own_id for contact in found.heard])
         near = found.closest[-1] if found.closest else None
         deepest = 0
         if near is not None and near.id != side.own_id:
