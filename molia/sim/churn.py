@@ -41,12 +41,12 @@ class ChurnConfig:
         """
         if self.law == "exponential":
             return rng.expovariate(1 / self.mean_s)
-        met_s = self._scale_s * rng.gammavariate(1 + 1 / self.shape, 1.0) ** (1 / self.shape)
+        met_s: float = self._scale_s * rng.gammavariate(1 + 1 / self.shape, 1.0) ** (1 / self.shape)
         return met_s * rng.random()
 
     @property
     def _scale_s(self) -> float:
-        return self.mean_s / math.gamma(1 + 1 / self.shape)
+        return float(self.mean_s / math.gamma(1 + 1 / self.shape))
 
 
 class Member(Protocol):

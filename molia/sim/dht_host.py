@@ -5,7 +5,7 @@ is charged to the user's operation that it is for, or to what the node does of i
 Source: docs/reference/simulator.md, "What is measured".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,7 +32,7 @@ from molia.wire.noise import Profile
 from molia.wire.packet import DATA_SIZE_MIN
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, Ended
-from molia.wire.transport import Answer, Transport, TransportEvent
+from molia.wire.transport import Answer, Handler, Transport, TransportEvent
 
 SYNC_S: Final = (0.003, 0.012)
 """How long a write takes to be on disk."""
@@ -43,6 +43,8 @@ SESSION_BYTES: Final = 1_750
 _CHECKS: Final = frozenset({Number.PING})
 _WALKS: Final = frozenset({Number.FIND_NODE, Number.FIND_REGION, Number.GET, Number.GET_PROVIDERS})
 _REPAIRS: Final = frozenset({Number.PUT, Number.ADD_PROVIDER, Number.DIGEST, Number.PULL})
+_QUIET: Final = (Number.FIND_NODE, Number.FIND_REGION, Number.GET, Number.GET_PROVIDERS)
+"""Requests that are answered at once and change nothing."""
 HELLO: Final = messages.encode(
     messages.Hello(
         version_min=1, version_max=1, features=0, software="molia/simulated", workers=1,
@@ -95,10 +97,12 @@ class DhtHost:
         self.net, self.world, self.seat, self.shelf = net, net.world, seat, shelf
         self._books, self._tail = books, tail
         self._rng = entropies("disk").random
-        self._charged: dict[int, Operation] = {}
-        """Requests on their way that belong to an operation."""
+        self._charged: dict[int, Operation | str] = {}
+        """Requests on their way: the operation that they belong to, or the part of the upkeep."""
         self._running: dict[int, Operation] = {}
         self._current: Operation | None = None
+        self._is_called = False
+        """Whether a handler may have left effects."""
         self.is_reachable: bool | None = None
         """What the node last said of itself."""
         self.on_snapshot: Callable[[bytes], None] = lambda _: None
@@ -106,14 +110,33 @@ class DhtHost:
             config, identity=identity.peer_key, space=space, own=own, wire=self, shelf=shelf,
             entropy=entropies("engine"),
         )  # fmt: skip
-        handlers = {Number.HELLO: _on_hello, **self.engine.handlers}
+        handlers: dict[int, Handler] = {
+            Number.HELLO: _on_hello,
+            **self._watched(self.engine.handlers),
+        }
         self._link = WireHost(
             net, seat, wire=wire, profile=profile, identity=identity, entropy=entropies("wire"),
             handlers=handlers, once=Engine.once, config=EndpointConfig(features=features),
         )  # fmt: skip
         self._link.on_ended, self._link.on_event = self._on_ended, self._on_event
         self._link.due_s, self._link.on_due = self.engine.next_deadline_s, self._on_due
+        self._link.after = self._after_datagram
         self._transport = self._link.transport
+
+    def _watched(self, handlers: Mapping[int, Handler]) -> dict[int, Handler]:
+        """Return handlers that tell when one of them was called that may move a deadline."""
+
+        def watched(handler: Handler) -> Handler:
+            def called(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+                self._is_called = self._link.is_touched = True
+                return handler(peer, request_id, body, now)
+
+            return called
+
+        quiet: dict[int, Handler] = {
+            number: handlers[number] for number in _QUIET if number in handlers
+        }
+        return {**{number: watched(handler) for number, handler in handlers.items()}, **quiet}
 
     # ------------------------------------------------------------------ life
 
@@ -155,7 +178,13 @@ class DhtHost:
         """Do what the engine and the wire want done."""
         self._take_effects()
         self._current = None
+        self._link.is_touched = True
         self._link.settle()
+
+    def _after_datagram(self) -> None:
+        if self._is_called:
+            self._is_called = False
+            self._take_effects()
 
     def _take_effects(self) -> None:
         for effect in self.engine.take_effects():
@@ -189,15 +218,21 @@ class DhtHost:
     # ------------------------------------------------------------------ what the wire tells
 
     def _on_ended(self, ended: Ended[Peer], now: Now) -> None:
-        operation = self._current = self._charged.pop(ended.request_id, None)
+        charged = self._charged.pop(ended.request_id, None)
+        if charged is None:
+            return  # our HELLO
         size = len(ended.body) + FRAME_BYTES if ended.number else 0
-        if operation is not None:
-            operation.tally.size_bytes += size
-            seat = (
-                None if ended.peer.address is None else self._books.seat_at(ended.peer.address[:2])
-            )
+        if isinstance(charged, str):
+            self._current = None
+            self._books.upkeep[charged] += size
+        else:
+            self._current = charged
+            charged.tally.size_bytes += size
+            at = ended.peer.address
+            seat = None if at is None else self._books.seat_at((at[0], at[1]))
             if seat is not None:
                 seat.charged_bytes += size
+        self._link.is_touched = True
         self.engine.on_ended(ended, now)
         self._take_effects()
         self._current = None
@@ -235,9 +270,14 @@ class DhtHost:
             key, address, number, body + self._tail, now, timeout_s=timeout_s
         )
         size = len(body) + len(self._tail) + FRAME_BYTES
+        self._link.is_touched = True
+        if request_id is None:
+            return None
         if operation is None:
-            self._books.upkeep[part_of(number)] += size
-        elif request_id is not None:
+            part = part_of(number)
+            self._charged[request_id] = part
+            self._books.upkeep[part] += size
+        else:
             self._charged[request_id] = operation
             operation.tally.requests += 1
             operation.tally.size_bytes += size
@@ -247,7 +287,7 @@ class DhtHost:
     def cancel(self, request_id: int) -> None:
         """Forget a request."""
         self._charged.pop(request_id, None)
-        self._transport.requests.cancel(request_id)
+        self._transport.cancel(request_id)
 
     def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
         """Answer a request later."""
@@ -256,8 +296,7 @@ class DhtHost:
 
     def has_session(self, key: PeerKey, now: Now) -> bool:
         """Tell whether asking this peer costs no handshake."""
-        peer = self._transport.endpoint.find(key)
-        return peer is not None and peer.usable(now.mono_s) is not None
+        return self._transport.has_session(key, now)
 
 
 def _on_hello(_peer: Peer, _request_id: int, body: bytes, _now: Now) -> Answer:

@@ -18,7 +18,7 @@ OMISSIONS: Final = (
     "the door (rates, puzzles, proofs of identity) stands open, except in `flood`",
     "delays of a pair do not change during a run, and nobody moves",
 )
-LOOKUPS: Final = ("get", "find")
+LOOKUPS: Final[tuple[str, ...]] = ("get", "find")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class MemoryShelf:
         """Return up to `limit` locations with a row, in order, from `start` on."""
         order = self._orders.get(kind, [])
         first = bisect_left(order, start)
-        found = []
+        found: list[bytes] = []
         for loc in order[first:]:
             if len(found) == limit:
                 break

@@ -51,6 +51,11 @@ class WireHost:
         self.due_s: Callable[[], float | None] = lambda: None
         """When the owner wants `on_due`, which is called after the transport's own."""
         self.on_due: Callable[[Now], None] = lambda _now: None
+        self.after: Callable[[], None] = lambda: None
+        """Called after each datagram, for what handlers left to do."""
+        self.is_touched = True
+        """Whether the owner's deadline may have moved."""
+        self._own_s: float | None = None
         self._armed_s = NEVER
         seat.host = self
 
@@ -65,18 +70,16 @@ class WireHost:
         answer = self.transport.datagram(data, source, now)
         if answer is not None:
             self.net.send(self.seat, (answer,), source)
+        self.after()
         self.settle()
 
     def settle(self) -> None:
         """Send what there is to send, tell what happened, and arm the alarm."""
         now, transport = self.world.now, self.transport
-        while True:
+        while transport.has_output:
             for packets, address in transport.take_sends(now):
                 self.net.send(self.seat, packets, (address[0], address[1]))
-            events = transport.take_events()
-            if not events:
-                break
-            for event in events:
+            for event in transport.take_events():
                 if type(event) is Ended:
                     self.on_ended(event, now)
                 else:
@@ -95,14 +98,16 @@ class WireHost:
             self.seat.nat.close()
 
     def forget(self) -> None:
-        """Let go of everything, after `stop`: the parts know each other, and none would be freed."""
+        """Let go of everything, after `stop`: parts that know each other are not freed else."""
         seat = self.seat
         for part in (self.transport.endpoint, self.transport, self):
             vars(part).clear()
         self.seat = seat
 
     def _arm(self) -> None:
-        due_s, own_s = self.transport.next_deadline_s(), self.due_s()
+        if self.is_touched:
+            self.is_touched, self._own_s = False, self.due_s()
+        due_s, own_s = self.transport.next_deadline_s(), self._own_s
         if due_s is None or (own_s is not None and own_s < due_s):
             due_s = own_s
         if due_s is not None and due_s < self._armed_s:
@@ -118,5 +123,6 @@ class WireHost:
             self.transport.on_deadline(now)
         own_s = self.due_s()
         if own_s is not None and own_s <= now.mono_s:
+            self.is_touched = True
             self.on_due(now)
         self.settle()

@@ -417,6 +417,11 @@ class Endpoint:
         """Return what is to be done since the last call."""
         return self._outbox.take()
 
+    @property
+    def has_effects(self) -> bool:
+        """Tell whether `take_effects` has something."""
+        return len(self._outbox) > 0
+
     def set_proof(self, proof: bytes) -> None:
         """Let our initiations carry this admission proof from now on."""
         assert len(proof) <= PROOF_SIZE_MAX, "a proof has a bound"
@@ -448,7 +453,9 @@ class Endpoint:
 
     def next_deadline_s(self) -> float | None:
         """Return when to call `on_deadline`; None while there is nothing to wait for."""
-        due_s = min(self._wakes.next_s(), self._table.unconfirmed_due_s())
+        due_s = self._wakes.next_s()
+        if self._table.unconfirmed:
+            due_s = min(due_s, self._table.unconfirmed_due_s())
         return None if due_s == NEVER else due_s
 
     def on_deadline(self, now: Now) -> None:

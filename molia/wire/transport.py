@@ -164,10 +164,19 @@ class Transport:
 
     def next_deadline_s(self) -> float | None:
         """Return when `on_deadline` is to be called, in monotonic seconds."""
-        dues = [self.endpoint.next_deadline_s(), self.requests.next_deadline_s()]
-        if self._wakes:
-            dues.append(self._wakes[0][0])
-        return min((due_s for due_s in dues if due_s is not None), default=None)
+        due_s, request_s = self.endpoint.next_deadline_s(), self.requests.next_deadline_s()
+        if due_s is None or (request_s is not None and request_s < due_s):
+            due_s = request_s
+        if self._wakes and (due_s is None or self._wakes[0][0] < due_s):
+            due_s = self._wakes[0][0]
+        return due_s
+
+    @property
+    def has_output(self) -> bool:
+        """Tell whether `take_sends` or `take_events` may have something; cheaper than asking."""
+        return bool(
+            self._events or self._active or self.requests.has_output or self.endpoint.has_effects
+        )
 
     def on_deadline(self, now: Now) -> None:
         """Do what is due."""
@@ -326,7 +335,7 @@ class Transport:
     def is_wanted(self, peer: Peer) -> bool:
         """Tell whether a request or a stream waits for a session with a peer."""
         link = self._links.get(peer)
-        return self.requests.waits_for(peer) or (link is not None and link.channel is not None)
+        return self.requests.count_to(peer) > 0 or (link is not None and link.channel is not None)
 
     def on_early(
         self, identity: PeerKey, address: Address, request: bytes, now: Now
