@@ -101,6 +101,7 @@ class DhtHost:
         """Requests on their way: the operation that they belong to, or the part of the upkeep."""
         self._running: dict[int, Operation] = {}
         self._current: Operation | None = None
+        self._born_bytes = seat.bytes_out
         self._is_called = False
         """Whether a handler may have left effects."""
         self.is_reachable: bool | None = None
@@ -142,6 +143,7 @@ class DhtHost:
 
     def start(self, seeds: list[tuple[PeerKey, Address]], snapshot: bytes) -> None:
         """Begin to join."""
+        self.engine.on_rows(len(self.shelf))
         self.engine.start(seeds, self.world.now, snapshot=snapshot)
         self.flush()
 
@@ -251,6 +253,7 @@ class DhtHost:
     def _on_due(self, now: Now) -> None:
         # a lookup that waits too long asks the next one here: nobody says whose lookup it was
         self._current = next(iter(self._running.values()), None)
+        self.engine.on_egress(self.seat.bytes_out - self._born_bytes, now)
         self.engine.on_deadline(now)
         self._take_effects()
         self._current = None

@@ -27,6 +27,7 @@ NETWORK: Final = b"simulated".ljust(32, b"\0")
 SEEDS: Final = 3
 """Nodes that a newcomer is told of."""
 BUCKET: Final = 20
+_SORTED_FOR_S: Final = 5.0
 SETTLED_S: Final = 30.0
 """A node that is up for so long counts where the truth is asked for."""
 
@@ -56,6 +57,8 @@ class Node:
         """None while it is down."""
         self.lives = 0
         self.up_since_s = self.up_s = 0.0
+        self.base_bytes = 0
+        """What it had sent of itself when measuring began."""
         contact = fleet.space.contact(self.identity.peer_key.key, seat.address)
         self.contact = contact if kind is Kind.PUBLIC else None
         """Where it is found, if it can be."""
@@ -113,6 +116,11 @@ LATER_TAIL: Final = bytes((0xFA, 0x7F, 3)) + b"new"
 """Field 2047 of a later version, as any message may carry it."""
 
 
+def _id_of(node: Node) -> int:
+    assert node.contact is not None, "only those that can be found are asked for"
+    return node.contact.id
+
+
 class Fleet:
     """The nodes of one run."""
 
@@ -128,6 +136,10 @@ class Fleet:
         self._order: list[Node] = []
         self.measured_s = 0.0
         """Since when bytes are counted."""
+        self._sorted: list[Node] = []
+        """Settled nodes by id, as they were at some time of late."""
+        self._ids: list[int] = []
+        self._sorted_s = -_SORTED_FOR_S
 
     # ------------------------------------------------------------------ making
 
@@ -195,9 +207,19 @@ class Fleet:
 
     def closest(self, target: int, *, count: int = 1) -> list[Node]:
         """Return the settled nodes that are closest to a target, as nobody inside could know."""
-        settled = [n for n in self._order if n.contact is not None and n.is_settled]
-        settled.sort(key=lambda node: node.contact.id ^ target if node.contact else 0)
-        return settled[:count]
+        if self.world.time_s - self._sorted_s >= _SORTED_FOR_S:
+            settled = [n for n in self._order if n.contact is not None and n.is_settled]
+            settled.sort(key=_id_of)
+            self._sorted, self._ids = settled, [_id_of(node) for node in settled]
+            self._sorted_s = self.world.time_s
+        for shift in range(ID_BITS + 1):
+            low = target >> shift << shift
+            start = bisect_left(self._ids, low)
+            stop = bisect_left(self._ids, low + (1 << shift))
+            if stop - start >= min(count, len(self._ids)):
+                near = [node for node in self._sorted[start:stop] if node.host is not None]
+                return sorted(near, key=lambda node: _id_of(node) ^ target)[:count]
+        return []
 
     # ------------------------------------------------------------------ accounts
 
@@ -208,7 +230,7 @@ class Fleet:
             self.books.upkeep[part] = 0
         for node in self.nodes:
             node.up_s = 0.0
-            node.seat.bytes_out = node.seat.charged_bytes = 0
+            node.base_bytes = node.seat.bytes_out - node.seat.charged_bytes
 
     def upkeep(self) -> tuple[list[float], dict[str, float]]:
         """Return bytes a second of upkeep by node, ascending, and the mean of them by part."""
@@ -217,7 +239,7 @@ class Fleet:
             up_s = node.up_s
             if node.host is not None:
                 up_s += self.world.time_s - max(node.up_since_s, self.measured_s)
-            own = max(0, node.seat.bytes_out - node.seat.charged_bytes)
+            own = max(0, node.seat.bytes_out - node.seat.charged_bytes - node.base_bytes)
             seconds += up_s
             total += own
             if up_s >= SETTLED_S:
