@@ -156,19 +156,23 @@ class Workload:
 
     def find(self, target: int, *, node: Node | None = None, tally: Tally | None = None) -> None:
         """Look for a target; success: the settled node that is truly closest is in the answer."""
-        truth = self._fleet.closest(target)
+        truth, asker = self._fleet.closest(target), node or self.choose()
+        if asker is None:
+            return self._nobody([tally or self.tallies["find"]])
 
         def judge(result: object) -> str | None:
             if not isinstance(result, LookupResult):
                 return "asker gone"
-            found = {contact.key for contact in result.closest}
+            # a lookup ends without those that are slow: they are named, and did not fail
+            found = {contact.key for contact in (*result.closest, *result.heard)}
+            found.add(asker.identity.peer_key)
             for wanted in truth:
                 if wanted.host is not None and wanted.identity.peer_key not in found:
                     return f"closest not found ({result.end.value})"
             return None if result.closest else f"nobody found ({result.end.value})"
 
         body = target.to_bytes(32, "big")
-        self._run([tally or self.tallies["find"]], judge, node,
+        return self._run([tally or self.tallies["find"]], judge, asker,
                   lambda host: host.engine.find(body, self._world.now))  # fmt: skip
 
     def put(self, key: Key, *, node: Node | None = None, tally: Tally | None = None) -> None:
@@ -209,9 +213,7 @@ class Workload:
     ) -> None:  # fmt: skip
         node = node or self.choose()
         if node is None or node.host is None:
-            for tally in tallies:
-                tally.add(took_s=0.0, deadline_s=DEADLINE_S, cause="nobody to ask")
-            return
+            return self._nobody(tallies)
         host = node.host
         self.running += 1
 
@@ -224,4 +226,9 @@ class Workload:
                 tally.add(took_s=took_s, deadline_s=DEADLINE_S, cause=cause)
 
         operation = Operation(tallies[0], done, self._world.now.mono_s)
-        host.begin(operation, lambda _engine, _now: start(host))
+        return host.begin(operation, lambda _engine, _now: start(host))
+
+    @staticmethod
+    def _nobody(tallies: list[Tally]) -> None:
+        for tally in tallies:
+            tally.add(took_s=0.0, deadline_s=DEADLINE_S, cause="nobody to ask")
