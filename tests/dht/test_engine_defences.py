@@ -1,6 +1,7 @@
 """What liars and floods can make a node do: little, and it is counted."""
 
 from dataclasses import asdict
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,7 @@ from molia.base.ids import PeerKey
 from molia.dht.effects import Penalise
 from molia.dht.unproved import Unproved
 from molia.wire.addresses import Address
-from molia.wire.dht_messages import Dial, Dialed, DialCode, Nodes
+from molia.wire.dht_messages import Dial, DialCode, Dialed, Nodes
 from molia.wire.messages import Contact, Number, Ping, decode, encode
 from molia.wire.scores import Offence
 from molia.wire.transport import Answer
@@ -38,7 +39,7 @@ def sent_to(node: Node, host: str) -> list[float]:
 
 def spread(times: list[float]) -> float:
     """Return the shortest time between two of them."""
-    return min((b - a for a, b in zip(times, times[1:], strict=False)), default=float("inf"))
+    return min((b - a for a, b in pairwise(times)), default=float("inf"))
 
 
 def test_a_victim_gets_one_packet_a_minute_of_a_node_that_looks_things_up_among_liars() -> None:
@@ -110,13 +111,14 @@ def test_what_is_remembered_of_strangers_is_bounded_and_a_full_memory_sends_noth
 ) -> None:
     world, unproved = World(), Unproved(per_group=64)
     now_s = START.mono_s
-    count = 0
+    contact, count = None, 0
     for n in range(size + 100):
         address = (f"{20 + n % 100}.{n // 100 % 200}.{n // 20_000}.1", 9)
         contact = world.space.contact(name(n), address)
         assert contact is not None
         count += unproved.spend(contact, now_s)
     assert count == len(unproved) == size
+    assert contact is not None
     assert contact is not None
     assert unproved.spend(contact, now_s + 60.0)
     assert len(unproved) == 1
