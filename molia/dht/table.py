@@ -21,7 +21,6 @@ from molia.dht.contact import Contact, Space, bucket_index
 from molia.dht.graveyard import Graveyard
 from molia.dht.nearest import Positions
 from molia.dht.snapshot import read_snapshot, write_snapshot
-from molia.wire.addresses import Address
 
 _RTT_GAIN: Final = 1 / 8
 _DEATH_INTERVALS: Final = 4
@@ -69,7 +68,7 @@ class EntryView(NamedTuple):
 class Table:
     """The contacts that one node knows by its own experience."""
 
-    __slots__ = ("_at", "_buckets", "_checks", "_churn", "_config", "_entries", "_entropy",
+    __slots__ = ("_buckets", "_checks", "_churn", "_config", "_entries", "_entropy",
                  "_groups", "_link", "_slots", "_verified", "counts", "graveyard",
                  "own_id")  # fmt: skip
 
@@ -79,11 +78,9 @@ class Table:
         self._buckets: list[Bucket | None] = []
         self._entries: dict[bytes, Entry] = {}
         """By key, slots and caches, in the order of first verification."""
-        self._at: dict[Address, Entry] = {}
-        """The same by address."""
         self._verified = Positions()
         self._groups: dict[bytes, int] = {}
-        """Slots of each group."""
+        """Contacts of each group, in slots and caches."""
         self._slots = 0
         self._churn, self._link = ChurnMeter(), OwnLink()
         self._checks = Checks(self._churn.check_interval_s, entropy=entropy)
@@ -195,7 +192,7 @@ class Table:
         if entry is not None and entry.contact.address == contact.address:
             self._refresh(entry, rtt_s, now_s)
             return
-        left = [other for other in (entry, self._at.get(contact.address)) if other is not None]
+        left = [other for other in (entry, self._resident(contact)) if other is not None]
         for other in left:  # it moved, or answers where another was thought to be
             self.counts["moved"] += 1
             self._take_out(other)
@@ -288,11 +285,18 @@ class Table:
 
     def _has_quota(self, bucket: Bucket, group: bytes) -> bool:
         """Tell whether one more of this group is within its quotas."""
-        count = self._groups.get(group, 0)
-        if count == 0:
+        if group not in self._groups:
             return True
-        return (count < self._config.group_per_table
-                and bucket.group_count(group) < self._config.group_per_bucket)  # fmt: skip
+        return (bucket.group_count(group) < self._config.group_per_bucket
+                and self._table_count(group) < self._config.group_per_table)  # fmt: skip
+
+    def _table_count(self, group: bytes) -> int:
+        """Return how many slots a group holds, or an upper bound where that is within its quota."""
+        count = self._groups[group]
+        if count < self._config.group_per_table:
+            return count
+        slots = (e.contact for e in self._entries.values() if e.state <= State.SUSPECT)
+        return sum(contact.group == group for contact in slots)
 
     def _crowded(self, bucket: Bucket) -> Entry | None:
         """Return the newest slot that a group holds beyond its quotas."""
@@ -301,7 +305,7 @@ class Table:
             group = entry.contact.group
             seen[group] = seen.get(group, 0) + 1
             if (seen[group] > config.group_per_bucket
-                    or self._groups[group] > config.group_per_table):  # fmt: skip
+                    or self._table_count(group) > config.group_per_table):  # fmt: skip
                 newest = entry
         return newest
 
@@ -330,8 +334,6 @@ class Table:
         """Give a slot; one that was long silent has to answer before it is passed on."""
         self._remember(entry)
         bucket.add(entry)
-        group = entry.contact.group
-        self._groups[group] = self._groups.get(group, 0) + 1
         self._slots += 1
         self.counts["inserted"] += 1
         self._checks.add(entry, now_s)
@@ -368,9 +370,6 @@ class Table:
             self._verified.remove(entry.contact)
         entry.state = State.OUT
         self._slots -= 1
-        left = self._groups.pop(entry.contact.group) - 1
-        if left:
-            self._groups[entry.contact.group] = left
 
     def _take_out(self, entry: Entry) -> None:
         """Remove an entry from its slot or the cache."""
@@ -417,13 +416,25 @@ class Table:
             bucket.spares.remove(entry)
             self._place(entry, now_s)
 
+    def _resident(self, contact: Contact) -> Entry | None:
+        """Return whom the table believes to be at a contact's address, under another key."""
+        if contact.group not in self._groups:
+            return None
+        address, key = contact.address, contact.key.key
+        here = (e for e in self._entries.values() if e.contact.address == address)
+        return next((entry for entry in here if entry.contact.key.key != key), None)
+
     def _remember(self, entry: Entry) -> None:
-        self._entries[entry.contact.key.key] = entry
-        self._at[entry.contact.address] = entry
+        key, group = entry.contact.key.key, entry.contact.group
+        if key not in self._entries:
+            self._groups[group] = self._groups.get(group, 0) + 1
+        self._entries[key] = entry
 
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.contact.key.key]
-        del self._at[entry.contact.address]
+        left = self._groups.pop(entry.contact.group) - 1
+        if left:
+            self._groups[entry.contact.group] = left
 
     # -- on disk
 
