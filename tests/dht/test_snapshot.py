@@ -101,9 +101,9 @@ def test_the_buried_are_of_many_networks_and_never_too_many() -> None:
     for contact in quiet:
         yard.bury(contact, 1.0)
     for number in range(300, 900):  # one /24 dies and dies
-        contact = SPACE.contact(number.to_bytes(32, "big"), ("9.9.9.9", number))
-        assert contact is not None
-        yard.bury(contact, 2.0)
+        crowd = SPACE.contact(number.to_bytes(32, "big"), ("9.9.9.9", number))
+        assert crowd is not None
+        yard.bury(crowd, 2.0)
     assert len(yard) == 30 + 8
     assert yard.contacts()[:30] == quiet
     for number in range(1000, 1200):
@@ -119,9 +119,7 @@ def test_graves_are_probed_one_in_five_seconds_in_turn() -> None:
         yard.bury(contact, 0.0)
     probed, now_s = [], 0.0
     for _ in range(2 * len(DEAD)):
-        contact = yard.take_probe(now_s)
-        assert contact is not None
-        probed.append(contact)
+        probed.append(yard.take_probe(now_s))
         assert yard.take_probe(now_s + 4.9) is None
         assert yard.next_probe_s(now_s) == now_s + 5.0
         now_s += 5.0
