@@ -52,14 +52,16 @@ def age_of(entry: Entry) -> float:
 class Bucket:
     """The slots and the cache of one distance."""
 
-    __slots__ = ("capacity", "entries", "spares")
+    __slots__ = ("capacity", "crowded", "entries", "spares")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.entries: list[Entry] = []
         """In slots, the first verified first."""
         self.spares: list[Entry] = []
-        """In the cache, in the order they came."""
+        """In the cache, in the order they answered last."""
+        self.crowded: Entry | bool | None = False
+        """The newest slot that a group holds beyond its quotas; False until it is looked for."""
 
     def group_count(self, group: bytes) -> int:
         """Return how many slots a group holds."""
@@ -67,7 +69,13 @@ class Bucket:
 
     def add(self, entry: Entry) -> None:
         """Put an entry into a slot."""
+        self.crowded = False
         insort(self.entries, entry, key=age_of)
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out of its slot."""
+        self.crowded = False
+        self.entries.remove(entry)
 
     def slowest_newer(self) -> Entry | None:
         """Return the slowest of the newer half: the older half is nobody's to take.

@@ -25,9 +25,8 @@ from molia.dht.snapshot import read_snapshot, write_snapshot
 _RTT_GAIN: Final = 1 / 8
 _DEATH_INTERVALS: Final = 4
 """Who was silent for longer was in the cache meanwhile: its death says nothing of the slots'."""
-_FRESH_SPARES: Final = 4
-"""A bucket wants contacts for its cache while fewer than 1 in 4 places are fresh: heard of within
-this many check intervals."""
+_FRESH_INTERVALS: Final = 4
+"""Who answered within so many check intervals may still live, unasked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +171,13 @@ class Table:
             return True
         if not self._has_quota(bucket, contact.group):
             return False
-        fresh_s = now_s - _FRESH_SPARES * self._checks.interval_s
-        fresh_count = sum(spare.heard_s >= fresh_s for spare in bucket.spares)
-        return 4 * fresh_count < self._config.bucket_size or self._crowded(bucket) is not None
+        return not self._has_spares(bucket, now_s) or self._crowded(bucket) is not None
+
+    def _has_spares(self, bucket: Bucket, now_s: float) -> bool:
+        """Tell whether a quarter of the cache answered lately."""
+        count = (self._config.bucket_size + 3) // 4
+        fresh_s = now_s - _FRESH_INTERVALS * self._checks.interval_s
+        return len(bucket.spares) >= count and bucket.spares[-count].heard_s >= fresh_s
 
     # -- facts
 
@@ -300,14 +303,16 @@ class Table:
 
     def _crowded(self, bucket: Bucket) -> Entry | None:
         """Return the newest slot that a group holds beyond its quotas."""
-        config, seen, newest = self._config, dict[bytes, int](), None
-        for entry in bucket.entries:
-            group = entry.contact.group
-            seen[group] = seen.get(group, 0) + 1
-            if (seen[group] > config.group_per_bucket
-                    or self._table_count(group) > config.group_per_table):  # fmt: skip
-                newest = entry
-        return newest
+        if isinstance(bucket.crowded, bool):
+            seen: dict[bytes, int] = {}
+            bucket.crowded = None
+            for entry in bucket.entries:
+                group = entry.contact.group
+                seen[group] = seen.get(group, 0) + 1
+                if (seen[group] > self._config.group_per_bucket
+                        or self._table_count(group) > self._config.group_per_table):  # fmt: skip
+                    bucket.crowded = entry
+        return bucket.crowded
 
     def _place(self, entry: Entry, now_s: float) -> None:
         """Put a verified entry that has no place into a slot or the cache."""
@@ -365,7 +370,7 @@ class Table:
             self._forget(entry)
 
     def _leave_slot(self, bucket: Bucket, entry: Entry) -> None:
-        bucket.entries.remove(entry)
+        bucket.remove(entry)
         if entry.state is State.VERIFIED:
             self._verified.remove(entry.contact)
         entry.state = State.OUT
