@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from molia.base.errors import BadConfig
 from molia.base.limits import DATAGRAM_BODY_MAX, TABLE_ENTRIES_MAX
-from molia.dht.bucket import State
+from molia.dht.bucket import Bucket, Entry, State
 from molia.dht.contact import Contact
 from molia.dht.nearest import Positions
 from molia.dht.table import Table, TableConfig
@@ -194,9 +194,27 @@ def test_one_network_holds_ten_slots_of_the_table() -> None:
     ]
     table = table_of(population(3_000))
     verify(table, crowd, 1.0, rtt_s=0.0001)
-    full = [index for index in range(6) if table._buckets[index] is not None]
     inside = [v for v in table.views() if v.contact in crowd and v.state is not State.SPARE]
-    assert len([view for view in inside if view.bucket in full]) <= 10
+    assert len(inside) == 10
+
+
+def test_only_slots_count_for_the_quota_of_the_table() -> None:
+    others = [placed(one.id | OWN | 1 << 254, number=one.id, net=(8 << 12) + n)
+              for n, one in enumerate(population(40, seed=8))]  # fmt: skip
+    table = table_of([*far(80), *others])
+    spares = [placed(n, number=n, net=77) for n in range(1, 11)]
+    verify(table, spares, 1.0)
+    assert not set(spares) & set(table.contacts())
+    late = placed(OWN | 1 << 254, number=99, net=77)
+    table.on_verified(late, 0.001, 2.0)
+    assert late in table.contacts()
+
+
+def test_slots_stand_by_age_whoever_comes_first() -> None:
+    bucket = Bucket(8)
+    for now_s in (3.0, 1.0, 2.0):
+        bucket.add(Entry(placed(int(now_s)), rtt_s=None, now_s=now_s))
+    assert [entry.since_s for entry in bucket.entries] == [1.0, 2.0, 3.0]
 
 
 def test_a_contact_that_moved_is_replaced_only_when_it_answers_elsewhere() -> None:
@@ -353,14 +371,20 @@ def test_checks_follow_the_churn_that_is_measured() -> None:
                 table.on_verified(placed(chance.getrandbits(256), number=number), 0.05, now_s)
     assert table.churn_rate == pytest.approx(death_rate, rel=0.2)
     assert table.check_interval_s == pytest.approx(20.0, rel=0.3)
-    next_s = table.next_check_s()
-    assert next_s is not None
-    assert next_s < now_s + 30.0, "those that were put off under calm are not forgotten"
     while now_s < 9_000:
         now_s += 10.0
         for contact in table.take_checks(now_s, 500):
             table.on_verified(contact, 0.05, now_s)
     assert table.check_interval_s == 600.0
+
+
+def test_when_many_die_those_put_off_under_calm_are_checked_soon() -> None:
+    table = table_of(population(200))
+    held = table.contacts()
+    for number, contact in enumerate(held[:-10]):
+        table.on_gone(contact, 1.0 + number * 0.1)
+    assert table.check_interval_s == 10.0
+    assert set(table.take_checks(20.0 + 12.0, 100)) >= set(held[-10:])
 
 
 def test_the_same_seed_gives_the_same_table_and_the_same_checks() -> None:
