@@ -30,12 +30,14 @@ class State(IntEnum):
 class Entry:
     """What one table knows of one contact."""
 
-    __slots__ = ("contact", "due_s", "heard_s", "rtt_s", "since_s", "state")
+    __slots__ = ("contact", "due_s", "heard_s", "missed_s", "rtt_s", "since_s", "state")
 
     def __init__(self, contact: Contact, *, rtt_s: float | None, now_s: float) -> None:
         self.contact = contact
         self.since_s = self.heard_s = self.due_s = now_s
         """First verified; last heard; when a check is due, as the heap of checks believes."""
+        self.missed_s = now_s
+        """When a suspect became one."""
         self.rtt_s = rtt_s
         self.state = State.SPARE
 

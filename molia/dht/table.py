@@ -16,7 +16,7 @@ from molia.base.entropy import Entropy
 from molia.base.limits import BUCKET_SIZE_MAX, GRAVES_MAX, NODES_CONTACTS_MAX, TABLE_ENTRIES_MAX
 from molia.dht.bucket import Bucket, Entry, State, heard, is_faster
 from molia.dht.checks import Checks
-from molia.dht.churn import ChurnMeter, OwnLink
+from molia.dht.churn import OUTCOMES, ChurnMeter, OwnLink
 from molia.dht.contact import Contact, Space, bucket_index
 from molia.dht.graveyard import Graveyard
 from molia.dht.nearest import Positions
@@ -67,7 +67,7 @@ class EntryView(NamedTuple):
 class Table:
     """The contacts that one node knows by its own experience."""
 
-    __slots__ = ("_buckets", "_checks", "_churn", "_config", "_entries", "_entropy",
+    __slots__ = ("_answered_s", "_buckets", "_checks", "_churn", "_config", "_entries", "_entropy",
                  "_groups", "_link", "_slots", "_verified", "counts", "graveyard",
                  "own_id")  # fmt: skip
 
@@ -81,6 +81,8 @@ class Table:
         self._groups: dict[bytes, int] = {}
         """Contacts of each group, in slots and caches."""
         self._slots = 0
+        self._answered_s = float("-inf")
+        """When anybody last answered or spoke: our link worked then."""
         self._churn, self._link = ChurnMeter(), OwnLink()
         self._checks = Checks(self._churn.check_interval_s, entropy=entropy)
         self.graveyard = Graveyard(size=self._config.graves)
@@ -160,18 +162,20 @@ class Table:
             return False
         entry = self._entries.get(contact.key.key)
         if entry is not None:
-            doubtful = (
-                entry.state is State.SUSPECT or now_s - entry.heard_s > self._checks.interval_s
-            )
-            return doubtful and entry.contact.address != contact.address
+            return entry.contact.address != contact.address and self._is_doubtful(entry, now_s)
         if len(self._entries) >= TABLE_ENTRIES_MAX:
             return False
         bucket = self._bucket(contact)
-        if self._has_room(bucket):
-            return True
-        if not self._has_quota(bucket, contact.group):
-            return False
-        return not self._has_spares(bucket, now_s) or self._crowded(bucket) is not None
+        if not self._has_room(bucket):
+            if not self._has_quota(bucket, contact.group):
+                return False
+            if self._has_spares(bucket, now_s) and self._crowded(bucket) is None:
+                return False
+        resident = self._resident(contact)
+        return resident is None or self._is_doubtful(resident, now_s)
+
+    def _is_doubtful(self, entry: Entry, now_s: float) -> bool:
+        return entry.state is State.SUSPECT or now_s - entry.heard_s > self._checks.interval_s
 
     def _has_spares(self, bucket: Bucket, now_s: float) -> bool:
         """Tell whether a quarter of the cache answered lately."""
@@ -189,6 +193,7 @@ class Table:
         if contact.id == self.own_id:
             return
         self._link.add(lost=False)
+        self._answered_s = now_s
         self._tick(now_s)
         self.graveyard.remove(contact.key)
         entry = self._entries.get(contact.key.key)
@@ -208,6 +213,7 @@ class Table:
 
     def on_alive(self, contact: Contact, now_s: float) -> None:
         """Take that something authenticated came from this contact; inserts nobody."""
+        self._answered_s = now_s
         entry = self._entries.get(contact.key.key)
         if entry is not None and entry.contact.address == contact.address:
             entry.heard_s = now_s
@@ -217,7 +223,8 @@ class Table:
     def on_miss(self, contact: Contact, now_s: float) -> None:
         """Take that a request of ours to this contact got no answer, tries included.
 
-        The first makes it a suspect, the second evicts it, unless our own link is bad.
+        The first makes it a suspect, the second evicts it, unless our own link is bad: then most
+        of our last requests were lost, or nobody at all was heard of since the first.
         """
         entry = self._entries.get(contact.key.key)
         if entry is None or entry.contact.address != contact.address:
@@ -227,10 +234,10 @@ class Table:
             self._take_out(entry)
         elif entry.state is State.VERIFIED:
             self._link.add(lost=True)
-            entry.state = State.SUSPECT
+            entry.state, entry.missed_s = State.SUSPECT, now_s
             self._verified.remove(entry.contact)
             self._checks.suspect(entry, now_s)
-        elif self._link.is_deaf:
+        elif self._link.is_deaf or self._answered_s < entry.missed_s:
             self.counts["guarded"] += 1
         else:
             self.counts["evicted"] += 1
@@ -244,10 +251,12 @@ class Table:
             self.counts["gone"] += 1
             self._evict(entry, now_s)
 
-    def on_sent_and_lost(self, *, sent: int, lost: int) -> None:
+    def on_sent_and_lost(self, *, sent: int, lost: int, now_s: float) -> None:
         """Take how many of our requests beside those told of by contact were lost, in no order."""
-        for index in range(sent):
+        for index in range(min(sent, OUTCOMES)):
             self._link.add(lost=index < lost)
+        if lost < sent:
+            self._answered_s = now_s
 
     # -- checks
 
@@ -345,7 +354,7 @@ class Table:
         if now_s - entry.heard_s <= self._checks.interval_s:
             self._clear(entry)
         else:
-            entry.state = State.SUSPECT
+            entry.state, entry.missed_s = State.SUSPECT, now_s
             self._checks.hurry(entry, now_s)
 
     def _cache(self, bucket: Bucket, entry: Entry) -> None:
