@@ -65,6 +65,11 @@ class Bucket:
         self.crowded: Entry | bool | None = False
         """The newest slot that a group holds beyond its quotas; False until it is looked for."""
 
+    @property
+    def has_room(self) -> bool:
+        """Tell whether a slot is free."""
+        return len(self.entries) < self.capacity
+
     def group_count(self, group: bytes) -> int:
         """Return how many slots a group holds."""
         return sum(entry.contact.group == group for entry in self.entries)

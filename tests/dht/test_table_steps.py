@@ -39,9 +39,9 @@ class TableSteps(RuleBasedStateMachine):
 
     @rule(contact=someone, rtt_s=st.sampled_from([None, 0.01, 0.1, 0.5]))
     def answer(self, contact: Contact, rtt_s: float | None) -> None:
-        index = self.table._index(contact)
+        index = self.table._places.index(contact)
         before = self.in_bucket(index)
-        room = before.total() < self.table._bucket(contact).capacity
+        room = before.total() < self.table._places.bucket(contact).capacity
         known = {view.contact.key for view in self.table.views()}
         self.table.on_verified(contact, rtt_s, self.now_s)
         self.alive[contact.key.key] = contact
@@ -51,8 +51,8 @@ class TableSteps(RuleBasedStateMachine):
         if not room:
             assert after[group] <= max(before[group], CONFIG.group_per_bucket)
         mine = [view for view in self.table.views() if view.contact == contact]
-        if mine and mine[0].state is State.SPARE and self.table._has_quota(
-            self.table._bucket(contact), group
+        if mine and mine[0].state is State.SPARE and self.table._places.has_quota(
+            self.table._places.bucket(contact), group
         ):  # fmt: skip
             assert max(after.values()) <= CONFIG.group_per_bucket
 
