@@ -38,8 +38,10 @@ DENSE_MAX: Final = 43
 QUORUM: Final = 3
 RESEEDS_MAX: Final = 2
 RESEED_CONTACTS: Final = 12
-_HURRY_AFTER_S: Final = 0.5
-_HURRY_STEP_S: Final = 0.1
+_NARROW: Final = 1 << ID_BITS - 4
+"""A region of more than a sixteenth of the space is most of the network."""
+_HURRY_AFTER_S: Final = 0.4
+_HURRY_STEP_S: Final = 0.05
 _TARGET_BYTES: Final = ID_BITS // 8
 
 Timer = tuple[float, int, Candidate, bool]
@@ -114,9 +116,13 @@ class Lookup:
         return self._hidden
 
     def feeds_pace(self, contact: Contact) -> bool:
-        """Tell whether a round trip to it says what is usual: not one of an attacked region."""
-        candidate = self._candidates.by_contact.get(contact.encoded)
-        return candidate is None or not (candidate.is_near and self._candidates.is_open)
+        """Tell whether a round trip to it says what is usual: give `Pace` no others.
+
+        Who surrounds a key could make all lookups of it slow; in a small network that is everybody.
+        """
+        return (
+            contact.id ^ self.target >= self._candidates.radius or self._candidates.radius > _NARROW
+        )
 
     def take_probes(self, limit: int = limits.LOOKUP_FLIGHT_MAX) -> list[Probe]:
         """Return the requests to send now, at most `limit`; each ends in a reply or a failure."""
@@ -248,7 +254,8 @@ class Lookup:
         self._flights[contact.encoded] = candidate
         self._near_in_flight += candidate.is_near
         self._probes += 1
-        self._time(candidate, self._pace.soft_s(contact), is_hard=False)
+        soft_s = self._pace.soft_s(contact, hurried=self._candidates.is_open)
+        self._time(candidate, soft_s, is_hard=False)
         if self._steps is not None:
             self._step("asked", contact, "in the region" if candidate.is_near else "on the way")
         return Probe(contact, candidate.asks)
