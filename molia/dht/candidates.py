@@ -64,7 +64,7 @@ class Dice:
 class Candidates:
     """The candidates of one lookup of `target`, whose region has `radius`."""
 
-    __slots__ = ("_addresses", "_asked_by_path", "_deferred", "_deferred_far", "_dice", "_groups",
+    __slots__ = ("_asked", "_asked_by_path", "_deferred", "_deferred_far", "_dice", "_groups",
                  "_near", "_paths", "_peers", "_serial", "_target", "_turn", "by_contact",
                  "is_open", "near_heard", "radius")  # fmt: skip
 
@@ -85,7 +85,7 @@ class Candidates:
         self._deferred_far: list[Candidate] = []
         self._groups: dict[bytes, int] = {}
         self._peers: dict[bytes, int] = {} if own_key is None else {own_key: PEER_CONTACTS_MAX}
-        self._addresses: dict[object, Candidate] = {}
+        self._asked: dict[object, Candidate] = {}
         """Who was asked, by address and by key."""
         self._serial = self._turn = 0
 
@@ -249,27 +249,33 @@ class Candidates:
         return path[0] if path else None
 
     def may_ask(self, candidate: Candidate) -> bool:
-        """Tell whether it is unasked, and so are its peer and its address."""
+        """Tell whether it is unasked, and so are its address and its peer.
+
+        An address gets one request, whoever is said to be there. A peer that does not answer at one
+        address is asked at another one; until that is clear the other is put off.
+        """
         if candidate.state != HEARD:
             return False
         contact = candidate.contact
-        other = self._addresses.get(contact.address)
-        if other is None:
-            other = self._addresses.get(contact.key.key)
-            if other is None or other is candidate or other.state == FAILED:
-                return True
-        elif other is candidate:
+        other = self._asked.get(contact.address)
+        if other is not None:
+            candidate.state = DROPPED
+            return False
+        other = self._asked.get(contact.key.key)
+        if other is None or other.state in (SLOW, FAILED):
             return True
         candidate.state = DROPPED
+        if other.state == ASKED:
+            candidate.state = DEFERRED
+            (self._deferred if candidate.is_near else self._deferred_far).append(candidate)
         return False
 
     def on_asked(self, candidate: Candidate) -> None:
         """A request goes to it."""
         candidate.state = ASKED
         contact = candidate.contact
-        if self._addresses.get(contact.address) is not candidate:
-            self._addresses[contact.address] = candidate
-            self._addresses[contact.key.key] = candidate
+        if contact.address not in self._asked:
+            self._asked[contact.address] = self._asked[contact.key.key] = candidate
             self._asked_by_path[candidate.path].append(candidate)
 
     def on_failed(self, candidate: Candidate) -> None:
