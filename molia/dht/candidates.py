@@ -18,7 +18,7 @@ from molia.dht.size import K
 PATHS: Final = 4
 """Origins that are kept apart: seeds are dealt to them, and who is named inherits its namer's."""
 PATH_DEPTH: Final = 12
-"""A path has been walked when its so many nearest have been asked."""
+"""A path has been walked when its so many nearest outside the region have been asked."""
 REPLY_CONTACTS_MAX: Final = 2 * K
 REPLY_NEAR_MAX: Final = 6
 """New contacts in the region that one reply may bring."""
@@ -211,15 +211,12 @@ class Candidates:
         return None if best is None else best[2]
 
     def of_next_path(self) -> Candidate | None:
-        """Return the nearest of the next path that has not been walked to its depth.
-
-        Of an attacked region the nearest outside it: inside, the attacker is always nearer.
-        """
+        """Return the nearest outside the region of the next path not walked to its depth."""
         for _ in range(PATHS):
             self._turn = (self._turn + 1) % PATHS
             path = self._paths[self._turn]
             top = self._top(path)
-            while top is not None and self.is_open and top[2].is_near:
+            while top is not None and top[2].is_near:
                 heappop(path)
                 top = self._top(path)
             if top is not None and self._depth(top[0]) < PATH_DEPTH:
@@ -228,8 +225,8 @@ class Candidates:
 
     def _depth(self, distance: int) -> int:
         """Return how many nearer ones of the path were asked and did not fail."""
-        nearer = (c for c in self._asked_by_path[self._turn] if c.distance < distance)
-        return sum(c.state != FAILED and not (self.is_open and c.is_near) for c in nearer)
+        asked = self._asked_by_path[self._turn]
+        return sum(c.distance < distance and c.state != FAILED for c in asked)
 
     def in_region(self) -> Candidate | None:
         """Return a random one in the region that was not asked."""
@@ -276,7 +273,8 @@ class Candidates:
         contact = candidate.contact
         if contact.address not in self._asked:
             self._asked[contact.address] = self._asked[contact.key.key] = candidate
-            self._asked_by_path[candidate.path].append(candidate)
+            if not candidate.is_near:
+                self._asked_by_path[candidate.path].append(candidate)
 
     def on_failed(self, candidate: Candidate) -> None:
         """It does not answer: it takes no place in its network any more."""
