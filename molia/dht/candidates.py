@@ -211,7 +211,10 @@ class Candidates:
         return None if best is None else best[2]
 
     def of_next_path(self) -> Candidate | None:
-        """Return the nearest outside the region of the next path not walked to its depth."""
+        """Return one outside the region of the next path not walked to its depth.
+
+        The nearest; once the region is found, every other time any: the nearest may all be liars.
+        """
         for _ in range(PATHS):
             self._turn = (self._turn + 1) % PATHS
             path = self._paths[self._turn]
@@ -220,8 +223,14 @@ class Candidates:
                 heappop(path)
                 top = self._top(path)
             if top is not None and self._depth(top[0]) < PATH_DEPTH:
-                return top[2]
+                return self._any_of(path) or top[2]
         return None
+
+    def _any_of(self, path: list[Entry]) -> Candidate | None:
+        if self.near_heard < PATH_DEPTH or self._dice.below(2):
+            return None
+        candidate = path[self._dice.below(len(path))][2]
+        return candidate if not candidate.is_near and self.may_ask(candidate) else None
 
     def _depth(self, distance: int) -> int:
         """Return how many nearer ones of the path were asked and did not fail."""
