@@ -37,6 +37,7 @@ BENCHES = {
     "streams": "bench_wire_streams:bench_wire_streams",
     "admission": "bench_wire_admission:bench_wire_admission",
     "table": "bench_dht:bench_table",
+    "lookup": "bench_lookup:bench_lookup",
 }
 
 
