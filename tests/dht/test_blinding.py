@@ -1,5 +1,7 @@
 """Blinded keys and locations: as plain arithmetic has them, and nothing but proper points."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ IMPROPER = [*map(bytes.fromhex, LOW_ORDER), beside_the_subgroup(), b"\x02" + byt
 
 
 @pytest.mark.parametrize("row", VECTORS)
-def test_every_step_to_a_location_is_the_vectors(row: dict[str, str]) -> None:
+def test_every_step_to_a_location_is_the_vectors(row: dict[str, Any]) -> None:
     identity, salt = Identity(bytes.fromhex(row["seed"])), bytes.fromhex(row["salt"])
     network, key = bytes.fromhex(row["network"]), PeerKey(bytes.fromhex(row["peer_key"]))
     period = blinding.period_at(key, int(row["unix_s"]))

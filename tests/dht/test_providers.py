@@ -119,7 +119,7 @@ def resigned(*, identity: Identity | None = None, **change: Any) -> bytes:
     fields: dict[str, Any] = {"version": 1, "kind": 2, "loc": good.loc, "issued": NOW,
                               "expires": NOW + DAY, "prefix": PREFIX, "sealed": good.sealed,
                               "signer": good.signer.key, **change}  # fmt: skip
-    body = HEAD.pack(fields["version"], fields["kind"], fields["loc"], fields["signer"],
+    body: bytes = HEAD.pack(fields["version"], fields["kind"], fields["loc"], fields["signer"],
                      fields["issued"], fields["expires"], len(fields["prefix"]))  # fmt: skip
     body += fields["prefix"] + fields["sealed"]
     return body + (identity or someone(1)).sign(providers.signed_bytes(NETWORK, body))
@@ -204,7 +204,8 @@ def sealed_as(plaintext: bytes, kind: Kind = Kind.WHOLE) -> ProviderRecord:
 
 @pytest.mark.parametrize("plaintext", [
     b"", b"\0", b"\x01", b"\x01\x00\x00", b"\0\x03" + b"\x06\x7f\0\0\x01\0\x01" * 3,
-    b"\x21" + b"\xff" * 33 + b"\0", b"\0\x01\x06\x7f\0\0\x01\0", b"\0\x01\x06\xff\xff\xff\xff\0\x01",
+    b"\x21" + b"\xff" * 33 + b"\0", b"\0\x01\x06\x7f\0\0\x01\0",
+    b"\0\x01\x06\xff\xff\xff\xff\0\x01",
     b"\0\0x", b"\0\0" + bytes(RAW), b"\0\0" + bytes(CID),
 ])  # fmt: skip
 def test_a_sealed_part_that_makes_no_sense_is_refused(plaintext: bytes) -> None:

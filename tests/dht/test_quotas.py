@@ -1,7 +1,5 @@
 """Quotas: what one peer, one location and all together may take, and that tables are bounded."""
 
-import pytest
-
 from molia.base import limits
 from molia.dht.quotas import Buckets, Quotas, Refusal
 from tests.dht.record_samples import someone
@@ -28,17 +26,15 @@ def test_a_location_changes_so_often_and_regains_it_with_time() -> None:
     assert writes(quotas, 3, spread=False, now_s=2.0) == [None, None, Refusal.LOC]
 
 
-def test_a_peer_may_have_so_much_kept_and_others_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("molia.dht.quotas.PEER_ROWS_BURST", 50.0)
-    quotas = Quotas(rows_max=10)
+def test_a_peer_may_have_so_much_kept_and_others_as_much() -> None:
+    quotas = Quotas(rows_max=10, peer_burst=50.0)
     assert writes(quotas, 52, spread=True) == [None] * 50 + [Refusal.PEER] * 2
     assert quotas.take(BOB, LOC, is_new=False, now_s=0.0) is None
     assert writes(quotas, 3, spread=True, now_s=2.0) == [None, None, Refusal.PEER]
 
 
-def test_a_refused_write_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("molia.dht.quotas.PEER_ROWS_BURST", 1.0)
-    quotas = Quotas(rows_max=10)
+def test_a_refused_write_costs_nothing() -> None:
+    quotas = Quotas(rows_max=10, peer_burst=1.0)
     assert quotas.take(ANN, LOC, is_new=False, now_s=0.0) is None
     for _ in range(200):
         assert quotas.take(ANN, loc(1), is_new=False, now_s=0.0) is Refusal.PEER
