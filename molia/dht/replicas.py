@@ -15,6 +15,7 @@ from molia.base.entropy import Entropy
 from molia.base.limits import (
     DIGEST_ENTRIES_MAX,
     REPAIR_ASKS_MAX,
+    REPAIR_CLAIMS_MAX,
     REPAIR_JOBS_MAX,
     REPAIR_NEIGHBOURS_MAX,
     REPAIR_PUSHES_MAX,
@@ -40,6 +41,8 @@ GROWN: Final = 1.25
 SLOTS: Final = 20
 """Places in the order of holders that one interval has room for."""
 ANSWER_S: Final = 30.0
+CLAIM_S: Final = 20.0
+"""How long a row may be on its way before it is wanted of the next who offers it."""
 ASKED_AT_ONCE: Final = 3
 ASK_AGAIN_S: Final = 5.0
 PULL_EVERY_S: Final = 60.0
@@ -160,6 +163,8 @@ class ReplicaRepair:
         self._neighbours: dict[int, _Neighbour] = {}
         self._near: list[Contact] = []
         self._jobs: dict[int, _Job] = {}
+        self._claims: dict[bytes, float] = {}
+        """Entries that a neighbour was asked to put, oldest first, and until when we wait."""
         self._effects: list[Effect] = []
         self._radius = self._round_radius = _SPACE
         self._look_s = now_s
@@ -385,8 +390,33 @@ class ReplicaRepair:
             job.next_kind()
         return entries
 
-    def wanted(self, entries: bytes) -> bytes:
-        """Return the bitmap of what we lack of a neighbour's DIGEST."""
-        return wanted(
-            entries, self._shelf, own_id=self._own_id, radius=self._radius, summary=self._summary
-        )
+    # -- being told
+
+    def wanted(self, entries: bytes, now_s: float) -> bytes:
+        """Return the bitmap of what we lack of a neighbour's DIGEST.
+
+        What is already on its way from one neighbour is not wanted of another: so three that were
+        asked for our range share the work.
+        """
+        own_id, radius = self._own_id, self._radius
+        lacking = wanted(entries, self._shelf, own_id=own_id, radius=radius, summary=self._summary)
+        bits = 0
+        for place in wanted_places(lacking, len(entries) // DIGEST_ENTRY_SIZE):
+            at = place * DIGEST_ENTRY_SIZE
+            if self._claim(entries[at : at + DIGEST_ENTRY_SIZE], now_s):
+                bits |= 1 << place
+        return bits.to_bytes(len(lacking), "little")
+
+    def _claim(self, one: bytes, now_s: float) -> bool:
+        """Tell whether a row is on its way from nobody else; it is from now on."""
+        claims = self._claims
+        while claims and (len(claims) >= REPAIR_CLAIMS_MAX or _first(claims) <= now_s):
+            del claims[next(iter(claims))]
+        if one in claims:
+            return False
+        claims[one] = now_s + CLAIM_S
+        return True
+
+
+def _first(claims: dict[bytes, float]) -> float:
+    return next(iter(claims.values()))

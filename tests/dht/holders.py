@@ -81,7 +81,7 @@ class Holder:
         if self.net.loss and self.net.rng.random() < self.net.loss:
             other = None
         if isinstance(effect, Tell):
-            bitmap = None if other is None else other.repair.wanted(effect.entries)
+            bitmap = None if other is None else other.repair.wanted(effect.entries, now_s)
             self.repair.on_told(effect.contact, bitmap, now_s)
         elif isinstance(effect, Push):
             if other is not None:

