@@ -23,7 +23,8 @@ from molia.base.limits import (
 )
 from molia.dht.budget import RepairBudget
 from molia.dht.contact import ID_BITS, Contact
-from molia.dht.digest import KINDS, Summary, entry, wanted, wanted_places
+from molia.dht.digest import KINDS, SummaryOf, entry, is_wanted
+from molia.dht.held import Summary, digest_of, summaries_in, wanted_bits, wanted_in
 from molia.dht.jitter import between
 from molia.dht.ports import Shelf
 from molia.dht.sweep import tile_bits
@@ -56,10 +57,10 @@ InRegion: TypeAlias = Callable[[int, int], Sequence[Contact]]
 
 
 class Tell(NamedTuple):
-    """Send a DIGEST; its reply goes to `on_told`."""
+    """Send a DIGEST with these entries; its reply goes to `on_told`."""
 
     contact: Contact
-    entries: bytes
+    digest: bytes
 
 
 class Push(NamedTuple):
@@ -155,15 +156,15 @@ class ReplicaRepair:
     """The upkeep of what one node holds. Drive it by `on_deadline`, `take_effects`."""
 
     def __init__(
-        self, own_id: int, shelf: Shelf, in_region: InRegion, summary: Summary, *,
+        self, own_id: int, shelf: Shelf, in_region: InRegion, summary_of: SummaryOf, *,
         entropy: Entropy, now_s: float,
     ) -> None:  # fmt: skip
         self._own_id, self._shelf, self._in_region = own_id, shelf, in_region
-        self._summary, self._entropy = summary, entropy
+        self._summary_of, self._entropy = summary_of, entropy
         self._neighbours: dict[int, _Neighbour] = {}
         self._near: list[Contact] = []
         self._jobs: dict[int, _Job] = {}
-        self._claims: dict[bytes, float] = {}
+        self._claims: dict[Summary, float] = {}
         """Entries that a neighbour was asked to put, oldest first, and until when we wait."""
         self._effects: list[Effect] = []
         self._radius = self._round_radius = _SPACE
@@ -313,7 +314,10 @@ class ReplicaRepair:
         if bitmap is None:
             del self._jobs[contact.id]
             return
-        job.lacking.extend(job.told[n] for n in wanted_places(bitmap, len(job.told)))
+        wanted = wanted_in(bitmap, len(job.told))
+        job.lacking.extend(
+            row for row, is_lacking in zip(job.told, wanted, strict=True) if is_lacking
+        )
         job.told, job.due_s = [], now_s
 
     def on_pushed(self, contact: Contact, now_s: float, *, ok: bool) -> None:
@@ -360,7 +364,7 @@ class ReplicaRepair:
             return
         entries = self._entries(job) if job.kind_index < len(KINDS) else []
         if entries:
-            self._effects.append(Tell(job.contact, b"".join(entries)))
+            self._effects.append(Tell(job.contact, digest_of(entries)))
             self.budget.spend(len(entries) * DIGEST_ENTRY_SIZE + MESSAGE_BYTES, now_s)
             job.expect(now_s)
             self.told += 1
@@ -372,9 +376,9 @@ class ReplicaRepair:
         else:
             job.due_s = now_s  # nothing in this part: the next one is looked at
 
-    def _entries(self, job: _Job) -> list[bytes]:
+    def _entries(self, job: _Job) -> list[Summary]:
         """Return the next entries for a neighbour, after a bounded number of rows."""
-        entries: list[bytes] = []
+        entries: list[Summary] = []
         kind, seen, stop = KINDS[job.kind_index], 0, job.stop
         start = job.at.to_bytes(ID_BITS // 8, "big")
         for loc in self._shelf.locations(kind, start, REPAIR_SCAN_MAX):
@@ -383,8 +387,9 @@ class ReplicaRepair:
                 break
             seen, job.at = seen + 1, location + 1
             row = self._shelf.read(kind, loc) if location ^ job.contact.id < job.radius else None
-            if row is not None:
-                entries.append(entry(kind, loc, row, self._summary))
+            one = None if row is None else entry(kind, loc, row, self._summary_of)
+            if one is not None:
+                entries.append(one)
                 job.told.append((kind, loc))
         if job.at >= stop or (seen < REPAIR_SCAN_MAX and len(entries) < DIGEST_ENTRIES_MAX):
             job.next_kind()
@@ -392,22 +397,21 @@ class ReplicaRepair:
 
     # -- being told
 
-    def wanted(self, entries: bytes, now_s: float) -> bytes:
+    def wanted(self, digest: bytes, now_s: float) -> bytes:
         """Return the bitmap of what we lack of a neighbour's DIGEST.
 
         What is already on its way from one neighbour is not wanted of another: so three that were
         asked for our range share the work.
         """
-        own_id, radius = self._own_id, self._radius
-        lacking = wanted(entries, self._shelf, own_id=own_id, radius=radius, summary=self._summary)
-        bits = 0
-        for place in wanted_places(lacking, len(entries) // DIGEST_ENTRY_SIZE):
-            at = place * DIGEST_ENTRY_SIZE
-            if self._claim(entries[at : at + DIGEST_ENTRY_SIZE], now_s):
-                bits |= 1 << place
-        return bits.to_bytes(len(lacking), "little")
+        return wanted_bits([self._is_wanted(one, now_s) for one in summaries_in(digest)])
 
-    def _claim(self, one: bytes, now_s: float) -> bool:
+    def _is_wanted(self, one: Summary, now_s: float) -> bool:
+        return is_wanted(
+            one, self._shelf, own_id=self._own_id, radius=self._radius,
+            summary_of=self._summary_of,
+        ) and self._claim(one, now_s)  # fmt: skip
+
+    def _claim(self, one: Summary, now_s: float) -> bool:
         """Tell whether a row is on its way from nobody else; it is from now on."""
         claims = self._claims
         while claims and (len(claims) >= REPAIR_CLAIMS_MAX or _first(claims) <= now_s):
@@ -418,5 +422,5 @@ class ReplicaRepair:
         return True
 
 
-def _first(claims: dict[bytes, float]) -> float:
+def _first(claims: dict[Summary, float]) -> float:
     return next(iter(claims.values()))
