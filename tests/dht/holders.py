@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from molia.base.ids import PeerKey
 from molia.dht.contact import Contact
-from molia.dht.replicas import AskPull, Push, ReplicaRepair, Tell
+from molia.dht.replicas import AskPull, ReplicaRepair
+from molia.dht.telling import Push, Tell
 from molia.sim.entropy import SeededEntropy
 
 SPACE = 1 << 256

@@ -20,18 +20,16 @@ from molia.dht.digest import is_wanted
 from molia.dht.held import Summary, wanted_in
 from molia.dht.replicas import (
     AGAIN_S,
-    ANSWER_S,
     CLAIM_S,
     MATURE_S,
     PULL_EVERY_S,
     AskPull,
     Effect,
-    Push,
     ReplicaRepair,
-    Tell,
     is_ours,
     repair_interval_s,
 )
+from molia.dht.telling import ANSWER_S, Push, Tell
 from molia.sim.entropy import SeededEntropy
 from molia.wire.dht_messages import DIGEST_ENTRY_SIZE
 from tests.dht.holders import SPACE, Holders, MemoryShelf, contact_of, summary
@@ -270,7 +268,7 @@ def test_neighbours_and_jobs_are_bounded() -> None:
     sent = one.run(MATURE_S + 150)
     assert len({effect.contact.id for _, effect in sent}) <= 2 * REPAIR_JOBS_MAX
     assert len(one.core._neighbours) == REPAIR_NEIGHBOURS_MAX
-    assert len(one.core._jobs) <= REPAIR_JOBS_MAX
+    assert len(one.core._telling) <= REPAIR_JOBS_MAX
 
 
 def test_a_new_node_asks_its_three_nearest_and_others_when_those_refuse() -> None:
