@@ -105,9 +105,9 @@ class Republisher:
     ) -> bool:  # fmt: skip
         """Keep a record alive from now on; False when there are too many.
 
-        offset_s: `blinding.period_offset_s` of its key. lifetime_s: how long a signature of it is valid.
-        is_stored: it has just been put; otherwise it is due at once. One that is known already
-        keeps its schedule.
+        offset_s: `blinding.period_offset_s` of its key. lifetime_s: how long a signature of it is
+        valid. is_stored: it has just been put; otherwise it is due at once. One that is known
+        already keeps its schedule.
         """
         assert 0 < len(name) <= OWN_RECORD_NAME_MAX, "a name is short"
         assert 0 <= offset_s < PERIOD_S, "an offset lies within a day"

@@ -131,9 +131,9 @@ def test_100_000_keys_in_a_net_of_10_000_take_few_walks_and_reach_their_20_close
     assert sum(shares) / len(shares) >= 15
     record_property(
         "summary",
-        f"sweep: {count:,} keys, 10,000 nodes taken for {10_000 * error:,.0f}: {sweeping.walks} walks in 22 h, "
-        f"{sweeping.messages:,} messages; of the 20 closest {sum(shares) / len(shares):.1f} store "
-        f"a key, {min(shares)} at least",
+        f"sweep: {count:,} keys, 10,000 nodes taken for {10_000 * error:,.0f}: "
+        f"{sweeping.walks} walks in 22 h, {sweeping.messages:,} messages; of the 20 "
+        f"closest {sum(shares) / len(shares):.1f} store a key, {min(shares)} at least",
     )
 
 
