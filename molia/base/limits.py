@@ -373,6 +373,8 @@ REPAIR_JOBS_MAX: Final = 64
 """Neighbours that are being told at once."""
 REPAIR_ASKS_MAX: Final = 8
 """Neighbours that a new node asks for its range, one after the other."""
+REPAIR_CLAIMS_MAX: Final = 4_096
+"""Rows on their way to us; about 150 bytes each."""
 REPAIR_PUSHES_MAX: Final = 4
 """Rows on their way to one neighbour."""
 REPAIR_SCAN_MAX: Final = 512
