@@ -14,6 +14,7 @@ from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
 from molia.base.limits import EARLY_DATA_SIZE_MIN
 from molia.base.now import Now
+from molia.wire.bodies import Number
 from molia.wire.cookies import Address, CookieSecret, MacChecker, mac1_key, open_cookie, stamp
 from molia.wire.features import features_agree
 from molia.wire.gate import Admission, Counters, Verdict
@@ -52,6 +53,9 @@ from molia.wire.peers import PeerTable
 from molia.wire.puzzle import PuzzleTrailer
 from molia.wire.scores import Offence
 from molia.wire.session import Session
+
+_PING = bytes((Number.PING,))
+"""The one early request whose answer fits without padding."""
 
 
 class EarlyHandler(Protocol):
@@ -141,7 +145,8 @@ class Handshaker:
             features=self._config.features, proof=self.proof, request=peer.request,
             life=self._life_of(peer),
         )  # fmt: skip
-        size_min = 0 if peer.request is None else EARLY_DATA_SIZE_MIN
+        is_large = peer.request is not None and peer.request[:1] != _PING
+        size_min = EARLY_DATA_SIZE_MIN if is_large else 0
         return encode_hello(hello, packet_size_min=size_min)
 
     def _life_of(self, peer: Peer) -> bytes:
