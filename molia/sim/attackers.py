@@ -8,19 +8,20 @@ Source: docs/reference/simulator.md, "Attackers".
 from dataclasses import dataclass
 from typing import Final
 
-from molia.base.crypto import Identity, new_seed
+from molia.base.crypto import Identity
 from molia.base.errors import Busy
 from molia.base.now import Now
-from molia.dht.contact import ID_BITS, Contact
+from molia.dht.contact import ID_BITS, Contact, routing_id
 from molia.dht.size import REGION_NODES, SPACE
 from molia.sim.dht_host import HELLO
 from molia.sim.fleet import Fleet, Node
 from molia.sim.net import Seat
+from molia.sim.null_wire import NullIdentity, NullTransport
 from molia.sim.places import PORT
 from molia.sim.wire_host import WireHost
 from molia.wire import dht_messages as dht
 from molia.wire import messages
-from molia.wire.addresses import Address
+from molia.wire.addresses import Address, pack_host
 from molia.wire.messages import Number
 from molia.wire.peer import Peer
 from molia.wire.transport import Answer, Handler
@@ -31,8 +32,8 @@ BEHAVIOURS: Final = ("drop", "lie", "tarpit", "sleeper")
 KNOCK_S: Final = 4.0
 """Between two pings of one attacker, in the mean."""
 _BOUND_PREFIXES: Final = 64
-_INNER: Final = 0.25
-"""Ground ids lie within this part of the target's region: nearer than most that are honest."""
+_INNER: Final = 0.025
+"""Ground ids lie within this part of the target's region: nearer than all that are honest."""
 _TARPIT_S: Final = 0.95
 _SOFT_S: Final = 0.19
 """About how long a lookup waits for a stranger where 76 ms are usual: 2.5 times that."""
@@ -119,19 +120,26 @@ class Attack:
     def _grind(self, address: Address) -> Identity:
         """Return a key whose position at an address is as near to the target as it pays to try."""
         if self.plan.binds:
-            tries = [Identity(new_seed(self._keys)) for _ in range(16)]  # 8 places: 3 bits
+            tries = [self._fresh() for _ in range(16)]  # 8 places: 3 bits
             return min(tries, key=lambda identity: self._position(identity, address))
         nodes = len(self.honest) + self.plan.count
         wanted = int(SPACE * REGION_NODES * _INNER / nodes)
         while True:
-            identity = Identity(new_seed(self._keys))
+            identity = self._fresh()
             if self._position(identity, address) < wanted:
                 return identity
 
+    def _fresh(self) -> Identity:
+        token = self._keys.token(32)
+        is_null = issubclass(self.fleet.wire, NullTransport)
+        return NullIdentity(token) if is_null else Identity(token)
+
     def _position(self, identity: Identity, address: Address) -> int:
-        contact = self.fleet.space.contact(identity.peer_key.key, address)
-        assert contact is not None, "an address of the plan"
-        return contact.id ^ self.plan.target
+        packed = pack_host(address[0])
+        assert packed is not None, "an address of the plan"
+        space = self.fleet.space
+        key = identity.peer_key.key
+        return self.plan.target ^ routing_id(space.network, packed, key, bind_ids=space.bind_ids)
 
 
 class Sybil:

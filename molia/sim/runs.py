@@ -78,9 +78,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _print_baselines(options: Options) -> None:
-    reports = []
-    for name in _BASELINES.get(options.scenario, ()):
-        reports.append(SCENARIOS[options.scenario](replace(options, defence=name)))
+    reports = [
+        SCENARIOS[options.scenario](replace(options, defence=name))
+        for name in _BASELINES.get(options.scenario, ())
+    ]
     if reports:
         print("\n".join(baseline_lines(reports)))
 

@@ -94,7 +94,7 @@ class Handshaker:
         entropy: Entropy, early: EarlyHandler, admission: Admission, secret: CookieSecret,
         table: PeerTable, counters: Counters, config: EndpointConfig,
     ) -> None:  # fmt: skip
-        assert identity is None or maps_to(identity, static.public), "one key, two forms"
+        assert identity is None or self.is_pair(identity, static.public), "one key, two forms"
         assert not profile.is_molia or identity is not None, "the molia profile shows an identity"
         self.profile, self._static, self._identity = profile, static, identity
         self._entropy, self._early, self._admission = entropy, early, admission
@@ -103,6 +103,11 @@ class Handshaker:
         self._timestamp = b""
         self.proof = b""
         """Our admission proof, which our initiations carry once there is one."""
+
+    @staticmethod
+    def is_pair(identity: PeerKey, static: bytes) -> bool:
+        """Tell whether an identity and a static key are one key in two forms."""
+        return maps_to(identity, static)
 
     # -- ours
 
@@ -329,7 +334,7 @@ class Handshaker:
         counters, hello = self._counters, decode_hello(payload)
         if hello is None:
             counters.bad_hello += 1
-        elif not maps_to(hello.identity, static):
+        elif not self.is_pair(hello.identity, static):
             counters.wrong_identity += 1
             self._admission.penalise(None, address, Offence.WRONG_ID, now.mono_s)
         elif not features_agree(hello.features, self._config.features):
