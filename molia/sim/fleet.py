@@ -242,7 +242,7 @@ class Fleet:
             own = max(0, node.seat.bytes_out - node.seat.charged_bytes - node.base_bytes)
             seconds += up_s
             total += own
-            if up_s >= SETTLED_S:
+            if up_s >= min(SETTLED_S, 0.9 * (self.world.time_s - self.measured_s)):
                 rates.append(own / up_s)
         split = {part: size / max(1.0, seconds) for part, size in self.books.upkeep.items()}
         split["sessions"] = total / max(1.0, seconds) - sum(split.values())
@@ -250,13 +250,16 @@ class Fleet:
 
     def dead_share(self, *, sample: int = 40) -> float:
         """Return which share of the entries of some tables are of nodes that are gone."""
-        live = {node.contact.key.key for node in self._order if node.contact is not None}
         dead = total = 0
         for node in self._order[:: max(1, len(self._order) // sample)]:
             contacts = [] if node.host is None else node.host.engine.contacts()
             total += len(contacts)
-            dead += sum(contact.key.key not in live for contact in contacts)
+            dead += sum(not self._is_there(contact) for contact in contacts)
         return dead / total if total else 0.0
+
+    def _is_there(self, contact: Contact) -> bool:
+        seat = self.net.seats.get(contact.address)
+        return seat is not None and seat.host is not None
 
     def size_ratio(self) -> float:
         """Return the median of what nodes take the network's size for, over its true one."""

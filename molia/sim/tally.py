@@ -30,7 +30,7 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     middle = share + square / (2 * count)
     half = _Z * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
     scale = 1 + square / count
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale + 1e-12)
 
 
 @dataclass(slots=True)

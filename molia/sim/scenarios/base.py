@@ -1,6 +1,5 @@
 """What scenarios share: options, a network that has settled, and the facts of its report."""
 
-import gc
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,6 +9,7 @@ from molia.sim.churn import Churn, ChurnConfig
 from molia.sim.delays import PathConfig
 from molia.sim.fleet import Fleet, FleetConfig
 from molia.sim.net import Net
+from molia.sim.plain_lookup import PlainLookup
 from molia.sim.report import Bar, Report, at_least, at_most
 from molia.sim.tally import wilson
 from molia.sim.wire_host import transport_type
@@ -61,13 +61,19 @@ DEFENCES: Final[dict[str, tuple[DhtConfig, bool]]] = {
     "all": (DhtConfig(), True),
     "no bound ids": (DhtConfig(), False),
     "no diversity": (DhtConfig(table=_OPEN_TABLE), True),
-    "no region": (DhtConfig(stores_nearest=20), True),
+    "no region": (DhtConfig(lookup_class=PlainLookup, stores_nearest=20), True),
     "no repair": (DhtConfig(has_duties=False), True),
     "no checks": (DhtConfig(checks_table=False), True),
-    "vanilla": (DhtConfig(table=_OPEN_TABLE, stores_nearest=20, has_duties=False), False),
-}
+    "vanilla": (
+        DhtConfig(
+            table=_OPEN_TABLE, lookup_class=PlainLookup, stores_nearest=20, has_duties=False
+        ),
+        False,
+    ),
+}  # fmt: skip
 """By name: the engine's settings with a defence taken away, and whether ids are bound. "vanilla"
-stores at the 20 nearest, takes any id anywhere, and keeps no replica alive."""
+looks up as the textbook does, stores at the 20 nearest, takes any id anywhere, and keeps no replica
+alive."""
 
 
 class Run:
@@ -89,13 +95,10 @@ class Run:
             nated=nated, later=later,
         )  # fmt: skip
         self.fleet = Fleet(self.net, config, nodes=options.nodes)
-        self.load = Workload(self.fleet, load or LoadConfig())
+        self.load = Workload(self.fleet, load or LoadConfig(keys=max(16, min(200, count // 2))))
         self.churn: Churn | None = None
         self._dead: list[float] = []
         self.fleet.found(count)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
 
     # ------------------------------------------------------------------ acts
 
