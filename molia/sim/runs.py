@@ -117,10 +117,10 @@ SHORT: Final = (
     Demand("sybil", 300, 2, (1, 2, 3)),
     Demand("sybil", 300, 2, (1,), ("--variant", "free-64/tarpit")),
     Demand("sybil", 300, 2, (1,), ("--variant", "squat/drop")),
-    Demand("sybil", 300, 2, (1,), ("--variant", "own-24/lie")),
+    Demand("sybil", 200, 2, (1,), ("--variant", "own-24/lie")),
     Demand("partition", 100, 10),
     Demand("flood", 10, 1),
-    Demand("flash", 300, 2),
+    Demand("flash", 200, 2),
     Demand("upgrade", 100, 3),
 )
 LONG: Final = (

@@ -159,7 +159,8 @@ def test_a_small_network_lives_through_churn(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_attack_that_takes_the_textbook_down_does_not_reach_the_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sybil, "CREEP_S", 20.0)
+    monkeypatch.setattr(sybil, "SETTLE_S", 5.0)
+    monkeypatch.setattr(sybil, "CREEP_S", 15.0)
     monkeypatch.setattr(sybil, "READS", 40)
     report = sybil.run(tiny("sybil", nodes=100, minutes=0.1, variant="free-64/drop"))
     assert report.tallies["get"].success >= 0.99, report.lines()
