@@ -24,8 +24,6 @@ class DhtCounters:
     """Relayed addresses at which nobody can be, or keys that are nobody's."""
     contacts_own: int = 0
     """Relayed contacts that are this node itself."""
-    contacts_surplus: int = 0
-    """Contacts of a reply beyond what a reply may carry."""
     dead_contacts: int = 0
     """Peers penalised because most contacts that they relayed were dead."""
     hints: int = 0
