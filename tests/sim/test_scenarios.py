@@ -1,9 +1,11 @@
 """Scenarios at sizes that cost a second: they clear their bars, replay, and can fail."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from statistics import mean
 
 import pytest
@@ -136,6 +138,24 @@ def test_users_find_what_was_written_and_a_node_that_goes_away_fails_its_users()
     it.load.find(1 << 255, node=reader)
     reader.leave(goodbye=False)
     assert it.load.tallies["find"].causes["asker gone"] == 1
+
+
+def test_a_node_that_ends_is_freed_without_a_search_for_cycles() -> None:
+    it = Run(tiny("steady"), load=LoadConfig(keys=1))
+    it.settle(5.0)
+    node = it.fleet.nodes[3]
+    assert node.host is not None
+    engine = node.host.engine
+    parts = [weakref.ref(part) for part in vars(engine).values() if hasattr(part, "__weakref__")]
+    assert len(parts) > 5
+    del engine
+    gc.disable()
+    try:
+        node.leave(goodbye=True)
+        it.world.run(1.0)
+        assert [part() for part in parts if part() is not None] == []
+    finally:
+        gc.enable()
 
 
 # ---------------------------------------------------------------------------- the scenarios
