@@ -242,3 +242,17 @@ def test_every_scenario_has_a_command_and_every_demand_is_one() -> None:
         assert len(demand.commands()) == len(demand.seeds)
     assert {demand.scenario for demand in runs.SHORT} == set(runs.SCENARIOS)
     assert "vanilla" in DEFENCES
+
+
+def test_the_table_of_bars_shows_each_run_the_worst_seed_and_how_to_replay_a_miss(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fine = runs.Demand("steady", 8, 0.05, (1, 2), ("--wire", "null"))
+    slow = runs.Demand("steady", 8, 0.05, (3,), ("--wire", "null", "--rtt-ms", "99"))
+    code = runs.all_bars([fine, slow], jobs=2)
+    said = capsys.readouterr().out
+    assert said.count("steady --nodes 8") >= 3
+    assert "worst of 2 seeds" in said
+    assert said.count("GET and FIND") == 3
+    assert code == (1 if "MISSED" in said else 0)
+    assert ("replay: python -m molia.sim steady" in said) == ("MISSED" in said)
