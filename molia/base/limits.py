@@ -248,6 +248,21 @@ UDP_PAYLOAD_BASE: Final = 1_200
 UDP_PAYLOAD_MAX: Final = 1_472
 """The largest UDP payload that is probed for: Ethernet without IP options."""
 
+# -- dht: what the node and its faces take
+RECORD_VALUE_MAX: Final = 1_000
+"""Bytes of a record's value; what is larger is a blob, and the record names it."""
+RECORD_NAME_MAX: Final = 64
+"""Bytes of a record's name under its peer key."""
+SIGNED_RECORD_MAX: Final = 2 * KIB
+"""Bytes of a signed record as an application hands it in."""
+RECORDS_MAX: Final = 10_000_000
+"""The most records of others that a node may be told to hold."""
+BOOTSTRAP_MAX: Final = 64
+LOOKUP_STREAMS_MAX: Final = 64
+"""Lookups that are watched at once."""
+LOOKUP_EVENTS_MAX: Final = 10_000
+"""Steps of one lookup that are shown."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX

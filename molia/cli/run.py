@@ -32,6 +32,9 @@ SOCKET_NAME: Final = "api.sock"
 @click.command(cls=Verb, help="Run the node; what is missing of its home is made.")
 @click.option("--api", metavar="ADDR", multiple=True, help="Address of the API. [127.0.0.1:7070]")
 @click.option("--listen", metavar="UDP", multiple=True, help="UDP address. [127.0.0.1:7071]")
+@click.option(
+    "--bootstrap", metavar="ADDR", multiple=True, help="A node to begin with; repeatable."
+)
 @click.option("--workers", type=int, help="Processes of the node. [0: the physical cores]")
 @click.option("--network", help="Name of the network. [molia]")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, as the node always does.")
@@ -41,6 +44,7 @@ def run(
     *,
     api: tuple[str, ...],
     listen: tuple[str, ...],
+    bootstrap: tuple[str, ...],
     workers: int | None,
     network: str | None,
     foreground: bool,  # noqa: ARG001 - service files say it; there is no other way to run
@@ -49,6 +53,7 @@ def run(
     flags: dict[str, tuple[str, object]] = {
         "api.listen": ("--api", api or None),
         "udp.listen": ("--listen", listen or None),
+        "dht.bootstrap": ("--bootstrap", bootstrap or None),
         "workers": ("--workers", workers),
         "network": ("--network", network),
     }

@@ -15,24 +15,36 @@ from molia.base.errors import (
     BadInput,
     BodyTooLarge,
     Damaged,
+    NoProviders,
     NoSpace,
     NotFound,
+    NotJoined,
+    PeerNotFound,
+    RecordNotFound,
     ShardUnavailable,
     ShuttingDown,
 )
 from molia.base.ids import JobId
+from molia.base.record_ref import RecordRef
 from molia.base.views import (
+    Announced,
     BlobHealth,
     BlobInfo,
     BlobPage,
     BlobState,
     JobEvent,
     JobView,
+    LookupEvent,
     ManifestView,
     NodeView,
+    PeerView,
+    PingView,
+    ProviderView,
     PutOptions,
     PutResult,
     Readiness,
+    RecordPut,
+    RecordView,
 )
 from molia.blobs.manifest import Manifest
 from molia.node import team_jobs
@@ -234,6 +246,50 @@ class LocalNode:
     async def metrics(self) -> bytes:
         """See `NodeService.metrics`."""
         return await self._overview.metrics()
+
+    # ------------------------------------------------------------------ the network
+
+    async def put_record(self, name: str, value: bytes, *, if_seq: int | None) -> RecordPut:
+        """See `NodeService.put_record`."""
+        del name, value, if_seq
+        raise NotJoined
+
+    async def publish_record(self, encoded: bytes) -> RecordPut:
+        """See `NodeService.publish_record`."""
+        del encoded
+        raise NotJoined
+
+    async def get_record(self, ref: RecordRef, *, consistent: bool) -> RecordView:
+        """See `NodeService.get_record`."""
+        del consistent
+        raise RecordNotFound(str(ref))
+
+    async def own_records(self) -> tuple[RecordView, ...]:
+        """See `NodeService.own_records`."""
+        return ()
+
+    async def providers(self, ref: Ref) -> tuple[ProviderView, ...]:
+        """See `NodeService.providers`."""
+        raise NoProviders(ref)
+
+    async def announce(self, ref: Ref) -> Announced:
+        """See `NodeService.announce`."""
+        await self._find(ref)
+        raise NotJoined
+
+    async def peers(self) -> tuple[PeerView, ...]:
+        """See `NodeService.peers`."""
+        return ()
+
+    async def ping(self, peer: str) -> PingView:
+        """See `NodeService.ping`."""
+        raise PeerNotFound(peer)
+
+    async def lookup(self, key: str, *, trace: bool) -> AsyncIterator[LookupEvent]:
+        """See `NodeService.lookup`."""
+        del key, trace
+        raise NotJoined
+        yield LookupEvent(kind="done")  # type: ignore[unreachable]
 
     # ------------------------------------------------------------------ other workers
 
