@@ -263,6 +263,18 @@ LOOKUP_STREAMS_MAX: Final = 64
 LOOKUP_EVENTS_MAX: Final = 10_000
 """Steps of one lookup that are shown."""
 
+# -- dht: the node's shell
+BOOTSTRAP_FILE_BYTES_MAX: Final = 64 * KIB
+BOOTSTRAP_PLACES_MAX: Final = 8
+"""Addresses that one name may stand for."""
+CONTACTS_FILE_BYTES_MAX: Final = 4 * MIB
+DHT_WRITES_MAX: Final = 1_024
+"""Rows that one worker writes at once; a record that finds no room is refused."""
+OWN_RECORDS_MAX: Final = 10_000
+"""Records that a node keeps alive."""
+SHARED_CONTACTS_MAX: Final = 256
+"""Contacts that a worker tells the others of at a time."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
