@@ -42,7 +42,7 @@ ONLY = {  # what one file or package alone may import
     "zfec": ("blobs/erasure.py",),
     "cryptography": ("base/crypto.py",),
     "blake3": ("base/hashing.py",),
-    "google.protobuf": ("wire/messages.py", "wire/_pb/"),
+    "google.protobuf": ("wire/bodies.py", "wire/_pb/"),
     "fastapi": ("api/",),
     "starlette": ("api/",),
     "uvicorn": ("api/",),

@@ -275,6 +275,23 @@ OWN_RECORDS_MAX: Final = 10_000
 SHARED_CONTACTS_MAX: Final = 256
 """Contacts that a worker tells the others of at a time."""
 
+# -- dht: records and messages
+RECORD_SALT_MAX: Final = 64
+"""Bytes of the name of a mutable record."""
+RECORD_SIZE_MAX: Final = 1_142
+"""A signed record with the longest value; in PUT, with cas, it takes 1,154."""
+RECORD_AHEAD_S: Final = 86_400
+"""How far ahead a record or provider record may expire."""
+PROVIDER_RECORD_SIZE_MAX: Final = 284
+"""Four in ADD_PROVIDER take 1,148 bytes, in PROVIDERS 1,152."""
+PROVIDERS_PER_MESSAGE_MAX: Final = 4
+PROVIDERS_PER_LOC_MAX: Final = 64
+PROVIDER_PAGES_MAX: Final = 16
+DIGEST_ENTRIES_MAX: Final = 80
+"""Entries of one DIGEST: 1,040 bytes."""
+REGION_CURSOR_MAX: Final = 4_096
+"""Contacts of a region that one asker may leave behind."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX

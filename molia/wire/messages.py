@@ -1,57 +1,68 @@
-"""The small messages, as frozen values and as protobuf. The one importer of protobuf.
+"""The small messages, as frozen values and as protobuf: those of the transport, and all by number.
 
 `decode` takes bytes of a peer: whatever they are, it returns a value that fits its bounds or None.
 Fields that it does not know it ignores. Nobody may hash, sign or compare an encoding: protobuf has
-several for one value.
-
-The hot path of a node that serves lookups is `find_node_target` and `encode_nodes`: a contact is
-encoded once, when it is learnt, and a reply is a join (building 20 protobuf contacts costs 5 us).
+several for one value. The messages of the DHT are in `wire.dht_messages`; what is named here of
+them is for those who need a few.
 Source: docs/reference/messages.md; molia/wire/schema.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
-
-from google.protobuf.message import DecodeError
+from typing import Any, ClassVar, Final, TypeAlias
 
 from molia.base.limits import (
     BUSY_WAIT_MS_MAX,
     ERROR_TEXT_MAX,
-    MESSAGE_SIZE_MAX,
-    NODES_CONTACTS_MAX,
     PUZZLE_BITS_MAX,
     SOFTWARE_LABEL_MAX,
     WORKERS_MAX,
 )
+from molia.wire import dht_messages
 from molia.wire._pb import messages_pb as pb
-from molia.wire.addresses import IPV4_SIZE, IPV6_SIZE, Address, is_unicast, pack_host, unpack_host
+from molia.wire.addresses import Address
+from molia.wire.bodies import (
+    NONCE_SIZE,
+    Contact,
+    Number,
+    encode_contact,
+    pack_address,
+    parsed,
+    serialized,
+    unpack_address,
+)
+from molia.wire.dht_messages import DhtMessage, FindNode, Nodes, encode_nodes, find_node_target
 
-TARGET_SIZE: Final = 32
-KEY_SIZE: Final = 32
+__all__ = [
+    "EARLY",
+    "Busy",
+    "Close",
+    "CloseReason",
+    "Contact",
+    "Error",
+    "ErrorCode",
+    "FindNode",
+    "Hello",
+    "Message",
+    "Nodes",
+    "Number",
+    "Ping",
+    "Pong",
+    "decode",
+    "encode",
+    "encode_contact",
+    "encode_nodes",
+    "find_node_target",
+    "is_known",
+    "pack_address",
+    "unpack_address",
+]
+
 NETWORK_CHECK_SIZE: Final = 8
-_PORT_SIZE: Final = 2
-_PACKED_SIZES: Final = (IPV4_SIZE + _PORT_SIZE, IPV6_SIZE + _PORT_SIZE)
-_TARGET_HEAD: Final = bytes([1 << 3 | 2, TARGET_SIZE])
-_TARGET_BODY_SIZE: Final = len(_TARGET_HEAD) + TARGET_SIZE
-_CONTACT_TAG: Final = bytes([1 << 3 | 2])
-
-
-class Number(IntEnum):
-    """Which message a body is: 0-63 transport, 64-127 dht, 128-191 blobs."""
-
-    HELLO = 1
-    PING = 2
-    PONG = 3
-    BUSY = 4
-    CLOSE = 5
-    ERROR = 6
-    FIND_NODE = 64
-    NODES = 65
-
-
-EARLY: Final = frozenset({Number.PING, Number.FIND_NODE})
+EARLY: Final = frozenset(
+    {Number.PING, Number.FIND_NODE, Number.FIND_REGION, Number.GET, Number.GET_PROVIDERS}
+)
 """What may ride in an initiation: it may come twice and does no harm."""
 
 
@@ -92,11 +103,15 @@ class Hello:
     """First 8 bytes of H[network-public](network id)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
     """Are you there?"""
 
     number: ClassVar = Number.PING
+    serves: bool = False
+    """Whether the sender knows that it can be reached."""
+    nonce: bytes = b""
+    """The 8 bytes of the REACH that this PING comes of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +123,8 @@ class Pong:
     """The address that the PING came from."""
     unix_ms: int
     """The answering node's clock."""
+    serves: bool = False
+    """Whether the answering node can be reached; one that cannot belongs in no table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,55 +156,7 @@ class Error:
     """A peer's words: never logged, never shown as ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class FindNode:
-    """Who is close to the target?"""
-
-    number: ClassVar = Number.FIND_NODE
-    target: bytes
-
-
-class Contact(NamedTuple):
-    """One node and where it is."""
-
-    key: bytes
-    address: Address
-
-
-@dataclass(frozen=True, slots=True)
-class Nodes:
-    """The answer to FIND_NODE, the closest first."""
-
-    number: ClassVar = Number.NODES
-    contacts: tuple[Contact, ...]
-
-
-Message: TypeAlias = Hello | Ping | Pong | Busy | Close | Error | FindNode | Nodes
-
-
-# ---------------------------------------------------------------------------- the hot path
-
-
-def find_node_target(body: bytes) -> bytes | None:
-    """Return the 32-byte target of a FIND_NODE body; None when it is none."""
-    if len(body) == _TARGET_BODY_SIZE and body.startswith(_TARGET_HEAD):
-        return body[2:]
-    message = _parsed(pb.FindNode, body)
-    return message.target if message is not None and len(message.target) == TARGET_SIZE else None
-
-
-def encode_contact(key: bytes, address: Address) -> bytes:
-    """Return a contact as a part of a NODES body: 44 bytes for IPv4, 56 for IPv6."""
-    packed = pack_address(address)
-    assert packed is not None, "a contact has a numeric address"
-    assert len(key) == KEY_SIZE, "a peer key has 32 bytes"
-    inner: bytes = pb.Contact(key=key, address=packed).SerializeToString()
-    return _CONTACT_TAG + bytes([len(inner)]) + inner
-
-
-def encode_nodes(contacts: Iterable[bytes]) -> bytes:
-    """Return the body of NODES made of what `encode_contact` gave, at most 20."""
-    return b"".join(contacts)
+Message: TypeAlias = Hello | Ping | Pong | Busy | Close | Error | DhtMessage
 
 
 # ---------------------------------------------------------------------------- all messages
@@ -211,35 +180,8 @@ def is_known(number: int) -> bool:
     return number in _DECODERS
 
 
-def pack_address(address: Address) -> bytes | None:
-    """Return host and port as 6 or 18 bytes; None when the host is no number."""
-    packed = pack_host(address[0])
-    return None if packed is None else packed + address[1].to_bytes(_PORT_SIZE, "big")
-
-
-def unpack_address(data: bytes) -> Address | None:
-    """Return the address in 6 or 18 bytes; None when no packet can be sent to one host there."""
-    if len(data) not in _PACKED_SIZES:
-        return None
-    packed, port = data[:-_PORT_SIZE], data[-2] << 8 | data[-1]
-    if port == 0 or not is_unicast(packed):
-        return None
-    host = unpack_host(packed)
-    return None if host is None else (host, port)
-
-
-def _parsed(kind: Any, body: bytes) -> Any:  # noqa: ANN401 - generated classes have no stubs
-    """Return the protobuf message in `body`, or None."""
-    if len(body) > MESSAGE_SIZE_MAX:
-        return None
-    try:
-        return kind.FromString(body)
-    except DecodeError:
-        return None
-
-
 def _hello(body: bytes) -> Hello | None:
-    it = _parsed(pb.Hello, body)
+    it = parsed(pb.Hello, body)
     if it is None or not 1 <= it.version_min <= it.version_max:
         return None
     if not 1 <= it.workers <= WORKERS_MAX or len(it.network) != NETWORK_CHECK_SIZE:
@@ -257,50 +199,35 @@ def _is_plain(text: str) -> bool:
 
 
 def _ping(body: bytes) -> Ping | None:
-    return None if _parsed(pb.Ping, body) is None else Ping()
+    it = parsed(pb.Ping, body)
+    if it is None or len(it.nonce) not in (0, NONCE_SIZE):
+        return None
+    return Ping(serves=it.serves, nonce=it.nonce)
 
 
 def _pong(body: bytes) -> Pong | None:
-    it = _parsed(pb.Pong, body)
+    it = parsed(pb.Pong, body)
     seen = None if it is None else unpack_address(it.seen)
-    return None if seen is None else Pong(seen=seen, unix_ms=it.unix_ms)
+    return None if seen is None else Pong(seen=seen, unix_ms=it.unix_ms, serves=it.serves)
 
 
 def _busy(body: bytes) -> Busy | None:
-    it = _parsed(pb.Busy, body)
+    it = parsed(pb.Busy, body)
     if it is None or it.retry_after_ms > BUSY_WAIT_MS_MAX or it.effort_bits > PUZZLE_BITS_MAX:
         return None
     return Busy(retry_after_ms=it.retry_after_ms, effort_bits=it.effort_bits)
 
 
 def _close(body: bytes) -> Close | None:
-    it = _parsed(pb.Close, body)
+    it = parsed(pb.Close, body)
     return None if it is None else Close(reason=it.reason)
 
 
 def _error(body: bytes) -> Error | None:
-    it = _parsed(pb.Error, body)
+    it = parsed(pb.Error, body)
     if it is None or len(it.text) > ERROR_TEXT_MAX or not it.text.isprintable():
         return None
     return Error(code=it.code, text=it.text)
-
-
-def _find_node(body: bytes) -> FindNode | None:
-    target = find_node_target(body)
-    return None if target is None else FindNode(target)
-
-
-def _nodes(body: bytes) -> Nodes | None:
-    it = _parsed(pb.Nodes, body)
-    if it is None or len(it.contacts) > NODES_CONTACTS_MAX:
-        return None
-    contacts = []
-    for contact in it.contacts:
-        key, address = contact.key, unpack_address(contact.address)
-        if len(key) != KEY_SIZE or address is None:
-            return None
-        contacts.append(Contact(key, address))
-    return Nodes(tuple(contacts))
 
 
 _DECODERS: Final[dict[int, Callable[[bytes], Message | None]]] = {
@@ -310,27 +237,22 @@ _DECODERS: Final[dict[int, Callable[[bytes], Message | None]]] = {
     Number.BUSY: _busy,
     Number.CLOSE: _close,
     Number.ERROR: _error,
-    Number.FIND_NODE: _find_node,
-    Number.NODES: _nodes,
+    **dht_messages.DECODERS,
 }
 
 _ENCODERS: Final[dict[Number, Callable[[Any], bytes]]] = {
-    Number.HELLO: lambda m: _serialized(
+    Number.HELLO: lambda m: serialized(
         pb.Hello, version_min=m.version_min, version_max=m.version_max, features=m.features,
         software=m.software, workers=m.workers, network=m.network,
     ),
-    Number.PING: lambda _: b"",
-    Number.PONG: lambda m: _serialized(pb.Pong, seen=pack_address(m.seen), unix_ms=m.unix_ms),
-    Number.BUSY: lambda m: _serialized(
+    Number.PING: lambda m: serialized(pb.Ping, serves=m.serves, nonce=m.nonce),
+    Number.PONG: lambda m: serialized(
+        pb.Pong, seen=pack_address(m.seen), unix_ms=m.unix_ms, serves=m.serves
+    ),
+    Number.BUSY: lambda m: serialized(
         pb.Busy, retry_after_ms=m.retry_after_ms, effort_bits=m.effort_bits
     ),
-    Number.CLOSE: lambda m: _serialized(pb.Close, reason=m.reason),
-    Number.ERROR: lambda m: _serialized(pb.Error, code=m.code, text=m.text),
-    Number.FIND_NODE: lambda m: _TARGET_HEAD + m.target,
-    Number.NODES: lambda m: encode_nodes(encode_contact(c.key, c.address) for c in m.contacts),
+    Number.CLOSE: lambda m: serialized(pb.Close, reason=m.reason),
+    Number.ERROR: lambda m: serialized(pb.Error, code=m.code, text=m.text),
+    **dht_messages.ENCODERS,
 }  # fmt: skip
-
-
-def _serialized(kind: Any, **fields: object) -> bytes:  # noqa: ANN401 - see _parsed
-    body: bytes = kind(**fields).SerializeToString()
-    return body

@@ -187,6 +187,11 @@ class Transport:
 
     # ------------------------------------------------------------------ the owner's side
 
+    def serve(self, handlers: Mapping[int, Handler], *, once: Collection[int] = ()) -> None:
+        """Answer these numbers too; both as at birth. For owners that need a transport to exist."""
+        self._handlers.update(handlers)
+        self._once |= frozenset(once)
+
     def connect(self, key: PeerKey, address: Address, now: Now) -> Peer | None:
         """Return the peer of a key, with a session or on its way to one; None: it is nobody's."""
         return self.endpoint.connect(key, address, now)
@@ -220,6 +225,15 @@ class Transport:
         if request is not None:
             self._early.setdefault((peer, request), deque()).append(request_id)
         return request_id
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a request: no `Ended` comes for it. One that ended is fine."""
+        self.requests.cancel(request_id)
+
+    def has_session(self, key: PeerKey, now: Now) -> bool:
+        """Tell whether asking this peer costs no handshake."""
+        peer = self.endpoint.find(key)
+        return peer is not None and peer.usable(now.mono_s) is not None
 
     def reply(self, peer: Peer, request_id: int, answer: Answer, now: Now) -> None:
         """Answer a request for which a handler returned None."""

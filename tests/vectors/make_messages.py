@@ -17,6 +17,7 @@ IPV4 = r"\300\000\002\001\017\241"
 IPV6 = r"\040\001\015\270\000\000\000\000\000\000\000\000\000\000\000\001\017\241"
 
 NETWORK = r"\001\002\003\004\005\006\007\010"
+EIGHT = NETWORK
 HELLO = f'features: 0x8000000000000002 software: "molia/0.1.0" workers: 2 network: "{NETWORK}"'
 CONTACTS = [f'contacts {{ key: "{KEY}" address: "{address}" }}' for address in (IPV4, IPV6)]
 
@@ -24,8 +25,10 @@ ROWS = [
     (1, "Hello", f"version_min: 1 version_max: 1 {HELLO}"),
     (1, "Hello", 'version_min: 1 version_max: 4294967295 workers: 16 network: "abcdefgh"'),
     (2, "Ping", ""),
+    (2, "Ping", f'serves: true nonce: "{EIGHT}"'),
     (3, "Pong", f'seen: "{IPV4}" unix_ms: 1700000000123'),
     (3, "Pong", f'seen: "{IPV6}"'),
+    (3, "Pong", f'seen: "{IPV4}" unix_ms: 1 serves: true'),
     (4, "Busy", "retry_after_ms: 3600000 effort_bits: 24"),
     (4, "Busy", ""),
     (5, "Close", "reason: 4"),
@@ -34,6 +37,38 @@ ROWS = [
     (64, "FindNode", f'target: "{KEY}"'),
     (65, "Nodes", ""),
     (65, "Nodes", " ".join(CONTACTS)),
+    (66, "FindRegion", f'center: "{KEY}" radius_bits: 244 salt: "{EIGHT}"'),
+    (66, "FindRegion", f'center: "{KEY}" radius_bits: 1 salt: "{EIGHT}" cursor: 4096'),
+    (67, "Get", f'loc: "{KEY}"'),
+    (67, "Get", f'loc: "{KEY}" have_seq: 0'),
+    (67, "Get", f'loc: "{KEY}" have_seq: 18446744073709551615'),
+    (68, "Record", ""),
+    (68, "Record", 'record: "short"'),
+    (68, "Record", f'record: "{"x" * 1142}"'),
+    (69, "Miss", CONTACTS[0]),
+    (70, "Put", 'record: "signed"'),
+    (70, "Put", 'record: "signed" cas: 0'),
+    (70, "Put", f'record: "{"x" * 1142}" cas: 18446744073709551615'),
+    (71, "PutReply", ""),
+    (71, "PutReply", f'code: 3 record: "{"x" * 1142}"'),
+    (72, "AddProvider", 'records: "one"'),
+    (72, "AddProvider", f'records: "{"x" * 284}" ' * 4),
+    (73, "Added", "codes: 0 codes: 4 codes: 4294967295"),
+    (74, "GetProviders", f'loc: "{KEY}"'),
+    (74, "GetProviders", f'loc: "{KEY}" page: 15 salt: "{EIGHT}"'),
+    (75, "Providers", ""),
+    (75, "Providers", f'records: "{"x" * 284}" ' * 4 + "total: 64 page: 15"),
+    (76, "Digest", f'entries: "{"x" * 13}"'),
+    (76, "Digest", f'entries: "{"x" * 1040}"'),
+    (77, "DigestReply", ""),
+    (77, "DigestReply", 'wanted: "abcdefghij"'),
+    (78, "Pull", "radius_bits: 256"),
+    (79, "Pulled", ""),
+    (79, "Pulled", "accepted: true"),
+    (80, "Reach", f'nonce: "{EIGHT}"'),
+    (81, "Reached", "code: 1"),
+    (82, "Dial", f'key: "{KEY}" address: "{IPV4}" nonce: "{EIGHT}"'),
+    (83, "Dialed", "code: 3"),
 ]
 
 

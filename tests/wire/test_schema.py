@@ -1,6 +1,7 @@
 """The generated code is that of the schema."""
 
 from molia.wire._pb import messages_pb
+from molia.wire.dht_messages import AddCode, DialCode, PutCode
 from molia.wire.messages import CloseReason, ErrorCode, Number
 from scripts import gen_docs, gen_proto, proto_docs
 
@@ -19,7 +20,7 @@ def test_every_message_of_the_schema_has_a_class() -> None:
 
 def test_the_page_holds_every_number_message_and_field() -> None:
     text = gen_docs.PAGES["messages.md"]()
-    assert len(Number) == text.count("\n## ") - 3  # Negotiation, Numbers, Contact
+    assert len(Number) == text.count("\n## ") - 4  # Negotiation, Numbers, two parts
     for number in Number:
         assert f"| {number.value} | `{number.name}` |" in text
         assert f"\n## {number.name}, {number.value}\n" in text
@@ -31,6 +32,10 @@ def test_the_page_holds_every_number_message_and_field() -> None:
 
 def test_every_reason_and_code_is_in_the_schemas_words() -> None:
     members = {(b.name, m.name): m.about for b in proto_docs.blocks() for m in b.members}
-    for where, kinds in ((("Close", "reason"), CloseReason), (("Error", "code"), ErrorCode)):
+    for where, kinds in (
+        (("Close", "reason"), CloseReason), (("Error", "code"), ErrorCode),
+        (("PutReply", "code"), PutCode), (("Added", "codes"), AddCode),
+        (("Reached", "code"), DialCode), (("Dialed", "code"), DialCode),
+    ):  # fmt: skip
         for kind in kinds:
             assert f"{kind.value} " in members[where]
