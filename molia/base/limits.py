@@ -270,8 +270,6 @@ BOOTSTRAP_PLACES_MAX: Final = 8
 CONTACTS_FILE_BYTES_MAX: Final = 4 * MIB
 DHT_WRITES_MAX: Final = 1_024
 """Rows that one worker writes at once; a record that finds no room is refused."""
-OWN_RECORDS_MAX: Final = 10_000
-"""Records that a node keeps alive."""
 SHARED_CONTACTS_MAX: Final = 256
 """Contacts that a worker tells the others of at a time."""
 

@@ -28,6 +28,7 @@ from molia.base.ids import PeerKey, network_id, network_label
 from molia.base.now import Now
 from molia.node.asn import open_asn_database
 from molia.node.offload import Offload
+from molia.node.parts import Driven, Part
 from molia.node.peer_streams import PeerStream
 from molia.node.system import SystemClock, SystemEntropy
 from molia.node.udp import UdpDriver
@@ -101,6 +102,8 @@ class Network:
         self.settings = settings
         network = settings.network
         self._clock, self._offload = clock, offload
+        self.external = settings.external
+        """Where others reach us, as far as is known."""
         entropy = SystemEntropy()
         path = settings.admission.asn_database
         self.admission = Admission(
@@ -120,7 +123,8 @@ class Network:
             peer_key=settings.identity.peer_key.key, network=network,
             private_network=bool(settings.secret), entropy=entropy,
         )  # fmt: skip
-        self.driver = UdpDriver(self.transport, clock, after=self._on_events)
+        self._driven = Driven(self.transport)
+        self.driver = UdpDriver(self._driven, clock, after=self._on_events)
         self._hello = messages.encode(
             messages.Hello(
                 version_min=VERSION_MIN, version_max=VERSION_MAX, features=FEATURES,
@@ -136,6 +140,12 @@ class Network:
         self._streams: dict[tuple[Peer, int], PeerStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._proving: ProofSolver | None = None
+
+    def add(self, part: Part) -> None:
+        """Let a part talk over the transport, from now on and beside what the network says."""
+        assert self._driven.part is None, "one part is enough"
+        self._driven.part = part
+        self.transport.serve(part.handlers, once=part.once)
 
     # ------------------------------------------------------------------ asking
 
@@ -192,6 +202,7 @@ class Network:
 
     def on_external_address(self, address: NumericAddress) -> None:
         """Take note of where others reach us, once that is confirmed; the proof follows."""
+        self.external = address
         packed = pack_host(address[0])
         if packed is not None:
             self.proof.on_address(packed)
@@ -210,9 +221,9 @@ class Network:
     def addresses(self) -> tuple[str, ...]:
         """Return where other nodes reach this one, the confirmed address first."""
         key = self.settings.identity.peer_key
-        places = [self.settings.external] if self.settings.external is not None else []
+        places = [self.external] if self.external is not None else []
         places += [pump.address for pump in self.driver.pumps]
-        return tuple(str(PeerAddress(key, host, port)) for host, port in places)
+        return tuple(str(PeerAddress(key, host, port)) for host, port in dict.fromkeys(places))
 
     @property
     def session_count(self) -> int:
@@ -225,8 +236,8 @@ class Network:
         """Serve until cancelled."""
         for sock in sockets:
             self.driver.add(sock)
-        if self.settings.external is not None:
-            self.on_external_address(self.settings.external)
+        if self.external is not None:
+            self.on_external_address(self.external)
         try:
             while True:
                 await asyncio.sleep(PROOF_LOOK_S)
@@ -279,7 +290,7 @@ class Network:
 
     def _on_events(self) -> bool:
         """Take what the transport has to tell; return whether there was anything."""
-        events = self.transport.take_events()
+        events, part = self.transport.take_events(), self._driven.part
         for event in events:
             if isinstance(event, Ended):
                 self._on_ended(event)
@@ -291,12 +302,16 @@ class Network:
                 _log_peer(event)
                 if isinstance(event, PeerUp):
                     self._greet(event.peer)
-        return bool(events)
+        acted = part is not None and part.on_turn(self._clock.now())
+        return bool(events) or acted
 
     def _on_ended(self, ended: Ended[Peer]) -> None:
         if ended.request_id in self._greetings:
             del self._greetings[ended.request_id]
             self._on_greeted(ended)
+            return
+        part = self._driven.part
+        if part is not None and part.on_ended(ended, self._clock.now()):
             return
         done = self._waiting.pop(ended.request_id, None)
         if done is not None and not done.done():

@@ -1,0 +1,311 @@
+"""One worker's side of the DHT: the shell around `dht.engine.Engine`.
+
+    dht = Dht(context, network, home)
+    network.add(dht)
+    tasks.start_soon(dht.run)
+    result = await dht.run_operation(lambda now: dht.engine.find(target, now), timeout_s=10.0)
+
+It gives the engine the transport and the store, carries out its effects, and keeps what the next
+start needs. Source: docs/reference/dht-node.md.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import structlog
+
+from molia.base import limits
+from molia.base.config import Config
+from molia.base.errors import LookupTimedOut
+from molia.base.ids import PeerKey
+from molia.base.now import Now
+from molia.dht import config as core
+from molia.dht.contact import Contact, Space
+from molia.dht.effects import (
+    Alone,
+    Effect,
+    Finished,
+    Joined,
+    Penalise,
+    Reachable,
+    Snapshot,
+    Step,
+    Store,
+    Verified,
+)
+from molia.dht.engine import Engine
+from molia.dht.ports import Asker
+from molia.node.bootstrap import ContactsFile, read_bootstrap, resolve
+from molia.node.context import Context
+from molia.node.dht_rows import Rows
+from molia.node.lan import Lan
+from molia.node.network import Network
+from molia.wire.addresses import Address, is_unicast, pack_host
+from molia.wire.peer import Peer
+from molia.wire.requests import Ended
+from molia.wire.transport import Answer, Handler, Transport
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 1.0
+"""How often contacts are shared with the other workers and small things are looked after."""
+COUNT_S: Final = 600.0
+CLOCK_OFFSET_MAX_S: Final = 60.0
+OnStep = Callable[[Step], None]
+
+
+class Dht:
+    """The DHT as a part of the network."""
+
+    def __init__(
+        self, context: Context, network: Network, home: Path, *, bound: Sequence[Address]
+    ) -> None:
+        """bound: the addresses of the node's UDP sockets.
+
+        Raises BadConfig, HomeUnsafe for an address to begin with that is none.
+        """
+        config, seat = context.config, context.team.seat
+        self._context, self._network = context, network
+        self._given = read_bootstrap(home, config.dht.bootstrap)
+        self._file = ContactsFile(home, seat.index)
+        self.rows = Rows(context)
+        self.space = Space(context.network)
+        self.engine = Engine(
+            core_config(config), identity=context.peer, space=self.space,
+            own=self._own_contact(bound), wire=TransportWire(network.transport), shelf=self.rows,
+            entropy=context.entropy, share=(seat.index, seat.count),
+        )  # fmt: skip
+        self.handlers: Mapping[int, Handler] = self.engine.handlers
+        self.once: Collection[int] = self.engine.once
+        self.reachable: bool | None = None
+        """Whether others reach this node; None while that is not known."""
+        self.on_reachable: list[Callable[[], None]] = []
+        """Told when the address under which others reach this node has changed."""
+        self._operations: dict[int, asyncio.Future[object]] = {}
+        self._steps: dict[int, OnStep] = {}
+        self._shared: dict[Contact, None] = {}
+        """Contacts to tell the other workers of."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._said_alone = self._warned_clock = False
+
+    # ------------------------------------------------------------------ operations
+
+    async def run_operation(
+        self, begin: Callable[[Now], int], *, timeout_s: float, on_step: OnStep | None = None
+    ) -> object:
+        """Return the result of an operation of the engine; begin: starts it and gives its id.
+
+        Raises LookupTimedOut.
+        """
+        operation_id = begin(self._context.now())
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._operations[operation_id] = done
+        if on_step is not None:
+            self._steps[operation_id] = on_step
+        self._network.driver.flush_soon()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await done
+        except TimeoutError:
+            raise LookupTimedOut("the nodes that were asked did not answer in time") from None
+        finally:
+            self._operations.pop(operation_id, None)
+            self._steps.pop(operation_id, None)
+
+    def hint(self, key: PeerKey, address: Address) -> None:
+        """Take it that a node may be at an address: it is asked, and kept when it answers."""
+        contact = self.space.contact(key.key, address)
+        if contact is not None:
+            self.engine.hint(contact, self._context.now())
+            self._network.driver.flush_soon()
+
+    # ------------------------------------------------------------------ a part of the network
+
+    def on_ended(self, ended: Ended[Peer], now: Now) -> bool:
+        """See `Part.on_ended`."""
+        return self.engine.on_ended(cast("Ended[Asker]", ended), now)
+
+    def on_turn(self, now: Now) -> bool:
+        """See `Part.on_turn`."""
+        effects = self.engine.take_effects()
+        for effect in effects:
+            self._carry_out(effect, now)
+        return bool(effects)
+
+    def next_deadline_s(self) -> float | None:
+        """See `Part.next_deadline_s`."""
+        return self.engine.next_deadline_s()
+
+    def on_deadline(self, now: Now) -> None:
+        """See `Part.on_deadline`."""
+        self.engine.on_deadline(now)
+
+    # ------------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Take part until cancelled; then say goodbye and keep what is known."""
+        offload = self._context.offload
+        snapshot = await offload.run(self._file.read)
+        seeds = await resolve(self._given)
+        if not seeds and not snapshot and not self._context.config.dht.lan:
+            self._say_alone("no other node is known: dht.bootstrap names one to begin with")
+        self.engine.start(seeds, self._context.now(), snapshot=snapshot)
+        self._network.driver.flush_soon()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._count())
+                tasks.create_task(self._look())
+                lan = self._lan()
+                if lan is not None:
+                    tasks.create_task(lan.run())
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        now = self._context.now()
+        self.engine.stop(now)
+        for task in list(self._tasks):
+            task.cancel()
+        for effect in self.engine.take_effects():
+            if isinstance(effect, Snapshot):
+                self._file.write(effect.data)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._share()
+            offset_s = self.engine.clock_offset_s
+            if offset_s is not None and abs(offset_s) > CLOCK_OFFSET_MAX_S:
+                self._warn_clock(offset_s)
+
+    async def _count(self) -> None:
+        while True:
+            await self._context.offload.run(self.rows.count)
+            await asyncio.sleep(COUNT_S)
+
+    def _warn_clock(self, offset_s: float) -> None:
+        if not self._warned_clock:
+            self._warned_clock = True
+            log.warning("clock_differs", offset_s=round(offset_s))
+
+    def _say_alone(self, reason: str) -> None:
+        if not self._said_alone and self._context.team.seat.index == 0:
+            log.warning("node_alone", reason=reason)
+        self._said_alone = True
+
+    def _lan(self) -> Lan | None:
+        """Return the search of the local network, where it is wanted, for one worker of all."""
+        if not self._context.config.dht.lan or self._context.team.seat.index:
+            return None
+        _, port = self._network.driver.pumps[0].address
+        return Lan(
+            network=self._context.network, key=self._context.peer, port=port, hint=self.hint
+        )  # fmt: skip
+
+    def _own_contact(self, bound: Sequence[Address]) -> Contact | None:
+        """Return where the operator says that others reach this node."""
+        settings = self._context.config
+        external = settings.udp.external_address
+        if settings.dht.reachable == "no" or (
+            external is None and settings.dht.reachable != "yes"
+        ):
+            return None
+        for place in (external, *bound):
+            packed = None if place is None else pack_host(place[0])
+            if place is not None and packed is not None and is_unicast(packed):
+                return self.space.contact(self._context.peer.key, place)
+        return None
+
+    # ------------------------------------------------------------------ siblings
+
+    def take_contacts(self, told: list[list[Any]]) -> None:
+        """Take over contacts that another worker of this node verified."""
+        now = self._context.now()
+        for key, host, port in told[: limits.SHARED_CONTACTS_MAX]:
+            contact = self.space.contact(bytes(key), (str(host), int(port)))
+            if contact is not None:
+                self.engine.on_sibling_verified(contact, now)
+
+    def _share(self) -> None:
+        """Tell the other workers of what this one verified; what does not get through is no loss."""
+        if self._shared:
+            team = self._context.team
+            told = [[contact.key.key, *contact.address] for contact in self._shared]
+            self._shared.clear()
+            for index in team.links:
+                team.tell(index, "dht_contacts", told)
+
+    # ------------------------------------------------------------------ effects
+
+    def _carry_out(self, effect: Effect, now: Now) -> None:
+        match effect:
+            case Store():
+                self._spawn(self._store(effect))
+            case Finished(operation_id=operation_id, result=result):
+                done = self._operations.get(operation_id)
+                if done is not None and not done.done():
+                    done.set_result(result)
+            case Step(operation_id=operation_id):
+                on_step = self._steps.get(operation_id)
+                if on_step is not None:
+                    on_step(effect)
+            case Verified(contact=contact):
+                if len(self._shared) < limits.SHARED_CONTACTS_MAX:
+                    self._shared[contact] = None
+            case Penalise(key=key, address=address, offence=offence):
+                self._network.admission.penalise(key, address, offence, now.mono_s)
+            case Snapshot(data=data):
+                self._context.offload.submit(self._file.write, data)
+            case _:
+                self._on_standing(effect)
+
+    def _on_standing(self, effect: Effect) -> None:
+        """Take note of how the node stands among the others."""
+        match effect:
+            case Reachable(is_reachable=is_reachable, address=address):
+                self._on_reachable(address, is_reachable=is_reachable)
+            case Joined(contacts=contacts):
+                self._said_alone = False
+                log.info("network_joined", contacts=contacts)
+            case Alone():
+                self._say_alone("none of the nodes that are known answers")
+
+    def _on_reachable(self, address: Address | None, *, is_reachable: bool) -> None:
+        self.reachable = is_reachable
+        if address is not None:
+            self._network.on_external_address(address)
+        log.info("node_reachable" if is_reachable else "node_not_reachable")
+        for told in self.on_reachable:
+            told()
+
+    async def _store(self, wanted: Store) -> None:
+        applied = await self.rows.write(wanted)
+        self.engine.on_stored(wanted.token, applied, self._context.now())
+        self._network.driver.flush_soon()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class TransportWire:
+    """The transport as the engine's `Wire`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.ask_at = transport.ask_at
+        self.cancel, self.has_session = transport.cancel, transport.has_session
+        self._transport = transport
+
+    def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
+        """See `Wire.reply`."""
+        assert isinstance(peer, Peer), "who asks over this transport is one of its peers"
+        self._transport.reply(peer, request_id, answer, now)
+
+
+def core_config(config: Config) -> core.DhtConfig:
+    """Return the engine's settings as the operator's say."""
+    return core.DhtConfig(snapshot_s=float(config.dht.snapshot_s))
