@@ -290,6 +290,29 @@ DIGEST_ENTRIES_MAX: Final = 80
 REGION_CURSOR_MAX: Final = 4_096
 """Contacts of a region that one asker may leave behind."""
 
+# -- dht: duties
+OWN_RECORDS_MAX: Final = 10_000
+"""Mutable records that a node keeps alive: 0.4 puts a second."""
+OWN_RECORD_NAME_MAX: Final = 96
+"""A peer key and a salt."""
+REPUBLISH_FLIGHT_MAX: Final = 8
+"""Own records that are put at once."""
+REPUBLISH_GAP_S: Final = 0.25
+"""Between two puts after a burst: 10,000 that are late together take 42 minutes."""
+SWEEP_KEYS_PER_WALK: Final = 4_096
+"""Provider records of one walk; a region with more is walked again for the rest."""
+SWEEP_BATCH_MAX: Final = 4
+"""Provider records of one message."""
+SWEEP_NEW_MAX: Final = 4_096
+"""New keys that wait for a walk of their own; with more the whole sweep hurries."""
+SWEEP_NEW_SAVED_MAX: Final = 256
+REPAIR_NEIGHBOURS_MAX: Final = 256
+"""Nodes near us that are told what we hold."""
+REPAIR_JOBS_MAX: Final = 64
+"""Neighbours that are being told at once."""
+REPAIR_SCAN_MAX: Final = 512
+"""Rows that one step of telling looks at."""
+
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX
 assert BLOCK_SIZE_MAX <= VALUE_SIZE_MAX
