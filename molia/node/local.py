@@ -183,6 +183,7 @@ class LocalNode:
                 bound, pinned=pinned, lease_s=context.config.leases.default_s, now=context.now()
             )
             await context.home_writer(bound.cid).write(change)
+            context.note_blob(bound.cid)
             bound = await self._find(bound.cid)
         return bound.info
 
