@@ -312,6 +312,63 @@ REPAIR_JOBS_MAX: Final = 64
 """Neighbours that are being told at once."""
 REPAIR_SCAN_MAX: Final = 512
 """Rows that one step of telling looks at."""
+# -- dht: the engine
+DHT_ASKS_MAX: Final = 64
+"""Requests of the DHT that are on their way."""
+DHT_ASKS_WAITING_MAX: Final = 1_024
+"""Requests that wait for their turn; more fail at once and are counted."""
+DHT_LOOKUPS_MAX: Final = 256
+DHT_HINTS_MAX: Final = 32
+"""Contacts that are pinged because they said they serve."""
+DHT_PROVED_MAX: Final = 8_192
+"""Contacts remembered as having answered; about 300 bytes each."""
+DHT_UNPROVED_MAX: Final = 8_192
+"""Hosts that never answered and were written to within a minute; beyond it none is."""
+DHT_SEEDS_MAX: Final = 64
+DHT_REMEMBERED_MAX: Final = 512
+"""Contacts of a snapshot that are pinged at the next start."""
+DHT_JOIN_BUCKETS_MAX: Final = 16
+"""Buckets that one join fills by lookups."""
+DHT_EFFECTS_MAX: Final = 16_384
+"""Effects that the owner did not take; more are dropped and counted."""
+DHT_RELAYERS_MAX: Final = 1_024
+"""Peers whose relayed contacts are being judged."""
+DHT_TOLD_MAX: Final = 2_048
+"""Contacts of which the other workers were told lately."""
+DHT_SEEN_MAX: Final = 64
+"""Networks that told where they see this node."""
+DHT_CLOCKS_MAX: Final = 64
+"""Peers whose clocks are compared with ours."""
+DHT_DIALS_MAX: Final = 16
+"""Dial-backs that are passed on at once."""
+
+# -- dht: lookups
+LOOKUP_CANDIDATES_MAX: Final = 200
+"""Nodes that a lookup thinks of asking, unless it is attacked."""
+LOOKUP_PROBES_MAX: Final = 200
+LOOKUP_ATTACKED_READ_PROBES_MAX: Final = 400
+LOOKUP_ATTACKED_WRITE_PROBES_MAX: Final = 800
+"""Requests of a lookup whose region holds more nodes than there can be honest ones."""
+LOOKUP_REGION_MAX: Final = 1_000
+"""Nodes in the region that an attacked lookup thinks of asking: 250 bytes each."""
+LOOKUP_DEFERRED_MAX: Final = 800
+"""Nodes put off because two of their address prefix were taken already; as many in the region,
+and a tenth of that outside it."""
+LOOKUP_FLIGHT_MAX: Final = 32
+"""Requests of one lookup that have not been answered and are not late."""
+LOOKUP_STEPS_MAX: Final = 4_096
+"""Steps of a traced lookup that wait to be taken; more are dropped and counted."""
+SIZE_ESTIMATES_MAX: Final = 32
+"""Estimates of the network's size of which the median is believed."""
+
+# -- dht: the routing table
+BUCKET_SIZE_MAX: Final = 128
+TABLE_ENTRIES_MAX: Final = 4_096
+"""Contacts of one table with its caches; about 250 bytes each, so 1 MiB."""
+GRAVES_MAX: Final = 512
+"""Dead contacts that are remembered."""
+SNAPSHOT_SIZE_MAX: Final = 256 * KIB
+"""A table on disk: all its contacts and graves, of IPv6, take 235 kB."""
 
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX

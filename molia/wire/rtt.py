@@ -63,6 +63,10 @@ class RttTable(Generic[Peer]):
         """Return when an answer is not worth waiting for any more."""
         return max(HARD_MIN_S, 2 * self._crowd_s(0.99, HARD_UNKNOWN_S / 2))
 
+    def median_s(self) -> float | None:
+        """Return what half of the last answers took at most; None before there are some."""
+        return self._crowd_s(0.5, 0.0) or None
+
     def _crowd_s(self, share: float, otherwise_s: float) -> float:
         if len(self._samples) < _SAMPLES_MIN:
             return otherwise_s

@@ -1,0 +1,186 @@
+"""Requests to contacts: bounded, slow where a third party could be hurt, and never without an end.
+
+Everything that the engine asks goes through here, so that one place keeps the bounds, tells the
+routing table who answers, and knows who never did.
+Source: docs/reference/dht.md, "Asking".
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
+
+from molia.base import limits
+from molia.base.errors import Busy
+from molia.base.now import Now
+from molia.dht.contact import Contact
+from molia.dht.hub import Hub
+from molia.dht.ports import Asker
+from molia.dht.unproved import Unproved
+from molia.wire import messages
+from molia.wire.messages import ErrorCode, Number, Pong
+from molia.wire.requests import Ended, Outcome
+
+UNPROVED_TIMEOUT_S: Final = 4.5
+"""Below the 5 s after which a handshake begins again: one packet is all that a stranger gets."""
+
+
+class Reply(NamedTuple):
+    """What became of a request."""
+
+    contact: Contact
+    number: int
+    """Of the reply; 0 when none came."""
+    body: bytes
+    rtt_s: float
+    """Handshake included, if there was one; how long it was waited for when none came."""
+    was_sent: bool = True
+    """False: it failed here, and says nothing of the contact."""
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the peer did what it was asked."""
+        return self.number not in _NO_ANSWER
+
+
+Done: TypeAlias = Callable[[Reply, Now], None]
+_NO_ANSWER: Final = frozenset({0, int(Number.ERROR), int(Number.BUSY)})
+
+
+class _Ask(NamedTuple):
+    contact: Contact
+    number: int
+    body: bytes
+    done: Done
+    timeout_s: float | None
+    at_s: float
+
+
+class Asks:
+    """The requests of this node that are on their way, and those that wait for their turn."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.on_pong: Callable[[Reply, Pong, Now], None] = _nothing
+        """Is told of every PONG, by whoever puts itself here."""
+        self.unproved = Unproved(per_group=hub.config.unproved_per_group)
+        self._flying: dict[int, _Ask] = {}
+        self._waiting: deque[_Ask] = deque()
+        self._failed: deque[_Ask] = deque()
+        """Those that failed at once; told by `settle`, so that nobody is called back in a call."""
+
+    def __len__(self) -> int:
+        return len(self._flying) + len(self._waiting)
+
+    def ask(
+        self, contact: Contact, number: int, body: bytes, done: Done, now: Now, *,
+        timeout_s: float | None = None, is_trusted: bool = False,
+    ) -> None:  # fmt: skip
+        """Ask a contact; `done` is called once, whatever comes of it, and never at once.
+
+        is_trusted: nobody but this node's owner named the address, so it needs no protection.
+        """
+        asked = _Ask(contact, int(number), body, done, timeout_s, now.mono_s)
+        if not is_trusted and not self.unproved.may(contact, now.mono_s):
+            self._hub.counters.unproved_held += 1
+            self._failed.append(asked)
+        elif is_trusted or len(self._flying) < limits.DHT_ASKS_MAX:
+            self._send(asked, now, is_trusted=is_trusted)
+        elif len(self._waiting) < limits.DHT_ASKS_WAITING_MAX:
+            self._waiting.append(asked)
+        else:
+            self._hub.counters.queue_dropped += 1
+            self._failed.append(asked)
+
+    def ping(self, contact: Contact, done: Done, now: Now, *, is_trusted: bool = False) -> None:
+        """Ask a contact whether it is there and serves, and tell it whether this node does."""
+        body = messages.encode(messages.Ping(serves=self._hub.serves(contact.address)))
+        self.ask(contact, Number.PING, body, done, now, is_trusted=is_trusted)
+
+    def on_ended(self, ended: Ended[Asker], now: Now) -> bool:
+        """Take what became of a request; False: it is none of ours."""
+        asked = self._flying.pop(ended.request_id, None)
+        if asked is None:
+            return False
+        reply = Reply(asked.contact, ended.number, ended.body, now.mono_s - asked.at_s)
+        if ended.outcome is Outcome.REPLIED:
+            self._hub.counters.answered += 1
+            self._on_reply(reply, ended.peer, now)
+        else:
+            self._hub.counters.failed += 1
+            self._hub.table_of(asked.contact.address).on_miss(asked.contact, now.mono_s)
+        asked.done(reply, now)
+        return True
+
+    def settle(self, now: Now) -> None:
+        """Send what has waited, and tell of what failed at once."""
+        for _ in range(limits.DHT_ASKS_WAITING_MAX):
+            if self._failed:
+                asked = self._failed.popleft()
+                asked.done(Reply(asked.contact, 0, b"", 0.0, was_sent=False), now)
+            elif self._waiting and len(self._flying) < limits.DHT_ASKS_MAX:
+                self._send(self._waiting.popleft(), now)
+            else:
+                return
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether `settle` has more to do at once."""
+        return bool(self._failed)
+
+    def _send(self, asked: _Ask, now: Now, *, is_trusted: bool = False) -> None:
+        contact, timeout_s = asked.contact, asked.timeout_s
+        if not self.unproved.is_proved(contact):
+            if not self.unproved.spend(contact, now.mono_s) and not is_trusted:
+                self._hub.counters.unproved_held += 1
+                self._failed.append(asked)
+                return
+            timeout_s = min(timeout_s or UNPROVED_TIMEOUT_S, UNPROVED_TIMEOUT_S)
+        try:
+            request_id = self._hub.wire.ask_at(
+                contact.key, contact.address, asked.number, asked.body, now, timeout_s=timeout_s
+            )
+        except Busy:
+            request_id = None
+        if request_id is None:
+            self._hub.counters.queue_dropped += 1
+            self._failed.append(asked)
+            return
+        self._hub.counters.asked += 1
+        self._flying[request_id] = asked._replace(at_s=now.mono_s)
+
+    def _on_reply(self, reply: Reply, peer: Asker, now: Now) -> None:
+        """Tell the table what a reply shows of who gave it."""
+        hub, contact = self._hub, reply.contact
+        if peer.address is not None and tuple(peer.address[:2]) != contact.address:
+            return  # it moved: nothing is known of the address that was asked
+        self.unproved.prove(contact)
+        table = hub.table_of(contact.address)
+        if not reply.is_answer:
+            hub.counters.refused += 1
+            if _is_client(reply):
+                table.on_gone(contact, now.mono_s)
+            else:
+                table.on_alive(contact, now.mono_s)
+            return
+        if reply.number == Number.PONG and not self._heed_pong(reply, now):
+            table.on_gone(contact, now.mono_s)
+            return
+        hub.on_verified(contact, reply.rtt_s, now)
+
+    def _heed_pong(self, reply: Reply, now: Now) -> bool:
+        """Pass a PONG on; return whether its sender serves."""
+        pong = messages.decode(reply.number, reply.body)
+        if not isinstance(pong, Pong):
+            self._hub.counters.bad_replies += 1
+            return False
+        self.on_pong(reply, pong, now)
+        return pong.serves
+
+
+def _is_client(reply: Reply) -> bool:
+    told = messages.decode(reply.number, reply.body) if reply.number == Number.ERROR else None
+    return isinstance(told, messages.Error) and told.code == ErrorCode.REFUSED
+
+
+def _nothing(reply: Reply, pong: Pong, now: Now) -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,211 @@
+"""The DHT of one worker: joins, answers, looks up, keeps. A routing table of events and effects.
+
+    engine = Engine(config, identity=key, space=space, own=None, wire=wire, shelf=shelf, entropy=…)
+    engine.start(seeds, now)
+    lookup = engine.find(target, now)  # an id; Finished(id, …) comes among the effects
+    ...engine.on_ended(ended, now), engine.on_deadline(now) at engine.next_deadline_s()...
+    for effect in engine.take_effects(): ...
+
+It decides nothing itself: each conversation has its file, and they share a `Hub`.
+Source: docs/reference/dht.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from molia.base.entropy import Entropy
+from molia.base.ids import PeerKey
+from molia.base.now import Now
+from molia.dht.asking import Asks, Reply
+from molia.dht.checking import Checking, Clocks
+from molia.dht.config import DhtConfig
+from molia.dht.contact import Contact, Space
+from molia.dht.counters import DhtCounters
+from molia.dht.effects import Effect
+from molia.dht.hub import Hub, family_of
+from molia.dht.joining import Joining
+from molia.dht.operations import Operations
+from molia.dht.ports import Asker, Shelf, Wire
+from molia.dht.reach import Reachability
+from molia.dht.searching import Searches
+from molia.dht.serving import Serving
+from molia.dht.storing import Storing
+from molia.wire.addresses import Address
+from molia.wire.messages import Number, Pong
+from molia.wire.requests import Ended
+from molia.wire.transport import Handler
+
+ROUNDS_MAX: Final = 64
+"""Times that one event may set off another before the rest waits for the next call."""
+
+
+class Engine:
+    """One worker's DHT."""
+
+    once: Final = frozenset({int(Number.PUT), int(Number.ADD_PROVIDER)})
+    """Numbers of what must not be carried out twice; for `Transport(once=…)`."""
+
+    def __init__(
+        self, config: DhtConfig, *, identity: PeerKey, space: Space, own: Contact | None,
+        wire: Wire, shelf: Shelf, entropy: Entropy, share: tuple[int, int] = (0, 1),
+    ) -> None:  # fmt: skip
+        """own: where others reach this node, when its owner knows; else it finds out.
+
+        share: this worker's index and how many there are; duties are split among them.
+        """
+        self._hub = hub = Hub(
+            config, identity=identity, space=space, wire=wire, shelf=shelf, entropy=entropy,
+            share=share,
+        )  # fmt: skip
+        self._own = own
+        self._asks = Asks(hub)
+        self._searches = Searches(hub, self._asks)
+        self._serving = Serving(hub, self._asks)
+        self._storing = Storing(hub, self._serving)
+        self._joining = Joining(hub, self._asks, self._searches)
+        self._reach = Reachability(hub, self._asks, self._serving, self._joining)
+        self._checking, self._clocks = Checking(hub, self._asks), Clocks()
+        self._operations = Operations(hub, self._asks, self._searches)
+        self._asks.on_pong = self._on_pong
+        self.handlers: Mapping[int, Handler] = {**self._serving.handlers, **self._storing.handlers}
+        """By message number, for `Transport(handlers=…)`."""
+
+    # ------------------------------------------------------------------ begin and end
+
+    def start(
+        self, seeds: Sequence[tuple[PeerKey, Address]], now: Now, *, snapshot: bytes = b""
+    ) -> None:
+        """Begin to join the network; snapshot: what the last `Snapshot` effect held."""
+        hub = self._hub
+        if self._own is not None:
+            self._reach.fix(family_of(self._own.address), self._own, now)
+        self._joining.start(seeds, snapshot, now)
+        self._checking.start(now)
+        self._reach.start(now)
+        self._storing.start(now)
+        hub.timers.set("snapshot", now.mono_s + hub.jitter(hub.config.snapshot_s))
+        self._settle(now)
+
+    def stop(self, now: Now) -> None:
+        """Leave a last snapshot among the effects."""
+        self._snapshot(now)
+
+    # ------------------------------------------------------------------ facts
+
+    def on_ended(self, ended: Ended[Asker], now: Now) -> bool:
+        """Take what became of a request; False: it is none of ours."""
+        is_ours = self._asks.on_ended(ended, now)
+        if is_ours:
+            self._settle(now)
+        return is_ours
+
+    def on_stored(self, token: int, applied: bool, now: Now) -> None:  # noqa: FBT001 - a fact
+        """Take what became of a `Store`: not applied, if another row was there than expected."""
+        self._storing.on_stored(token, applied=applied, now=now)
+        self._settle(now)
+
+    def on_sibling_verified(self, contact: Contact, now: Now) -> None:
+        """Take over what another worker of this node found: a contact answered it."""
+        self._asks.unproved.prove(contact)
+        self._hub.table_of(contact.address).on_verified(contact, None, now.mono_s)
+
+    def on_link_change(self, now: Now) -> None:
+        """Take it that this machine's network has changed."""
+        self._joining.on_link_change(now)
+        self._reach.start(now)
+        self._settle(now)
+
+    def on_deadline(self, now: Now) -> None:
+        """Do what is due."""
+        self._searches.on_deadline(now)
+        self._operations.on_deadline(now)
+        for name in self._hub.timers.take_due(now.mono_s):
+            if name == "checks":
+                self._checking.on_timer(now)
+            elif name == "reach":
+                self._reach.on_timer(now)
+            elif name == "snapshot":
+                self._snapshot(now)
+            elif name in Storing.TIMERS:
+                self._storing.on_timer(name, now)
+            else:
+                self._joining.on_timer(name, now)
+        self._settle(now)
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `on_deadline` is to be called, in monotonic seconds."""
+        dues = (
+            self._hub.timers.next_s(), self._searches.next_deadline_s(),
+            self._operations.next_deadline_s(),
+        )  # fmt: skip
+        return min((due_s for due_s in dues if due_s is not None), default=None)
+
+    def take_effects(self) -> list[Effect]:
+        """Return what is to be done, in order."""
+        return self._hub.take_effects()
+
+    # ------------------------------------------------------------------ operations
+
+    def find(
+        self, target: bytes, now: Now, *, trace: bool = False, family: int | None = None
+    ) -> int:
+        """Look for the nodes closest to a target; the result is a `LookupResult`."""
+        return self._begun(self._operations.find(target, now, trace=trace, family=family), now)
+
+    def _begun(self, operation_id: int, now: Now) -> int:
+        self._settle(now)
+        return operation_id
+
+    # ------------------------------------------------------------------ what it knows
+
+    @property
+    def counters(self) -> DhtCounters:
+        """What was counted so far."""
+        return self._hub.counters
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """How far the peers' clocks are ahead of ours, in the median; None while too few told."""
+        return self._clocks.offset_s
+
+    @property
+    def own(self) -> Contact | None:
+        """Where others reach this node; None of a client."""
+        return self._hub.family.own
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the node knows its neighbourhood."""
+        return self._joining.is_joined
+
+    @property
+    def size_estimate(self) -> float:
+        """How many nodes the network seems to have."""
+        return self._hub.family.size.nodes
+
+    @property
+    def lookup_count(self) -> int:
+        """Lookups that run."""
+        return len(self._searches)
+
+    def contacts(self) -> list[Contact]:
+        """Return the verified contacts of both families."""
+        return [c for side in self._hub.families.values() for c in side.table.contacts()]
+
+    # ------------------------------------------------------------------ within
+
+    def _on_pong(self, reply: Reply, pong: Pong, now: Now) -> None:
+        self._clocks.on_pong(reply, pong, now)
+        self._reach.on_pong(reply, pong, now)
+
+    def _snapshot(self, now: Now) -> None:
+        self._joining.snapshot(now)
+        self._hub.timers.set("snapshot", now.mono_s + self._hub.jitter(self._hub.config.snapshot_s))
+
+    def _settle(self, now: Now) -> None:
+        """Follow what one event set off to its end."""
+        for _ in range(ROUNDS_MAX):
+            self._searches.settle(now)
+            self._asks.settle(now)
+            if not self._asks.is_unsettled and not self._searches.is_unsettled:
+                return
