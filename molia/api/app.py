@@ -15,10 +15,12 @@ from molia.api.blobs import add_blob_routes, add_pin_routes
 from molia.api.gets import GetBlob
 from molia.api.guards import Guard
 from molia.api.jobs import add_job_routes
+from molia.api.network import add_network_routes
 from molia.api.openapi import openapi_document
 from molia.api.pages import CONTENT_SECURITY_POLICY, errors_page, routes_page
 from molia.api.problems import problem_answer
 from molia.api.puts import PutBlob
+from molia.api.records import add_record_routes
 from molia.api.status import add_status_routes
 from molia.base.config import ApiConfig
 from molia.base.errors import BadInput, MethodNotAllowed, MoliaError, NotFound
@@ -58,6 +60,8 @@ def create_app(
     add_blob_routes(app, service)
     add_pin_routes(app, service)
     add_job_routes(app, service, app.state.closing)
+    add_record_routes(app, service)
+    add_network_routes(app, service, app.state.closing)
     add_status_routes(app, service)
     _add_documents(app, openapi_document(app, needs_token=config.auth == "required"))
     app.add_middleware(Guard, config=config, token=token)

@@ -123,6 +123,8 @@ CONNECTIONS_MAX: Final = 1_024
 JSON_BODY_MAX: Final = 1 * MIB
 """A JSON request body: the longest names `JOB_TARGETS_MAX` blobs."""
 CURSOR_SIZE_MAX: Final = 256
+UNIX_S_MAX: Final = 253_402_300_799
+"""The last second of the year 9999: later ones cannot be written down."""
 REQUEST_HEAD_MAX: Final = 64 * KIB
 """Request line and headers together."""
 REQUEST_HEAD_WAIT_S: Final = 30.0

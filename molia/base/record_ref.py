@@ -7,6 +7,7 @@ a mistyped key is never taken for a name.
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 from molia.base.errors import BadPeerKey, BadRecordAddress
 from molia.base.ids import PeerKey
@@ -15,6 +16,7 @@ from molia.base.limits import RECORD_NAME_MAX
 RESERVED: Final = "molia/"
 """Names that begin so are the node's own: `molia/addr` says where it is."""
 _LIKE_A_KEY: Final = re.compile(r"b[a-z2-7]{55}")
+_PATH_SAFE: Final = "/!$&'()*+,;=:@-._~"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -35,6 +37,11 @@ class RecordRef:
     def under(self, own: PeerKey) -> "RecordRef":
         """Return the same with the key of whoever is asked in place of none."""
         return self if self.peer is not None else RecordRef(own, self.name)
+
+    @property
+    def quoted(self) -> str:
+        """The text for the path of a URL."""
+        return quote(str(self), safe=_PATH_SAFE)
 
     @property
     def salt(self) -> bytes:
