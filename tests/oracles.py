@@ -224,3 +224,16 @@ def cid_of(data: bytes) -> str:
 def content(size: int) -> bytes:
     """The bytes that vectors are made of: BLAKE3's extended output of the empty input."""
     return blake3(b"").digest(length=size)
+
+
+# ---------------------------------------------------------------------------- the XOR space
+
+
+def nearest(ids: Sequence[int], target: int, count: int) -> list[int]:
+    """The ids nearest to a target by XOR, by sorting all of them."""
+    return sorted(ids, key=lambda one: one ^ target)[:count]
+
+
+def in_region(ids: Sequence[int], center: int, radius: int) -> list[int]:
+    """The ids whose XOR distance to a center is below a radius, the nearest first."""
+    return [one for one in nearest(ids, center, len(ids)) if one ^ center < radius]
