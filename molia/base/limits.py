@@ -251,6 +251,7 @@ UDP_PAYLOAD_MAX: Final = 1_472
 """The largest UDP payload that is probed for: Ethernet without IP options."""
 
 # -- dht: what the node and its faces take
+# -- dht: records and messages
 RECORD_VALUE_MAX: Final = 1_000
 """Bytes of a record's value; what is larger is a blob, and the record names it."""
 RECORD_NAME_MAX: Final = 64

@@ -7,7 +7,7 @@ Source: docs/reference/dht.md, "Asking".
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from molia.base import limits
 from molia.base.errors import Busy
@@ -42,6 +42,7 @@ class Reply(NamedTuple):
         return self.number not in _NO_ANSWER
 
 
+AnyAsker = TypeVar("AnyAsker", bound=Asker)
 Done: TypeAlias = Callable[[Reply, Now], None]
 _NO_ANSWER: Final = frozenset({0, int(Number.ERROR), int(Number.BUSY)})
 
@@ -63,6 +64,8 @@ class Asks:
         self.on_pong: Callable[[Reply, Pong, Now], None] = _nothing
         """Is told of every PONG, by whoever puts itself here."""
         self.unproved = Unproved(per_group=hub.config.unproved_per_group)
+        self._hinted: dict[Contact, None] = {}
+        """Contacts that are said to serve and are asked themselves."""
         self._flying: dict[int, _Ask] = {}
         self._waiting: deque[_Ask] = deque()
         self._failed: deque[_Ask] = deque()
@@ -96,7 +99,24 @@ class Asks:
         body = messages.encode(messages.Ping(serves=self._hub.serves(contact.address)))
         self.ask(contact, Number.PING, body, done, now, is_trusted=is_trusted)
 
-    def on_ended(self, ended: Ended[Asker], now: Now) -> bool:
+    def hint(self, contact: Contact, now: Now) -> None:
+        """Take it that somebody serves: if there is room for it in the table, ask it."""
+        counters = self._hub.counters
+        counters.hints += 1
+        if contact.key == self._hub.identity or contact in self._hinted:
+            return
+        if not self._hub.table_of(contact.address).wants(contact, now.mono_s):
+            return
+        if len(self._hinted) >= limits.DHT_HINTS_MAX:
+            counters.hints_dropped += 1
+            return
+        self._hinted[contact] = None
+        self.ping(contact, self._on_hinted, now)
+
+    def _on_hinted(self, reply: Reply, _now: Now) -> None:
+        del self._hinted[reply.contact]
+
+    def on_ended(self, ended: Ended[AnyAsker], now: Now) -> bool:
         """Take what became of a request; False: it is none of ours."""
         asked = self._flying.pop(ended.request_id, None)
         if asked is None:

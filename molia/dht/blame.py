@@ -4,7 +4,6 @@ from collections import OrderedDict
 from typing import Final
 
 from molia.base import limits
-from molia.base.now import Now
 from molia.dht.contact import Contact
 from molia.dht.effects import Penalise
 from molia.dht.hub import Hub
@@ -27,7 +26,7 @@ class Blame:
         """By who relayed: how many of its contacts were tried, and how many were dead."""
         self._loss = 0.0
 
-    def judge(self, referrer: Contact, now: Now, *, lives: bool) -> None:
+    def judge(self, referrer: Contact, *, lives: bool) -> None:
         """Take note of what became of a contact that a peer relayed."""
         self._loss += _FADE * ((not lives) - self._loss)
         tried, dead = self._relayed.pop(referrer, (0, 0))

@@ -16,7 +16,7 @@ from typing import Final
 from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
 from molia.base.now import Now
-from molia.dht.asking import Asks, Reply
+from molia.dht.asking import AnyAsker, Asks, Reply
 from molia.dht.checking import Checking, Clocks
 from molia.dht.config import DhtConfig
 from molia.dht.contact import Contact, Space
@@ -25,7 +25,7 @@ from molia.dht.effects import Effect
 from molia.dht.hub import Hub, family_of
 from molia.dht.joining import Joining
 from molia.dht.operations import Operations
-from molia.dht.ports import Asker, Shelf, Wire
+from molia.dht.ports import Shelf, Wire
 from molia.dht.reach import Reachability
 from molia.dht.searching import Searches
 from molia.dht.serving import Serving
@@ -92,7 +92,7 @@ class Engine:
 
     # ------------------------------------------------------------------ facts
 
-    def on_ended(self, ended: Ended[Asker], now: Now) -> bool:
+    def on_ended(self, ended: Ended[AnyAsker], now: Now) -> bool:
         """Take what became of a request; False: it is none of ours."""
         is_ours = self._asks.on_ended(ended, now)
         if is_ours:

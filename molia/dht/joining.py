@@ -2,7 +2,7 @@
 
 A node pings its seeds and those it remembers, looks itself up, fills its far buckets, and tells its
 neighbours that it serves. While it knows nobody it tries again. Contacts that were given up are
-probed one by one; when one of them lives, the network was split and more of them are probed at once.
+probed one by one; when one of them lives, the network was split and more are probed at once.
 Source: docs/reference/dht.md, "Joining".
 """
 
@@ -56,9 +56,7 @@ class Joining:
 
     # ------------------------------------------------------------------ coming in
 
-    def start(
-        self, seeds: Sequence[tuple[PeerKey, Address]], remembered: bytes, now: Now
-    ) -> None:
+    def start(self, seeds: Sequence[tuple[PeerKey, Address]], remembered: bytes, now: Now) -> None:
         """Begin to join; seeds at which nobody can be are left out, and a torn snapshot."""
         for key, address in seeds[: limits.DHT_SEEDS_MAX]:
             contact = self._hub.space.contact(key.key, address)
@@ -69,7 +67,7 @@ class Joining:
             self._remembered.extend(snapshot.contacts[: limits.DHT_REMEMBERED_MAX])
             for number, side in self._hub.families.items():
                 graves = [c for c in snapshot.graves if family_of(c.address) == number]
-                side.table.graveyard.restore(graves, now.mono_s)
+                side.table.graveyard.restore(graves)
         timers = self._hub.timers
         timers.set("refresh", now.mono_s + self._hub.jitter(self._hub.config.refresh_early_s))
         timers.set("graveyard", now.mono_s + self._hub.jitter(self._hub.config.graveyard_s))
@@ -119,7 +117,7 @@ class Joining:
         if self._remembered:
             self._hub.timers.set("remembered", now.mono_s + REMEMBERED_S)
 
-    def _on_seed(self, reply: Reply, now: Now) -> None:
+    def _on_seed(self, _reply: Reply, now: Now) -> None:
         self._pinging -= 1
         if self._size:
             self._is_alone = False
@@ -158,6 +156,7 @@ class Joining:
         if side.own is not None:
             for contact in found.closest:
                 self._asks.ping(contact, _ignore, now)
+        self._hear(found, now)
         near = found.closest[-1] if found.closest else None
         deepest = 0
         if near is not None and near.id != side.own_id:
@@ -178,10 +177,16 @@ class Joining:
         self._joining[number] = left - 1
         target = self._target_in(self._hub.families[number], left - 1)
 
-        def found(_: Found, then: Now) -> None:
+        def found(result: Found, then: Now) -> None:
+            self._hear(result, then)
             self._fill_bucket(number, then)
 
         self._searches.find(target, found, now, family=number)
+
+    def _hear(self, found: Found, now: Now) -> None:
+        """Ask those who were named and not asked, if the table has room for them."""
+        for contact in found.heard:
+            self._asks.hint(contact, now)
 
     def _target_in(self, side: Family, bucket: int) -> int:
         """Return a random id in a bucket of the node's."""
@@ -228,6 +233,7 @@ class Joining:
         target = int.from_bytes(self._hub.entropy.token(ID_BITS // 8), "big")
 
         def found(result: Found, then: Now) -> None:
+            self._hear(result, then)
             side = self._hub.families[number]
             side.size.add([contact.id ^ target for contact in result.closest])
             self._watch_size(number, side.size.nodes, then)

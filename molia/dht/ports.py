@@ -4,7 +4,7 @@
 records in the store, `sim` in memory.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Protocol
 
 from molia.base.ids import PeerKey
@@ -13,7 +13,7 @@ from molia.wire.addresses import Address
 from molia.wire.transport import Answer
 
 
-class Asker(Protocol):
+class Asker(Hashable, Protocol):
     """Who asks: the part of `wire.peer.Peer` that handlers use."""
 
     @property

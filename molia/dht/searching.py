@@ -167,7 +167,7 @@ class Searches:
             return
         referrer = search.referrers.pop(reply.contact, None)
         if referrer is not None and reply.was_sent:
-            self._blame.judge(referrer, now, lives=bool(reply.number))
+            self._blame.judge(referrer, lives=bool(reply.number))
         if not reply.is_answer:
             search.lookup.on_failed(reply.contact, now.mono_s)
         else:

@@ -12,9 +12,9 @@ from typing import Final
 from molia.base import limits
 from molia.base.hashing import blake2b_digest
 from molia.base.now import Now
-from molia.dht.asking import Asks, Reply
+from molia.dht.asking import Asks
 from molia.dht.contact import Contact
-from molia.dht.hub import Family, Hub, family_of
+from molia.dht.hub import Family, Hub
 from molia.dht.ports import Asker
 from molia.wire import messages
 from molia.wire.addresses import Address
@@ -43,8 +43,6 @@ class Serving:
 
     def __init__(self, hub: Hub, asks: Asks) -> None:
         self._hub, self._asks = hub, asks
-        self._probing: dict[Contact, None] = {}
-        """Contacts that said they serve and are asked themselves."""
         self.handlers: dict[int, Handler] = {
             Number.PING: self._on_ping,
             Number.FIND_NODE: self._on_find_node,
@@ -62,23 +60,6 @@ class Serving:
             return None
         return side
 
-    def hint(self, contact: Contact, now: Now) -> None:
-        """Take it that somebody serves: if there is room for it in the table, ask it."""
-        counters = self._hub.counters
-        counters.hints += 1
-        if contact.key == self._hub.identity or contact in self._probing:
-            return
-        if not self._hub.table_of(contact.address).wants(contact, now.mono_s):
-            return
-        if len(self._probing) >= limits.DHT_HINTS_MAX:
-            counters.hints_dropped += 1
-            return
-        self._probing[contact] = None
-        self._asks.ping(contact, self._on_probed, now)
-
-    def _on_probed(self, reply: Reply, now: Now) -> None:
-        del self._probing[reply.contact]
-
     # ------------------------------------------------------------------ handlers
 
     def _on_ping(self, peer: Asker, _request_id: int, body: bytes, now: Now) -> Answer | None:
@@ -91,7 +72,7 @@ class Serving:
             contact = self._hub.space.contact(peer.identity.key, address)
             if contact is not None and ping.serves:
                 self._hub.table_of(address).on_alive(contact, now.mono_s)
-                self.hint(contact, now)
+                self._asks.hint(contact, now)
         self._hub.counters.served += 1
         pong = Pong(seen=address, unix_ms=now.unix_ms, serves=self._hub.serves(address))
         return Number.PONG, messages.encode(pong)

@@ -1,4 +1,4 @@
-"""A small network of engines in memory: delays, loss, NAT, partitions; no crypto, all from a seed."""
+"""A small network of engines in memory: delays, loss, NAT, partitions; no crypto."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -82,9 +82,10 @@ class FakeWire:
     def _try(self, request_id: int, key: PeerKey, address: Address) -> None:
         request = self.waiting.get(request_id)
         if request is not None:
+            me = self._node
             self._world.deliver(
-                self._node, address, lambda to: to.wire.on_request(key, self._node, request_id, request)
-            )  # fmt: skip
+                me, address, lambda to: to.wire.on_request(key, me, request_id, request)
+            )
 
     def on_request(self, key: PeerKey, asker: "Node", request_id: int, request: Request) -> None:
         if key != self._node.key:
@@ -120,7 +121,7 @@ class FakeWire:
         if request is not None and self._node.is_up:
             if outcome is Outcome.REPLIED and request.peer.identity is not None:
                 self.sessions[request.peer.identity] = None
-            ended: Ended[Asker] = Ended(request_id, request.peer, outcome, int(number), body)
+            ended = Ended(request_id, request.peer, outcome, int(number), body)
             assert self._node.engine.on_ended(ended, self._node.now)
             self._node.follow()
 
@@ -215,7 +216,9 @@ class Node:
 class World:
     """The network and its time."""
 
-    def __init__(self, seed: int = 1, *, loss: float = 0.0, config: DhtConfig | None = None) -> None:
+    def __init__(
+        self, seed: int = 1, *, loss: float = 0.0, config: DhtConfig | None = None
+    ) -> None:
         self.entropy = SeededEntropy(seed)
         self.now, self.ids, self._order = START, count(1), count()
         self.config = config or DhtConfig()
