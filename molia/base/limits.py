@@ -273,6 +273,8 @@ BOOTSTRAP_PLACES_MAX: Final = 8
 CONTACTS_FILE_BYTES_MAX: Final = 4 * MIB
 DHT_WRITES_MAX: Final = 1_024
 """Rows that one worker writes at once; a record that finds no room is refused."""
+CHANGED_BLOBS_MAX: Final = 10_000
+"""Blobs that came or went within half a second and are looked at for announcing."""
 SHARED_CONTACTS_MAX: Final = 256
 """Contacts that a worker tells the others of at a time."""
 

@@ -109,6 +109,11 @@ class Engine:
         self._asks.unproved.prove(contact)
         self._hub.table_of(contact.address).on_verified(contact, None, now.mono_s)
 
+    def hint(self, contact: Contact, now: Now) -> None:
+        """Take it that a node may be at an address: it is asked, and kept when it answers."""
+        self._serving.hint(contact, now)
+        self._settle(now)
+
     def on_link_change(self, now: Now) -> None:
         """Take it that this machine's network has changed."""
         self._joining.on_link_change(now)

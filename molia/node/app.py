@@ -25,6 +25,7 @@ from molia.node.budget import Budget
 from molia.node.bus import Server
 from molia.node.catalog import Catalog
 from molia.node.context import Context
+from molia.node.dht import Dht
 from molia.node.groups import sole_error
 from molia.node.home import LOCKS_NAME, OpenDisk, check_private, home_lock, quota_of, store_path
 from molia.node.identity import read_identity, read_network_secret
@@ -133,9 +134,13 @@ async def on_network(node: LocalNode, home: Path, sockets: Sequence[socket]) -> 
         external=config.udp.external_address,
     )
     network = Network(settings, context.offload, clock=context.clock)
-    node.join(network)
+    bound = [sock.getsockname()[:2] for sock in sockets]
+    dht = Dht(context, network, home, bound=bound)
+    network.add(dht)
+    node.join(network, dht)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(network.run, sockets)
+        tasks.start_soon(dht.run)
         try:
             yield
         finally:

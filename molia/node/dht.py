@@ -32,11 +32,12 @@ from molia.dht.effects import (
     Penalise,
     Reachable,
     Snapshot,
-    Step,
     Store,
+    Traced,
     Verified,
 )
 from molia.dht.engine import Engine
+from molia.dht.outcome import Step
 from molia.dht.ports import Asker
 from molia.node.bootstrap import ContactsFile, read_bootstrap, resolve
 from molia.node.context import Context
@@ -248,10 +249,10 @@ class Dht:
                 done = self._operations.get(operation_id)
                 if done is not None and not done.done():
                     done.set_result(result)
-            case Step(operation_id=operation_id):
+            case Traced(operation_id=operation_id, step=step):
                 on_step = self._steps.get(operation_id)
                 if on_step is not None:
-                    on_step(effect)
+                    on_step(step)
             case Verified(contact=contact):
                 if len(self._shared) < limits.SHARED_CONTACTS_MAX:
                     self._shared[contact] = None

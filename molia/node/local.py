@@ -52,6 +52,7 @@ from molia.node.audits import answer_audit
 from molia.node.bus import Caller
 from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.context import Context
+from molia.node.dht import Dht
 from molia.node.heal import Healer
 from molia.node.health import health_of
 from molia.node.home import store_path
@@ -91,6 +92,7 @@ class LocalNode:
         self.api_urls: tuple[str, ...] = ()
         self.network: Network | None = None
         """This worker's side of the network; None until it joins."""
+        self.dht: Dht | None = None
         self.gave_up = anyio.Event()
         """Set when only a new process helps: the composition root then ends this one."""
 
@@ -120,9 +122,10 @@ class LocalNode:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)
 
-    def join(self, network: Network) -> None:
+    def join(self, network: Network, dht: Dht) -> None:
         """Take part in a network, and show so."""
         self.network = self._overview.network = network
+        self.dht = dht
         self.context.metrics.watch_wire(partial(counts_of, network))
 
     def stop_taking_work(self) -> None:
