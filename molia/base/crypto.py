@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from molia.base import curve
 from molia.base.entropy import Entropy
-from molia.base.hashing import Purpose, purpose_digest
+from molia.base.hashing import Purpose, blake2b_digest, purpose_digest
 from molia.base.ids import PeerKey
 from molia.base.limits import EXCHANGE_KEYS_MAX
 
@@ -39,6 +40,7 @@ TagMismatch = InvalidTag
 _FIELD: Final = 2**255 - 19
 _WORDS: Final = Struct("<16I")
 _NO_NONCE: Final = bytes(12)
+_NONCE_LABEL: Final = b"molia/blind-nonce/1"
 
 
 class Identity:
@@ -48,7 +50,7 @@ class Identity:
 
     def __init__(self, seed: bytes) -> None:
         assert len(seed) == SEED_SIZE, "an Ed25519 seed has 32 bytes"
-        self.exchange_key = ExchangeKey(hashlib.sha512(seed).digest()[:32])
+        self.exchange_key = ExchangeKey(_expanded(seed)[:32])
         """The same key for X25519: its public half is `exchange_public` of the peer key."""
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
         self.peer_key = PeerKey(self._private.public_key().public_bytes_raw())
@@ -63,6 +65,42 @@ class Identity:
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of `message`."""
         return self._private.sign(message)
+
+    def blinded(self, factor: bytes, label: bytes) -> "BlindedIdentity":
+        """Return this key times `factor`, a scalar; `label` stands for what the factor is for.
+
+        Source: docs/reference/records.md, "Blinding".
+        """
+        expanded = _expanded(self._private.private_bytes_raw())
+        seed = blake2b_digest(_NONCE_LABEL + expanded[32:] + label, size=64)[:32]
+        return BlindedIdentity(curve.multiplied(factor, _clamped(expanded[:32])), seed)
+
+
+class BlindedIdentity:
+    """A private key that was made from an identity's, and shows neither itself nor that."""
+
+    __slots__ = ("_nonce_seed", "_scalar", "public")
+
+    def __init__(self, scalar: bytes, nonce_seed: bytes) -> None:
+        self._scalar, self._nonce_seed = scalar, nonce_seed
+        self.public = curve.public_of(scalar)
+        """The blinded public key: the factor times the peer key."""
+
+    def __repr__(self) -> str:
+        return f"BlindedIdentity({self.public.hex()[:8]})"
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature of `message` by the blinded key."""
+        return curve.scalar_sign(self._scalar, self._nonce_seed, self.public, message)
+
+
+def _expanded(seed: bytes) -> bytes:
+    """Return the private scalar, not yet clamped, and the prefix (RFC 8032, section 5.1.5)."""
+    return hashlib.sha512(seed).digest()
+
+
+def _clamped(scalar: bytes) -> bytes:
+    return bytes((scalar[0] & 248,)) + scalar[1:31] + bytes((scalar[31] & 63 | 64,))
 
 
 def new_seed(entropy: Entropy) -> bytes:

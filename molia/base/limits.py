@@ -281,14 +281,37 @@ SHARED_CONTACTS_MAX: Final = 256
 # -- dht: records and messages
 RECORD_SALT_MAX: Final = 64
 """Bytes of the name of a mutable record."""
-RECORD_SIZE_MAX: Final = 1_142
-"""A signed record with the longest value; in PUT, with cas, it takes 1,154."""
+RECORD_SIZE_MAX: Final = 1_144
+"""A signed record with the longest value; in PUT, with cas, it takes all 1,156 of a datagram."""
 RECORD_AHEAD_S: Final = 86_400
 """How far ahead a record or provider record may expire."""
+CLOCK_SKEW_S: Final = 3_900
+"""What the clocks of two nodes may differ by: an hour, and some seconds on the way."""
+BLINDED_KEYS_MAX: Final = 4_096
+"""Blinded keys that are remembered, for each takes 60 to 90 us; about 200 bytes each."""
 PROVIDER_RECORD_SIZE_MAX: Final = 284
 """Four in ADD_PROVIDER take 1,148 bytes, in PROVIDERS 1,152."""
 PROVIDERS_PER_MESSAGE_MAX: Final = 4
+PROVIDER_HINTS_MAX: Final = 2
+"""Addresses that a provider record names: one of each family."""
 PROVIDERS_PER_LOC_MAX: Final = 64
+PROVIDERS_OLD: Final = 48
+"""Of these, how many go by the age of their continuous presence; the rest are the newest."""
+PROVIDERS_CACHE_MAX: Final = 8
+"""Of these, how many may only have it in a cache."""
+PROVIDERS_PER_PREFIX_MAX: Final = 3
+PROVIDERS_OLDEST_TOLD: Final = 10
+PROVIDERS_RANDOM_TOLD: Final = 10
+QUOTA_PEERS_MAX: Final = 8_192
+"""Peers whose writes are counted; about 200 bytes each, as for locations."""
+QUOTA_LOCS_MAX: Final = 16_384
+PEER_ROWS_BURST: Final = 20_000.0
+"""What one peer may have us keep at once, in records of either kind."""
+PEER_ROWS_PER_S: Final = 1.0
+"""And how fast it regains that: 86,400 a day, the time that records live."""
+LOC_WRITES_BURST: Final = 64.0
+LOC_WRITES_PER_S: Final = 1.0
+"""How often what lies at one location may change."""
 PROVIDER_PAGES_MAX: Final = 16
 DIGEST_ENTRIES_MAX: Final = 80
 """Entries of one DIGEST: 1,040 bytes."""

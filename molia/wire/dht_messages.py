@@ -313,8 +313,6 @@ class SignedParts:
     expires: int
     sealed: bytes
     signature: bytes
-    network: int
-    """The first 4 bytes of the network's public digest, as a number."""
 
 
 def encode_signed(parts: SignedParts) -> bytes:
@@ -322,7 +320,6 @@ def encode_signed(parts: SignedParts) -> bytes:
     return serialized(
         pb.SignedRecord, version=parts.version, blinded_key=parts.blinded_key, seq=parts.seq,
         expires=parts.expires, sealed=parts.sealed, signature=parts.signature,
-        network=parts.network,
     )  # fmt: skip
 
 
@@ -333,7 +330,7 @@ def decode_signed(body: bytes) -> SignedParts | None:
         return None
     return SignedParts(
         version=it.version, blinded_key=it.blinded_key, seq=it.seq, expires=it.expires,
-        sealed=it.sealed, signature=it.signature, network=it.network,
+        sealed=it.sealed, signature=it.signature,
     )  # fmt: skip
 
 
