@@ -42,6 +42,7 @@ NamePath = Annotated[
 
 def add_record_routes(app: FastAPI, service: NodeService) -> None:
     """Register the routes on `app`."""
+    _add_puts(app, service)
 
     @app.get("/record", tags=["records"], response_model=Records, responses=_LISTING)
     async def list_records(accept: Accept = "") -> Response:
@@ -54,6 +55,29 @@ def add_record_routes(app: FastAPI, service: NodeService) -> None:
         body = Records(records=[Record.of(view) for view in views]).model_dump_json()
         return Response(body, media_type=JSON, headers=headers)
 
+    @app.get("/record/{address:path}", tags=["records"], response_class=Response, responses=_GET)
+    async def get_record(
+        request: Request,
+        address: AddressPath,
+        *,
+        consistent: Annotated[
+            bool, Query(description="Ask a quorum of the holders; the highest seq wins.")
+        ] = False,
+    ) -> Response:
+        """Give a record's value, whoever signed it; JSON when asked, with the value in base64."""
+        del address
+        head = head_of(request.scope)
+        view = await service.get_record(RecordRef.parse(_address(head)), consistent=consistent)
+        headers = _record_headers(view)
+        if is_not_modified(head, str(view.seq)):
+            return Response(status_code=304, headers=headers)
+        if preferred(head.text(b"accept"), BYTES, JSON) == JSON:
+            body = Record.of(view, with_value=True).model_dump_json()
+            return Response(body, media_type=JSON, headers=headers)
+        return Response(view.value, media_type=BYTES, headers=headers)
+
+
+def _add_puts(app: FastAPI, service: NodeService) -> None:
     @app.put(
         "/record",
         tags=["records"],
@@ -83,27 +107,6 @@ def add_record_routes(app: FastAPI, service: NodeService) -> None:
         headers = {"etag": f'"{result.seq}"', "location": _path(RecordRef.parse(result.address))}
         body = RecordReceipt.of(result).model_dump()
         return JSONResponse(body, status_code=201 if result.created else 200, headers=headers)
-
-    @app.get("/record/{address:path}", tags=["records"], response_class=Response, responses=_GET)
-    async def get_record(
-        request: Request,
-        address: AddressPath,
-        *,
-        consistent: Annotated[
-            bool, Query(description="Ask a quorum of the holders; the highest seq wins.")
-        ] = False,
-    ) -> Response:
-        """Give a record's value, whoever signed it; JSON when asked, with the value in base64."""
-        del address
-        head = head_of(request.scope)
-        view = await service.get_record(RecordRef.parse(_address(head)), consistent=consistent)
-        headers = _record_headers(view)
-        if is_not_modified(head, str(view.seq)):
-            return Response(status_code=304, headers=headers)
-        if preferred(head.text(b"accept"), BYTES, JSON) == JSON:
-            body = Record.of(view, with_value=True).model_dump_json()
-            return Response(body, media_type=JSON, headers=headers)
-        return Response(view.value, media_type=BYTES, headers=headers)
 
 
 async def _whole_body(request: Request, size_max: int) -> bytes:
