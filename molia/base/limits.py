@@ -345,6 +345,8 @@ DHT_ASKS_MAX: Final = 64
 """Requests of the DHT that are on their way."""
 DHT_ASKS_WAITING_MAX: Final = 1_024
 """Requests that wait for their turn; more fail at once and are counted."""
+DHT_KNOCKS_MAX: Final = 16
+"""Requests to one stranger that wait for its first answer."""
 DHT_LOOKUPS_MAX: Final = 256
 DHT_HINTS_MAX: Final = 32
 """Contacts that are pinged because they said they serve."""

@@ -66,6 +66,8 @@ class Asks:
         self.unproved = Unproved(per_group=hub.config.unproved_per_group)
         self._hinted: dict[Contact, None] = {}
         """Contacts that are said to serve and are asked themselves."""
+        self._knocking: dict[Contact, list[_Ask]] = {}
+        """Strangers that were asked, and what they are to be asked if they answer."""
         self._flying: dict[int, _Ask] = {}
         self._waiting: deque[_Ask] = deque()
         self._failed: deque[_Ask] = deque()
@@ -83,6 +85,8 @@ class Asks:
         is_trusted: nobody but this node's owner named the address, so it needs no protection.
         """
         asked = _Ask(contact, int(number), body, done, timeout_s, now.mono_s)
+        if contact in self._knocking and self._knock_with(asked):
+            return
         if not is_trusted and not self.unproved.may(contact, now.mono_s):
             self._hub.counters.unproved_held += 1
             self._failed.append(asked)
@@ -93,6 +97,14 @@ class Asks:
         else:
             self._hub.counters.queue_dropped += 1
             self._failed.append(asked)
+
+    def _knock_with(self, asked: _Ask) -> bool:
+        """Let a request wait for what becomes of the first one to a stranger."""
+        others = self._knocking[asked.contact]
+        if len(others) >= limits.DHT_KNOCKS_MAX:
+            return False
+        others.append(asked)
+        return True
 
     def ping(self, contact: Contact, done: Done, now: Now, *, is_trusted: bool = False) -> None:
         """Ask a contact whether it is there and serves, and tell it whether this node does."""
@@ -128,8 +140,14 @@ class Asks:
         else:
             self._hub.counters.failed += 1
             self._hub.table_of(asked.contact.address).on_miss(asked.contact, now.mono_s)
+        self._end_knock(asked.contact)
         asked.done(reply, now)
         return True
+
+    def _end_knock(self, contact: Contact) -> None:
+        others = self._knocking.pop(contact, None)
+        if others:
+            (self._waiting if self.unproved.is_proved(contact) else self._failed).extend(others)
 
     def settle(self, now: Now) -> None:
         """Send what has waited, and tell of what failed at once."""
@@ -145,7 +163,8 @@ class Asks:
     @property
     def is_unsettled(self) -> bool:
         """Whether `settle` has more to do at once."""
-        return bool(self._failed)
+        can_send = self._waiting and len(self._flying) < limits.DHT_ASKS_MAX
+        return bool(self._failed or can_send)
 
     def _send(self, asked: _Ask, now: Now, *, is_trusted: bool = False) -> None:
         contact, timeout_s = asked.contact, asked.timeout_s
@@ -166,6 +185,8 @@ class Asks:
             self._failed.append(asked)
             return
         self._hub.counters.asked += 1
+        if not self.unproved.is_proved(contact):
+            self._knocking.setdefault(contact, [])
         self._flying[request_id] = asked._replace(at_s=now.mono_s)
 
     def _on_reply(self, reply: Reply, peer: Asker, now: Now) -> None:

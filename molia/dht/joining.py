@@ -157,6 +157,7 @@ class Joining:
             for contact in found.closest:
                 self._asks.ping(contact, _ignore, now)
         self._hear(found, now)
+        side.size.guess([contact.id ^ side.own_id for contact in found.heard])
         near = found.closest[-1] if found.closest else None
         deepest = 0
         if near is not None and near.id != side.own_id:
@@ -235,7 +236,7 @@ class Joining:
         def found(result: Found, then: Now) -> None:
             self._hear(result, then)
             side = self._hub.families[number]
-            side.size.add([contact.id ^ target for contact in result.closest])
+            side.size.add([contact.id ^ target for contact in result.heard])
             self._watch_size(number, side.size.nodes, then)
 
         self._searches.find(target, found, now, family=number)

@@ -26,7 +26,7 @@ def test_nodes_find_each_other_by_one_seed(count: int, address: Callable[[int], 
             if other is not node:
                 sought = contacts_of([other], world)[0]
                 result = found(node, sought.id.to_bytes(32, "big"))
-                assert result.closest[0] == sought
+                assert result.heard[0] == sought
 
 
 def test_a_find_gives_the_closest_twenty_of_all() -> None:
@@ -37,4 +37,4 @@ def test_a_find_gives_the_closest_twenty_of_all() -> None:
     number = int.from_bytes(target, "big")
     others = contacts_of([n for n in world.nodes if n is not asker], world)
     closest = sorted(others, key=lambda c: c.id ^ number)
-    assert list(result.closest[:3]) == closest[:3]
+    assert list(result.heard[:3]) == closest[:3]
