@@ -30,6 +30,7 @@ from molia.dht.reach import Reachability
 from molia.dht.searching import Searches
 from molia.dht.serving import Serving
 from molia.dht.storing import Storing
+from molia.dht.table import EntryView
 from molia.wire.addresses import Address
 from molia.wire.messages import Number, Pong
 from molia.wire.requests import Ended
@@ -111,7 +112,7 @@ class Engine:
 
     def hint(self, contact: Contact, now: Now) -> None:
         """Take it that a node may be at an address: it is asked, and kept when it answers."""
-        self._serving.hint(contact, now)
+        self._asks.hint(contact, now)
         self._settle(now)
 
     def on_link_change(self, now: Now) -> None:
@@ -192,6 +193,20 @@ class Engine:
     def lookup_count(self) -> int:
         """Lookups that run."""
         return len(self._searches)
+
+    @property
+    def radius(self) -> int:
+        """The distance within which a location's holders lie, by the size estimate."""
+        return self._hub.family.size.radius
+
+    def entries(self) -> list[EntryView]:
+        """Return all that both tables hold, for people."""
+        return [view for side in self._hub.families.values() for view in side.table.views()]
+
+    def find_contact(self, key: PeerKey) -> Contact | None:
+        """Return a verified contact of a peer key."""
+        sides = self._hub.families.values()
+        return next((c for side in sides if (c := side.table.find(key.key)) is not None), None)
 
     def contacts(self) -> list[Contact]:
         """Return the verified contacts of both families."""

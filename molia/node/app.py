@@ -25,12 +25,12 @@ from molia.node.budget import Budget
 from molia.node.bus import Server
 from molia.node.catalog import Catalog
 from molia.node.context import Context
-from molia.node.dht import Dht
 from molia.node.groups import sole_error
 from molia.node.home import LOCKS_NAME, OpenDisk, check_private, home_lock, quota_of, store_path
 from molia.node.identity import read_identity, read_network_secret
 from molia.node.leaves import LeafCache
 from molia.node.local import LocalNode
+from molia.node.member import Member
 from molia.node.metrics import Metrics
 from molia.node.network import Network, NetworkSettings
 from molia.node.objects import Objects
@@ -135,12 +135,11 @@ async def on_network(node: LocalNode, home: Path, sockets: Sequence[socket]) -> 
     )
     network = Network(settings, context.offload, clock=context.clock)
     bound = [sock.getsockname()[:2] for sock in sockets]
-    dht = Dht(context, network, home, bound=bound)
-    network.add(dht)
-    node.join(network, dht)
+    member = Member.create(context, network, home, bound=bound)
+    node.join(member)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(network.run, sockets)
-        tasks.start_soon(dht.run)
+        tasks.start_soon(member.run)
         try:
             yield
         finally:

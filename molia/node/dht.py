@@ -10,8 +10,8 @@ start needs. Source: docs/reference/dht-node.md.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,7 +22,9 @@ from molia.base.config import Config
 from molia.base.errors import LookupTimedOut
 from molia.base.ids import PeerKey
 from molia.base.now import Now
+from molia.base.views import PeerState, PeerView
 from molia.dht import config as core
+from molia.dht.bucket import State
 from molia.dht.contact import Contact, Space
 from molia.dht.effects import (
     Alone,
@@ -44,7 +46,7 @@ from molia.node.context import Context
 from molia.node.dht_rows import Rows
 from molia.node.lan import Lan
 from molia.node.network import Network
-from molia.wire.addresses import Address, is_unicast, pack_host
+from molia.wire.addresses import Address, PeerAddress, is_unicast, pack_host
 from molia.wire.peer import Peer
 from molia.wire.requests import Ended
 from molia.wire.transport import Answer, Handler, Transport
@@ -53,6 +55,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 1.0
 """How often contacts are shared with the other workers and small things are looked after."""
+ALONE_S: Final = 5.0
+"""A node that knows nobody for so long says so, and resolves names again."""
 COUNT_S: Final = 600.0
 CLOCK_OFFSET_MAX_S: Final = 60.0
 OnStep = Callable[[Step], None]
@@ -69,7 +73,7 @@ class Dht:
         Raises BadConfig, HomeUnsafe for an address to begin with that is none.
         """
         config, seat = context.config, context.team.seat
-        self._context, self._network = context, network
+        self._context, self.network = context, network
         self._given = read_bootstrap(home, config.dht.bootstrap)
         self._file = ContactsFile(home, seat.index)
         self.rows = Rows(context)
@@ -91,6 +95,7 @@ class Dht:
         """Contacts to tell the other workers of."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_alone = self._warned_clock = False
+        self._alone_since_s = float("inf")
 
     # ------------------------------------------------------------------ operations
 
@@ -106,7 +111,7 @@ class Dht:
         self._operations[operation_id] = done
         if on_step is not None:
             self._steps[operation_id] = on_step
-        self._network.driver.flush_soon()
+        self.network.driver.flush_soon()
         try:
             async with asyncio.timeout(timeout_s):
                 return await done
@@ -121,7 +126,43 @@ class Dht:
         contact = self.space.contact(key.key, address)
         if contact is not None:
             self.engine.hint(contact, self._context.now())
-            self._network.driver.flush_soon()
+            self.network.driver.flush_soon()
+
+    async def resolve(self, addresses: Sequence[PeerAddress]) -> list[tuple[PeerKey, Address]]:
+        """Return where addresses lead, names resolved."""
+        return await resolve(addresses)
+
+    def address_of_session(self, key: PeerKey) -> Address | None:
+        """Return where a peer is that has a session with this worker."""
+        peer, now_s = self.network.transport.endpoint.find(key), self._context.now().mono_s
+        if peer is None or peer.address is None or peer.usable(now_s) is None:
+            return None
+        return peer.address[0], peer.address[1]
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Return what this worker knows of other nodes, as the fields of `PeerView`."""
+        now = self._context.now()
+        views, placed = [], set()
+        for entry in self.engine.entries():
+            key, address = entry.contact.key, entry.contact.address
+            placed.add(key)
+            verified = entry.state is State.VERIFIED
+            views.append(PeerView(
+                peer=str(key), address=str(PeerAddress(key, *address)),
+                state=PeerState.VERIFIED if verified else PeerState.DOUBTED,
+                rtt_ms=None if entry.rtt_s is None else round(1000 * entry.rtt_s, 3),
+                age_s=round(max(0.0, now.mono_s - entry.since_s), 3),
+                has_session=self.network.transport.has_session(key, now),
+                bucket=entry.bucket,
+            ))  # fmt: skip
+        for key, address, age_s in self.network.sessions():
+            if key not in placed:
+                views.append(PeerView(
+                    peer=str(key), address=str(PeerAddress(key, *address)),
+                    state=PeerState.SESSION, rtt_ms=None, age_s=round(age_s, 3),
+                    has_session=True, bucket=None,
+                ))  # fmt: skip
+        return [asdict(view) for view in views]
 
     # ------------------------------------------------------------------ a part of the network
 
@@ -151,10 +192,10 @@ class Dht:
         offload = self._context.offload
         snapshot = await offload.run(self._file.read)
         seeds = await resolve(self._given)
-        if not seeds and not snapshot and not self._context.config.dht.lan:
+        if not self._given and not snapshot and not self._context.config.dht.lan:
             self._say_alone("no other node is known: dht.bootstrap names one to begin with")
         self.engine.start(seeds, self._context.now(), snapshot=snapshot)
-        self._network.driver.flush_soon()
+        self.network.driver.flush_soon()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._count())
@@ -178,9 +219,23 @@ class Dht:
         while True:
             await asyncio.sleep(LOOK_S)
             self._share()
+            if self._context.now().mono_s - self._alone_since_s > ALONE_S:
+                await self._begin_again()
             offset_s = self.engine.clock_offset_s
             if offset_s is not None and abs(offset_s) > CLOCK_OFFSET_MAX_S:
                 self._warn_clock(offset_s)
+
+    async def _begin_again(self) -> None:
+        """Say that nobody answers, and ask again where the names of those given lead."""
+        self._say_alone("none of the nodes that are known answers")
+        self._alone_since_s = self._context.now().mono_s
+        if not self.engine.is_joined and self._has_names:
+            for key, address in await resolve(self._given):
+                self.hint(key, address)
+
+    @property
+    def _has_names(self) -> bool:
+        return any(pack_host(address.host) is None for address in self._given)
 
     async def _count(self) -> None:
         while True:
@@ -201,7 +256,7 @@ class Dht:
         """Return the search of the local network, where it is wanted, for one worker of all."""
         if not self._context.config.dht.lan or self._context.team.seat.index:
             return None
-        _, port = self._network.driver.pumps[0].address
+        _, port = self.network.driver.pumps[0].address
         return Lan(
             network=self._context.network, key=self._context.peer, port=port, hint=self.hint
         )  # fmt: skip
@@ -210,9 +265,7 @@ class Dht:
         """Return where the operator says that others reach this node."""
         settings = self._context.config
         external = settings.udp.external_address
-        if settings.dht.reachable == "no" or (
-            external is None and settings.dht.reachable != "yes"
-        ):
+        if settings.dht.reachable == "no" or (external is None and settings.dht.reachable != "yes"):
             return None
         for place in (external, *bound):
             packed = None if place is None else pack_host(place[0])
@@ -231,7 +284,7 @@ class Dht:
                 self.engine.on_sibling_verified(contact, now)
 
     def _share(self) -> None:
-        """Tell the other workers of what this one verified; what does not get through is no loss."""
+        """Tell the other workers of what this one verified; a loss of it is none."""
         if self._shared:
             team = self._context.team
             told = [[contact.key.key, *contact.address] for contact in self._shared]
@@ -257,7 +310,7 @@ class Dht:
                 if len(self._shared) < limits.SHARED_CONTACTS_MAX:
                     self._shared[contact] = None
             case Penalise(key=key, address=address, offence=offence):
-                self._network.admission.penalise(key, address, offence, now.mono_s)
+                self.network.admission.penalise(key, address, offence, now.mono_s)
             case Snapshot(data=data):
                 self._context.offload.submit(self._file.write, data)
             case _:
@@ -269,15 +322,15 @@ class Dht:
             case Reachable(is_reachable=is_reachable, address=address):
                 self._on_reachable(address, is_reachable=is_reachable)
             case Joined(contacts=contacts):
-                self._said_alone = False
+                self._said_alone, self._alone_since_s = False, float("inf")
                 log.info("network_joined", contacts=contacts)
             case Alone():
-                self._say_alone("none of the nodes that are known answers")
+                self._alone_since_s = self._context.now().mono_s
 
     def _on_reachable(self, address: Address | None, *, is_reachable: bool) -> None:
         self.reachable = is_reachable
         if address is not None:
-            self._network.on_external_address(address)
+            self.network.on_external_address(address)
         log.info("node_reachable" if is_reachable else "node_not_reachable")
         for told in self.on_reachable:
             told()
@@ -285,7 +338,7 @@ class Dht:
     async def _store(self, wanted: Store) -> None:
         applied = await self.rows.write(wanted)
         self.engine.on_stored(wanted.token, applied, self._context.now())
-        self._network.driver.flush_soon()
+        self.network.driver.flush_soon()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

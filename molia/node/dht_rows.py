@@ -15,6 +15,7 @@ import structlog
 
 from molia.base import limits
 from molia.base.errors import Damaged, MoliaError, ShardUnavailable
+from molia.dht import held
 from molia.dht.effects import Store
 from molia.node.context import Context
 from molia.node.shards import ReadShard
@@ -23,7 +24,8 @@ from molia.store.ops import Delete, Guard, Put, Reply, Transaction
 
 log = structlog.get_logger(__name__)
 
-KINDS: Final = (Kind.RECORD, Kind.PROVIDER)
+KINDS: Final = {held.RECORD: Kind.RECORD, held.PROVIDERS: Kind.PROVIDER}
+"""The store's kinds, by the DHT's."""
 _PLACE_SIZE: Final = 32
 
 
@@ -46,7 +48,7 @@ class Rows:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.counters = RowCounters()
-        self.held = dict.fromkeys(KINDS, 0)
+        self.held = dict.fromkeys(KINDS.values(), 0)
         """Rows on the shards of this worker, as counted last and changed since."""
         self._writing = 0
 
@@ -54,7 +56,7 @@ class Rows:
 
     def read(self, kind: int, loc: bytes) -> bytes | None:
         """Return the row at a location; None when there is none that can be read."""
-        named = Kind(kind)
+        named = KINDS[kind]
         try:
             shard = self._context.shards.shard_of(named, loc)
             return shard.get(named, loc, now=self._context.now())
@@ -64,7 +66,7 @@ class Rows:
 
     def locations(self, kind: int, start: bytes, limit: int) -> Iterable[bytes]:
         """Return up to `limit` locations with a row, in order, from `start` on, of all shards."""
-        named, after = Kind(kind), _before(start)
+        named, after = KINDS[kind], _before(start)
         pages = [self._page(shard, named, after, limit) for shard in self._context.shards.shards]
         return list(islice(heapq.merge(*pages), limit))
 
@@ -79,7 +81,7 @@ class Rows:
     def count(self) -> None:
         """Count the rows on the shards of this worker; to be run in a thread."""
         now = self._context.now()
-        for kind in KINDS:
+        for kind in KINDS.values():
             found = 0
             for writer in self._context.shards.own:
                 after, page = b"", limits.SCAN_ROWS_MAX
@@ -99,7 +101,7 @@ class Rows:
             return False
         self._writing += 1
         try:
-            reply = await self._context.shards.writer_of(Kind(wanted.kind), wanted.loc).write(
+            reply = await self._context.shards.writer_of(KINDS[wanted.kind], wanted.loc).write(
                 _transaction(wanted)
             )
         except MoliaError as error:
@@ -118,12 +120,12 @@ class Rows:
     def _count_change(self, wanted: Store) -> None:
         change = (wanted.row is not None) - (wanted.expected is not None)
         if change:
-            kind = Kind(wanted.kind)
+            kind = KINDS[wanted.kind]
             self.held[kind] = max(0, self.held[kind] + change)
 
 
 def _transaction(wanted: Store) -> Transaction:
-    kind = Kind(wanted.kind)
+    kind = KINDS[wanted.kind]
     op = (
         Delete(kind, wanted.loc)
         if wanted.row is None

@@ -15,36 +15,24 @@ from molia.base.errors import (
     BadInput,
     BodyTooLarge,
     Damaged,
-    NoProviders,
     NoSpace,
     NotFound,
-    NotJoined,
-    PeerNotFound,
-    RecordNotFound,
     ShardUnavailable,
     ShuttingDown,
 )
 from molia.base.ids import JobId
-from molia.base.record_ref import RecordRef
 from molia.base.views import (
-    Announced,
     BlobHealth,
     BlobInfo,
     BlobPage,
     BlobState,
     JobEvent,
     JobView,
-    LookupEvent,
     ManifestView,
     NodeView,
-    PeerView,
-    PingView,
-    ProviderView,
     PutOptions,
     PutResult,
     Readiness,
-    RecordPut,
-    RecordView,
 )
 from molia.blobs.manifest import Manifest
 from molia.node import team_jobs
@@ -52,12 +40,12 @@ from molia.node.audits import answer_audit
 from molia.node.bus import Caller
 from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.context import Context
-from molia.node.dht import Dht
+from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
 from molia.node.health import health_of
 from molia.node.home import store_path
 from molia.node.jobs import Jobs
-from molia.node.network import Network
+from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reads import LocalReader
@@ -76,7 +64,7 @@ log = structlog.get_logger(__name__)
 WATCH_INTERVAL_S: Final = 0.5
 
 
-class LocalNode:
+class LocalNode(NetworkFace):
     """A node as one of its workers serves it."""
 
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
@@ -90,9 +78,8 @@ class LocalNode:
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
-        self.network: Network | None = None
-        """This worker's side of the network; None until it joins."""
-        self.dht: Dht | None = None
+        self.member: Member | None = None
+        """This worker's part in the network; None until it joins."""
         self.gave_up = anyio.Event()
         """Set when only a new process helps: the composition root then ends this one."""
 
@@ -122,11 +109,10 @@ class LocalNode:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)
 
-    def join(self, network: Network, dht: Dht) -> None:
+    def join(self, member: Member) -> None:
         """Take part in a network, and show so."""
-        self.network = self._overview.network = network
-        self.dht = dht
-        self.context.metrics.watch_wire(partial(counts_of, network))
+        self.member = self._overview.member = member
+        self.context.metrics.watch_wire(partial(counts_of, member.network))
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""
@@ -251,50 +237,6 @@ class LocalNode:
         """See `NodeService.metrics`."""
         return await self._overview.metrics()
 
-    # ------------------------------------------------------------------ the network
-
-    async def put_record(self, name: str, value: bytes, *, if_seq: int | None) -> RecordPut:
-        """See `NodeService.put_record`."""
-        del name, value, if_seq
-        raise NotJoined
-
-    async def publish_record(self, encoded: bytes) -> RecordPut:
-        """See `NodeService.publish_record`."""
-        del encoded
-        raise NotJoined
-
-    async def get_record(self, ref: RecordRef, *, consistent: bool) -> RecordView:
-        """See `NodeService.get_record`."""
-        del consistent
-        raise RecordNotFound(str(ref))
-
-    async def own_records(self) -> tuple[RecordView, ...]:
-        """See `NodeService.own_records`."""
-        return ()
-
-    async def providers(self, ref: Ref) -> tuple[ProviderView, ...]:
-        """See `NodeService.providers`."""
-        raise NoProviders(ref)
-
-    async def announce(self, ref: Ref) -> Announced:
-        """See `NodeService.announce`."""
-        await self._find(ref)
-        raise NotJoined
-
-    async def peers(self) -> tuple[PeerView, ...]:
-        """See `NodeService.peers`."""
-        return ()
-
-    async def ping(self, peer: str) -> PingView:
-        """See `NodeService.ping`."""
-        raise PeerNotFound(peer)
-
-    async def lookup(self, key: str, *, trace: bool) -> AsyncIterator[LookupEvent]:
-        """See `NodeService.lookup`."""
-        del key, trace
-        raise NotJoined
-        yield LookupEvent(kind="done")  # type: ignore[unreachable]
-
     # ------------------------------------------------------------------ other workers
 
     async def answer(
@@ -320,6 +262,8 @@ class LocalNode:
                 return await answer_audit(self.context, arguments)
             case "damage":
                 await self._take_damage(*arguments)
+            case _ if verb in VERBS and self.member is not None:
+                return await self.member.answer(verb, arguments)
             case _ if verb in team_jobs.VERBS:
                 return await self._team_jobs.answer(verb, arguments)
             case _:

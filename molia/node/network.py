@@ -11,7 +11,15 @@ Source: docs/reference/requests.md, docs/reference/admission.md.
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from socket import socket
@@ -229,6 +237,15 @@ class Network:
     def session_count(self) -> int:
         """How many peers have a session with this worker."""
         return self.transport.peer_count
+
+    def sessions(self) -> Iterator[tuple[PeerKey, NumericAddress, float]]:
+        """Yield who has a session with this worker, where, and for how long in seconds."""
+        now_s = self._clock.now().mono_s
+        for peer in self.transport.up_peers():
+            session = peer.usable(now_s)
+            if peer.identity is not None and peer.address is not None and session is not None:
+                address = peer.address[0], peer.address[1]
+                yield peer.identity, address, now_s - session.created_s
 
     # ------------------------------------------------------------------ life
 

@@ -7,7 +7,7 @@ Source: docs/reference/dht-node.md, "Own records".
 """
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import structlog
@@ -28,11 +28,11 @@ from molia.base.ids import network_label
 from molia.base.now import Now
 from molia.base.views import RecordPut, RecordView
 from molia.dht.blinding import locations, period_offset_s
-from molia.dht.operations import Stored
 from molia.dht.records import RecordAddress, publish
 from molia.dht.republish import Republisher
 from molia.node.context import Context
 from molia.node.dht import Dht
+from molia.node.finding import Stored
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Guard, Put, Reply, Transaction
@@ -72,6 +72,11 @@ class OwnRecords:
             return await self._put_here(salt, value, if_seq)
         told = await self._context.team.ask(owner, "record_put", [salt, value, if_seq])
         return RecordPut(**told)
+
+    async def put_for(self, asked: Any) -> object:  # noqa: ANN401 - as `put` packed it
+        """Put what another worker of this node was asked to; return the result as CBOR values."""
+        salt, value, if_seq = asked
+        return asdict(await self._put_here(bytes(salt), bytes(value), if_seq))
 
     async def views(self) -> tuple[RecordView, ...]:
         """Return the records that are kept alive, by name."""
@@ -268,5 +273,3 @@ def _mismatch(held_seq: int) -> PreconditionFailed:
     return PreconditionFailed(
         "the record has another seq", hint=f'its ETag is "{held_seq}"' if held_seq else ""
     )
-
-

@@ -273,6 +273,10 @@ class Transport:
         """How many peers have a session that both sides know."""
         return len(self._up)
 
+    def up_peers(self) -> list[Peer]:
+        """Return the peers that have such a session."""
+        return list(self._up)
+
     # ------------------------------------------------------------------ what peers say
 
     def on_plaintext(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Records of others in the node's own store: read at once, written under guard, in order, expiring."""
+"""Records of others in the node's own store: read at once, written under guard, in order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molia.base.config import Config, StoreConfig
+from molia.dht import held
 from molia.dht.effects import Store
 from molia.node.app import open_node
 from molia.node.dht_rows import Rows, _before
 from molia.node.home import init_home
 from molia.store.keys import Kind
 
-RECORD, PROVIDER = int(Kind.RECORD), int(Kind.PROVIDER)
+RECORD, PROVIDER = held.RECORD, held.PROVIDERS
 FAR = 4_000_000_000
 
 
