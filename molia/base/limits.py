@@ -278,7 +278,6 @@ CHANGED_BLOBS_MAX: Final = 10_000
 SHARED_CONTACTS_MAX: Final = 256
 """Contacts that a worker tells the others of at a time."""
 
-# -- dht: records and messages
 RECORD_SALT_MAX: Final = 64
 """Bytes of the name of a mutable record."""
 RECORD_SIZE_MAX: Final = 1_144
@@ -399,6 +398,11 @@ GRAVES_MAX: Final = 512
 """Dead contacts that are remembered."""
 SNAPSHOT_SIZE_MAX: Final = 256 * KIB
 """A table on disk: all its contacts and graves, of IPv6, take 235 kB."""
+
+REPAIR_ASKS_MAX: Final = 8
+"""Neighbours that a new node asks for its range, one after the other."""
+REPAIR_PUSHES_MAX: Final = 4
+"""Rows on their way to one neighbour."""
 
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX

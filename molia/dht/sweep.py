@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from molia.base.entropy import Entropy
 from molia.base.hashing import blake3_digest
 from molia.base.limits import (
-    SWEEP_BATCH_MAX,
+    PROVIDERS_PER_MESSAGE_MAX,
     SWEEP_KEYS_PER_WALK,
     SWEEP_NEW_MAX,
     SWEEP_NEW_SAVED_MAX,
@@ -106,8 +106,8 @@ def batches(keys: Sequence[bytes], responders: Sequence[int], radius: int) -> It
                     break
                 chunk[place].append(key)
         for place, some in enumerate(chunk):
-            for at in range(0, len(some), SWEEP_BATCH_MAX):
-                yield Batch(place, tuple(some[at : at + SWEEP_BATCH_MAX]))
+            for at in range(0, len(some), PROVIDERS_PER_MESSAGE_MAX):
+                yield Batch(place, tuple(some[at : at + PROVIDERS_PER_MESSAGE_MAX]))
 
 
 class ProviderSweep:

@@ -84,6 +84,10 @@ class Requests(Generic[Peer]):
     def __len__(self) -> int:
         return len(self._asked)
 
+    def count_to(self, peer: Peer) -> int:
+        """Return how many requests wait for a reply of a peer."""
+        return self._per_peer.get(peer, 0)
+
     def ask(
         self, peer: Peer, number: int, body: bytes, *, now_s: float,
         timeout_s: float | None = None, is_on_its_way: bool = False,

@@ -28,7 +28,7 @@ from molia.wire.hello import REQUEST_SIZE_MAX
 from molia.wire.messages import EARLY, Busy, Close, CloseReason, Error, ErrorCode, Number, encode
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
-from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Requests, pack
+from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Outcome, Requests, pack
 from molia.wire.scores import Offence, Standing
 from molia.wire.stream_events import Event
 
@@ -226,6 +226,15 @@ class Transport:
             self._early.setdefault((peer, request), deque()).append(request_id)
         return request_id
 
+    def cancel(self, request_id: int) -> None:
+        """Forget a request; no `Ended` comes for it. One that ended is fine."""
+        self.requests.cancel(request_id)
+
+    def has_session(self, key: PeerKey, now: Now) -> bool:
+        """Tell whether asking this peer costs no handshake."""
+        peer = self.endpoint.find(key)
+        return peer is not None and peer.usable(now.mono_s) is not None
+
     def reply(self, peer: Peer, request_id: int, answer: Answer, now: Now) -> None:
         """Answer a request for which a handler returned None."""
         packed = pack(REPLY, request_id, *answer)
@@ -253,8 +262,21 @@ class Transport:
     def take_events(self) -> list[TransportEvent]:
         """Return what happened since the last call."""
         events, self._events = self._events, []
-        events += self.requests.take_ended()
+        for ended in self.requests.take_ended():
+            if ended.outcome is Outcome.TIMED_OUT:
+                self._leave_alone(ended.peer)
+            events.append(ended)
         return events
+
+    def _leave_alone(self, peer: Peer) -> None:
+        """Knock no more at an address that said nothing at all: it may be a third party's."""
+        is_stranger = not peer.is_up and peer.current is None and peer.next is None
+        has_spoken = peer.fresh_cookie(peer.started_s) or peer.effort.bits
+        is_wanted = self.requests.count_to(peer) or peer in self._links or peer.is_configured
+        if is_stranger and not has_spoken and not is_wanted:
+            if peer.request is not None:
+                self._early.pop((peer, peer.request), None)
+            self.endpoint.close(peer)
 
     def close(self, peer: Peer, now: Now, reason: CloseReason = CloseReason.DONE) -> None:
         """End the session with a peer, and tell it."""

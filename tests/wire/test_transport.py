@@ -359,6 +359,18 @@ def test_an_early_answer_that_does_not_fit_is_asked_for_again_in_the_session() -
     assert not ours.transport._early
 
 
+def test_who_says_nothing_at_all_gets_one_packet_for_a_request_that_ends_soon() -> None:
+    ours, theirs = Host(1), Host(2)
+    net = Net([ours])
+    key = theirs.identity.peer_key
+    assert ours.transport.ask_at(key, theirs.address, Number.PING, b"", net.now, timeout_s=4.5)
+    net.run(120.0)
+    assert [end.outcome for end in ended(ours)] == [Outcome.TIMED_OUT]
+    assert len(net.trace) == 1
+    assert not ours.transport._early
+    assert not ours.transport.has_session(key, net.now)
+
+
 @given(seed=st.integers(0, 500))
 def test_an_early_request_ends_once_on_a_lossy_path(seed: int) -> None:
     net, ours, _ = ask_stranger(Number.FIND_NODE, seed=seed, loss=0.3, copies=0.2)
