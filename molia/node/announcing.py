@@ -143,7 +143,7 @@ class Announcer:
     async def _announce(self) -> None:
         while True:
             walk = None
-            if self._dht.engine.own is not None and self._dht.engine.is_joined:
+            if self._dht.engine.own is not None and self._dht.engine.is_joined and hasattr(self._dht.engine,"walk"):
                 walk = self._sweep.take_walk(self._dht.engine.radius, self._context.now())
             if walk is None:
                 await self._wait()

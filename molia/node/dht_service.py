@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from molia.base import limits
-from molia.base.cid import Cid, ContentHash, Ref, parse_ref
+from molia.base.cid import Cid, Ref, parse_ref
 from molia.base.errors import (
-    BadAddress,
     BadCid,
     BadLookupKey,
     BadPeerKey,

@@ -56,7 +56,7 @@ class Member:
             tasks.start_soon(self.dht.run)
             tasks.start_soon(self.records.run)
             tasks.start_soon(self.announcer.run)
-            if self.context.team.seat.index == 0:
+            if self.context.team.seat.index == 0 and hasattr(self.dht.engine, "put_record"):
                 tasks.start_soon(self._say_where)
 
     async def answer(self, verb: str, arguments: Any) -> object:  # noqa: ANN401 - by the verb
