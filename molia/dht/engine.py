@@ -110,6 +110,10 @@ class Engine:
         self._asks.unproved.prove(contact)
         self._hub.table_of(contact.address).on_verified(contact, None, now.mono_s)
 
+    def on_goodbye(self, contact: Contact, now: Now) -> None:
+        """Take that a contact stops: it makes room at once, and is probed now and then."""
+        self._hub.table_of(contact.address).on_gone(contact, now.mono_s)
+
     def hint(self, contact: Contact, now: Now) -> None:
         """Take it that a node may be at an address: it is asked, and kept when it answers."""
         self._asks.hint(contact, now)

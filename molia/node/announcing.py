@@ -217,7 +217,7 @@ class Announcer:
         def begin(now: Now) -> int:
             return self._dht.engine.walk(center.to_bytes(32, "big"), now, radius=radius)
 
-        result = await self._dht.run_operation(begin, timeout_s=WALK_S)
+        result = await self._dht.run_operation("walk", begin, timeout_s=WALK_S)
         assert isinstance(result, LookupResult), "a walk ends so"
         return result.responders
 

@@ -39,8 +39,9 @@ from molia.dht.effects import (
     Verified,
 )
 from molia.dht.engine import Engine
-from molia.dht.outcome import Step
+from molia.dht.outcome import LookupResult, Step
 from molia.dht.ports import Asker
+from molia.dht.results import Got, ProvidersFound, Stored
 from molia.node.bootstrap import ContactsFile, read_bootstrap, resolve
 from molia.node.context import Context
 from molia.node.dht_rows import Rows
@@ -100,13 +101,15 @@ class Dht:
     # ------------------------------------------------------------------ operations
 
     async def run_operation(
-        self, begin: Callable[[Now], int], *, timeout_s: float, on_step: OnStep | None = None
-    ) -> object:
+        self, kind: str, begin: Callable[[Now], int], *, timeout_s: float,
+        on_step: OnStep | None = None,
+    ) -> object:  # fmt: skip
         """Return the result of an operation of the engine; begin: starts it and gives its id.
 
-        Raises LookupTimedOut.
+        kind: what metrics call it. Raises LookupTimedOut.
         """
-        operation_id = begin(self._context.now())
+        started = self._context.now()
+        operation_id = begin(started)
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._operations[operation_id] = done
         if on_step is not None:
@@ -114,12 +117,20 @@ class Dht:
         self.network.driver.flush_soon()
         try:
             async with asyncio.timeout(timeout_s):
-                return await done
+                result = await done
         except TimeoutError:
+            self._note_end(kind, "timed_out", started)
             raise LookupTimedOut("the nodes that were asked did not answer in time") from None
         finally:
             self._operations.pop(operation_id, None)
             self._steps.pop(operation_id, None)
+        self._note_end(kind, _outcome_of(result), started)
+        return result
+
+    def _note_end(self, kind: str, outcome: str, started: Now) -> None:
+        metrics = self._context.metrics
+        metrics.dht_operations.labels(kind, outcome).inc()
+        metrics.dht_seconds.labels(kind).observe(self._context.now().mono_s - started.mono_s)
 
     def hint(self, key: PeerKey, address: Address) -> None:
         """Take it that a node may be at an address: it is asked, and kept when it answers."""
@@ -169,6 +180,13 @@ class Dht:
     def on_ended(self, ended: Ended[Peer], now: Now) -> bool:
         """See `Part.on_ended`."""
         return self.engine.on_ended(cast("Ended[Asker]", ended), now)
+
+    def on_left(self, peer: Peer, now: Now) -> None:
+        """See `Part.on_left`."""
+        if peer.identity is not None and peer.address is not None:
+            contact = self.space.contact(peer.identity.key, (peer.address[0], peer.address[1]))
+            if contact is not None:
+                self.engine.on_goodbye(contact, now)
 
     def on_turn(self, now: Now) -> bool:
         """See `Part.on_turn`."""
@@ -344,6 +362,20 @@ class Dht:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _outcome_of(result: object) -> str:
+    """Return what metrics call the end of an operation."""
+    match result:
+        case LookupResult(end=end):
+            return end.value
+        case Got(opened=opened, is_complete=is_complete):
+            return "found" if opened is not None else "absent" if is_complete else "unknown"
+        case Stored(acks=acks, is_mismatch=is_mismatch):
+            return "mismatch" if is_mismatch else "stored" if acks else "not_stored"
+        case ProvidersFound(records=records):
+            return "found" if records else "absent"
+    return "done"
 
 
 class TransportWire:

@@ -173,7 +173,7 @@ class NetworkFace:
         started_s = self.context.now().mono_s
         running = asyncio.ensure_future(
             dht.run_operation(
-                lambda now: dht.engine.find(target, now, trace=trace), timeout_s=LOOKUP_S,
+                "lookup", lambda now: dht.engine.find(target, now, trace=trace), timeout_s=LOOKUP_S,
                 on_step=steps.put_nowait if trace else None,
             )
         )  # fmt: skip

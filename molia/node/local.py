@@ -113,6 +113,7 @@ class LocalNode(NetworkFace):
         """Take part in a network, and show so."""
         self.member = self._overview.member = member
         self.context.metrics.watch_wire(partial(counts_of, member.network))
+        self.context.metrics.watch_dht(member.counts)
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""

@@ -1,7 +1,7 @@
 """A worker's part in a network: all that talks to other nodes, begun and ended as one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from molia.dht.records import RecordAddress
 from molia.node.announcing import Announcer
 from molia.node.context import Context
 from molia.node.dht import Dht
+from molia.node.metrics import DhtCounts
 from molia.node.network import Network
 from molia.node.own_records import OwnRecords
 from molia.store.keys import Kind
@@ -84,6 +85,22 @@ class Member:
             network_nodes=round(nodes) if engine.is_joined else None,
             records=held[Kind.RECORD], provider_records=held[Kind.PROVIDER],
             own_records=len(self.records), provided=self.announcer.blob_count,
+        )  # fmt: skip
+
+    def counts(self) -> DhtCounts:
+        """Return what this worker counted."""
+        engine, rows, sweep = self.dht.engine, self.dht.rows, self.announcer.sweep
+        return DhtCounts(
+            worker=self.context.team.seat.index, contacts=len(engine.contacts()),
+            network_nodes=engine.size_estimate if engine.is_joined else 0.0,
+            held={"record": rows.held[Kind.RECORD], "provider": rows.held[Kind.PROVIDER]},
+            own_records=len(self.records), announced=self.announcer.blob_count,
+            events={
+                **asdict(engine.counters),
+                **{f"row_{name}": value for name, value in asdict(rows.counters).items()},
+                "announce_walks": sweep.walks, "announce_keys": sweep.keys,
+                "announce_failed": sweep.failures, "announce_acks": self.announcer.acks,
+            },
         )  # fmt: skip
 
     async def _say_where(self) -> None:

@@ -45,7 +45,7 @@ from molia.wire.addresses import Address as NumericAddress
 from molia.wire.addresses import PeerAddress, pack_host
 from molia.wire.admission import Admission
 from molia.wire.cookies import Address, CookieSecret
-from molia.wire.effects import PeerDown, PeerUp, Roamed, SolvePuzzle
+from molia.wire.effects import PeerDown, PeerLeft, PeerUp, Roamed, SolvePuzzle
 from molia.wire.features import (
     FEATURES,
     VERSION_MAX,
@@ -315,6 +315,9 @@ class Network:
                 self._on_stream_event(event)
             elif isinstance(event, SolvePuzzle):
                 self._spawn(self._solve(event))
+            elif isinstance(event, PeerLeft):
+                if part is not None:
+                    part.on_left(event.peer, self._clock.now())
             else:
                 _log_peer(event)
                 if isinstance(event, PeerUp):

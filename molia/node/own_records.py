@@ -30,9 +30,9 @@ from molia.base.views import RecordPut, RecordView
 from molia.dht.blinding import locations, period_offset_s
 from molia.dht.records import RecordAddress, publish
 from molia.dht.republish import Republisher
+from molia.dht.results import Stored
 from molia.node.context import Context
 from molia.node.dht import Dht
-from molia.node.finding import Stored
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Guard, Put, Reply, Transaction
@@ -209,7 +209,7 @@ class OwnRecords:
         def begin(then: Now) -> int:
             return self._dht.engine.put_record([each.encoded for each in signed], then, cas=cas)
 
-        stored = await self._dht.run_operation(begin, timeout_s=PUT_S)
+        stored = await self._dht.run_operation("put", begin, timeout_s=PUT_S)
         assert isinstance(stored, Stored), "a put ends so"
         return stored
 

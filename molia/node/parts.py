@@ -30,6 +30,10 @@ class Part(Protocol):
         """Take what became of a request; False: it is not the part's."""
         ...
 
+    def on_left(self, peer: Peer, now: Now) -> None:
+        """Take that a peer says it stops."""
+        ...
+
     def on_turn(self, now: Now) -> bool:
         """Carry out what it has to do; return whether the transport was told anything."""
         ...

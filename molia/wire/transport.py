@@ -19,13 +19,22 @@ from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.wire.channel import Channel, ChannelConfig
 from molia.wire.cookies import Address, CookieSecret
-from molia.wire.effects import EarlyReply, PeerDown, PeerUp, Restarted, Roamed, Send, SolvePuzzle
+from molia.wire.effects import (
+    EarlyReply,
+    PeerDown,
+    PeerLeft,
+    PeerUp,
+    Restarted,
+    Roamed,
+    Send,
+    SolvePuzzle,
+)
 from molia.wire.endpoint import Endpoint
 from molia.wire.frames import CLOSE, STREAMS, decode_frames, encode_frame, must_be_known
 from molia.wire.gate import Admission, OpenAdmission
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
-from molia.wire.messages import EARLY, Busy, Close, CloseReason, Error, ErrorCode, Number, encode
+from molia.wire.messages import EARLY, Busy, Close, CloseReason, Error, ErrorCode, Number, decode, encode
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Outcome, Requests, pack
@@ -63,7 +72,7 @@ class StreamEvent:
     event: Event
 
 
-TransportEvent = PeerUp | PeerDown | Roamed | SolvePuzzle | StreamEvent | Ended[Peer]
+TransportEvent = PeerUp | PeerDown | PeerLeft | Roamed | SolvePuzzle | StreamEvent | Ended[Peer]
 
 
 @dataclass(slots=True)
@@ -419,6 +428,9 @@ class Transport:
                 if answer is not None:
                     answers.append(answer)
             elif kind == CLOSE:
+                said = decode(Number.CLOSE, body)
+                if isinstance(said, Close) and said.reason == CloseReason.SHUTTING_DOWN:
+                    self._events.append(PeerLeft(peer))
                 self.endpoint.close(peer)
                 return None
             elif must_be_known(kind):
