@@ -23,6 +23,7 @@ from molia.dht.blinding import content_loc
 from molia.dht.contact import Contact
 from molia.dht.outcome import LookupResult
 from molia.dht.providers import Kind, Provided, announce
+from molia.dht.results import Announced as AnnounceDone
 from molia.dht.sweep import ProviderSweep, Walk, batches, widened
 from molia.node.catalog import Bound
 from molia.node.context import Context
@@ -101,14 +102,18 @@ class Announcer:
 
     async def announce_now(self, bound: Bound) -> Announced:
         """Tell the network at once that this node has a blob. Raises NotJoined, LookupTimedOut."""
-        self._own()
-        places = places_of(self._context.network, bound)
-        acks = 0
-        for loc, place in places.items():
-            responders = await self._walk(int.from_bytes(loc, "big"))
-            signed = self._sign({loc: place}, self._context.now())
-            acks += await self._add_all(signed, [(contact, (loc,)) for contact in responders])
-        return Announced(cid=bound.cid, locations=len(places), acks=acks, walks=len(places))
+        if self._dht.engine.own is None or not self._dht.engine.is_joined:
+            raise NotJoined
+        signed = self._sign(places_of(self._context.network, bound), self._context.now())
+
+        def begin(now: Now) -> int:
+            return self._dht.engine.announce(list(signed.values()), now)
+
+        done = await self._dht.run_operation("announce", begin, timeout_s=WALK_S)
+        assert isinstance(done, AnnounceDone), "announcing ends so"
+        return Announced(
+            cid=bound.cid, locations=len(signed), acks=sum(done.acks), walks=done.walks
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ life
 
@@ -143,7 +148,7 @@ class Announcer:
     async def _announce(self) -> None:
         while True:
             walk = None
-            if self._dht.engine.own is not None and self._dht.engine.is_joined and hasattr(self._dht.engine,"walk"):
+            if self._dht.engine.own is not None and self._dht.engine.is_joined:
                 walk = self._sweep.take_walk(self._dht.engine.radius, self._context.now())
             if walk is None:
                 await self._wait()
@@ -243,12 +248,6 @@ class Announcer:
         return sum(code == AddCode.OK for code in answer.codes) if isinstance(answer, Added) else 0
 
     # ------------------------------------------------------------------ signing
-
-    def _own(self) -> Contact:
-        own = self._dht.engine.own
-        if own is None or not self._dht.engine.is_joined:
-            raise NotJoined
-        return own
 
     def _sign_wanted(self, places: dict[bytes, Place]) -> dict[bytes, bytes]:
         """Return the signed records of those blobs that are still here and wanted; in a thread."""

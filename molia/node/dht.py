@@ -237,6 +237,8 @@ class Dht:
         while True:
             await asyncio.sleep(LOOK_S)
             self._share()
+            sent_bytes = sum(pump.counters.bytes_out for pump in self.network.driver.pumps)
+            self.engine.on_egress(sent_bytes, self._context.now())
             if self._context.now().mono_s - self._alone_since_s > ALONE_S:
                 await self._begin_again()
             offset_s = self.engine.clock_offset_s
@@ -258,6 +260,7 @@ class Dht:
     async def _count(self) -> None:
         while True:
             await self._context.offload.run(self.rows.count)
+            self.engine.on_rows(sum(self.rows.held.values()))
             await asyncio.sleep(COUNT_S)
 
     def _warn_clock(self, offset_s: float) -> None:
@@ -394,4 +397,6 @@ class TransportWire:
 
 def core_config(config: Config) -> core.DhtConfig:
     """Return the engine's settings as the operator's say."""
-    return core.DhtConfig(snapshot_s=float(config.dht.snapshot_s))
+    return core.DhtConfig(
+        snapshot_s=float(config.dht.snapshot_s), rows_max=config.dht.records_max
+    )

@@ -112,7 +112,7 @@ class Finder:
         network = self._context.network
 
         def begin(now: Now) -> int:
-            return self._dht.engine.find_providers(content_loc(network, cid), now)
+            return self._dht.engine.find_providers([content_loc(network, cid)], now)
 
         found = await self._dht.run_operation("providers", begin, timeout_s=GET_S)
         assert isinstance(found, ProvidersFound), "a search for providers ends so"

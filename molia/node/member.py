@@ -57,7 +57,7 @@ class Member:
             tasks.start_soon(self.dht.run)
             tasks.start_soon(self.records.run)
             tasks.start_soon(self.announcer.run)
-            if self.context.team.seat.index == 0 and hasattr(self.dht.engine, "put_record"):
+            if self.context.team.seat.index == 0:
                 tasks.start_soon(self._say_where)
 
     async def answer(self, verb: str, arguments: Any) -> object:  # noqa: ANN401 - by the verb

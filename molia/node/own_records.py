@@ -21,6 +21,7 @@ from molia.base.errors import (
     MoliaError,
     NotJoined,
     PreconditionFailed,
+    RecordNotFound,
     RecordStale,
     ShardUnavailable,
 )
@@ -33,6 +34,7 @@ from molia.dht.republish import Republisher
 from molia.dht.results import Stored
 from molia.node.context import Context
 from molia.node.dht import Dht
+from molia.node.finding import Finder
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Guard, Put, Reply, Transaction
@@ -53,6 +55,7 @@ class OwnRecords:
 
     def __init__(self, context: Context, dht: Dht, identity: Identity) -> None:
         self._context, self._dht, self._identity = context, dht, identity
+        self._finder = Finder(context, dht)
         self._label = bytes.fromhex(network_label(context.network))
         self._schedule = Republisher(entropy=context.entropy)
         self._turns: dict[bytes, asyncio.Lock] = {}
@@ -160,8 +163,10 @@ class OwnRecords:
         async with self._turn(salt):
             for _ in range(TRIES):
                 row = self._read(salt)
-                if if_seq is not None and if_seq < row.seq:
-                    raise _mismatch(row.seq)
+                if if_seq is not None and if_seq != row.seq:
+                    held_seq = max(row.seq, await self._held_seq(salt))
+                    if held_seq != if_seq:
+                        raise _mismatch(held_seq)
                 result = await self._try(salt, row, value, if_seq)
                 if result is not None:
                     return result
@@ -194,6 +199,14 @@ class OwnRecords:
             expires_unix_s=expires, acks=stored.acks,
             created=row.seq == 0 and not stored.held_seq,
         )  # fmt: skip
+
+    async def _held_seq(self, salt: bytes) -> int:
+        """Return the seq that the network holds: somebody else may have our key too."""
+        try:
+            found = await self._finder.record(self._context.peer, salt, consistent=True)
+        except RecordNotFound:
+            return 0
+        return found.seq
 
     async def _send(self, salt: bytes, value: bytes, seq: int, cas: int | None) -> Stored:
         """Sign for now's places and put; raises LookupTimedOut."""
