@@ -347,6 +347,10 @@ DHT_ASKS_WAITING_MAX: Final = 1_024
 DHT_KNOCKS_MAX: Final = 16
 """Requests to one stranger that wait for its first answer."""
 DHT_LOOKUPS_MAX: Final = 256
+DHT_STORES_MAX: Final = 1_024
+"""Writes of rows that the owner has not reported yet; more are refused as if it were full."""
+PROVIDERS_READ_MAX: Final = 1_024
+"""Provider records that one search verifies: 60 ms."""
 DHT_HINTS_MAX: Final = 32
 """Contacts that are pinged because they said they serve."""
 DHT_PROVED_MAX: Final = 8_192

@@ -39,10 +39,8 @@ class DhtConfig:
     """After how long a reachable node proves it anew."""
     reach_groups: int = 3
     """Distinct networks that must agree. Fewer lets fewer liars decide."""
-    record_life_max_s: int = 86_400
-    """How far ahead a record may expire."""
-    replica_age_s: float = 30.0
-    """A contact counts as a holder of replicas after this long: most young nodes die young."""
+    rows_max: int = 1_000_000
+    """Records and provider records kept for others. More takes about 1.2 kB each."""
     has_duties: bool = True
     """Whether this node keeps what it stores on the right neighbours. Off only in comparisons."""
     checks_table: bool = True

@@ -86,14 +86,6 @@ class Verified:
     contact: Contact
 
 
-@dataclass(frozen=True, slots=True)
-class Republish:
-    """Sign these records of ours anew and put them: they expire soon."""
-
-    names: tuple[str, ...]
-
-
 Effect: TypeAlias = (
     Store | Finished | Traced | Reachable | Joined | Alone | Snapshot | Penalise | Verified
-    | Republish
 )  # fmt: skip

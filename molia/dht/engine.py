@@ -24,9 +24,11 @@ from molia.dht.counters import DhtCounters
 from molia.dht.effects import Effect
 from molia.dht.hub import Hub, family_of
 from molia.dht.joining import Joining
+from molia.dht.keeping import Keeping
 from molia.dht.operations import Operations
 from molia.dht.ports import Shelf, Wire
 from molia.dht.reach import Reachability
+from molia.dht.records import RecordAddress
 from molia.dht.searching import Searches
 from molia.dht.serving import Serving
 from molia.dht.storing import Storing
@@ -63,12 +65,17 @@ class Engine:
         self._searches = Searches(hub, self._asks)
         self._serving = Serving(hub, self._asks)
         self._storing = Storing(hub, self._serving)
-        self._joining = Joining(hub, self._asks, self._searches)
-        self._reach = Reachability(hub, self._asks, self._serving, self._joining)
+        self._keeping = Keeping(hub, self._asks, self._serving)
+        self._joining = Joining(hub, self._asks, self._searches, self._keeping)
+        self._reach = Reachability(hub, self._asks, self._serving, self._joining, self._keeping)
         self._checking, self._clocks = Checking(hub, self._asks), Clocks()
-        self._operations = Operations(hub, self._asks, self._searches)
+        self._operations = Operations(hub, self._asks, self._searches, self._storing)
         self._asks.on_pong = self._on_pong
-        self.handlers: Mapping[int, Handler] = {**self._serving.handlers, **self._storing.handlers}
+        self.handlers: Mapping[int, Handler] = {
+            **self._serving.handlers,
+            **self._storing.handlers,
+            **self._keeping.handlers,
+        }
         """By message number, for `Transport(handlers=…)`."""
 
     # ------------------------------------------------------------------ begin and end
@@ -83,7 +90,6 @@ class Engine:
         self._joining.start(seeds, snapshot, now)
         self._checking.start(now)
         self._reach.start(now)
-        self._storing.start(now)
         hub.timers.set("snapshot", now.mono_s + hub.jitter(hub.config.snapshot_s))
         self._settle(now)
 
@@ -102,7 +108,7 @@ class Engine:
 
     def on_stored(self, token: int, applied: bool, now: Now) -> None:  # noqa: FBT001 - a fact
         """Take what became of a `Store`: not applied, if another row was there than expected."""
-        self._storing.on_stored(token, applied=applied, now=now)
+        self._storing.writes.on_stored(token, applied=applied, now=now)
         self._settle(now)
 
     def on_sibling_verified(self, contact: Contact, now: Now) -> None:
@@ -119,6 +125,14 @@ class Engine:
         self._asks.hint(contact, now)
         self._settle(now)
 
+    def on_rows(self, count: int) -> None:
+        """Take how many rows the shelf holds."""
+        self._storing.writes.quotas.rows = count
+
+    def on_egress(self, sent_bytes: int, now: Now) -> None:
+        """Take all that the node has sent so far: a tenth of it may be repair of replicas."""
+        self._keeping.on_egress(sent_bytes, now)
+
     def on_link_change(self, now: Now) -> None:
         """Take it that this machine's network has changed."""
         self._joining.on_link_change(now)
@@ -128,7 +142,6 @@ class Engine:
     def on_deadline(self, now: Now) -> None:
         """Do what is due."""
         self._searches.on_deadline(now)
-        self._operations.on_deadline(now)
         for name in self._hub.timers.take_due(now.mono_s):
             if name == "checks":
                 self._checking.on_timer(now)
@@ -136,18 +149,15 @@ class Engine:
                 self._reach.on_timer(now)
             elif name == "snapshot":
                 self._snapshot(now)
-            elif name in Storing.TIMERS:
-                self._storing.on_timer(name, now)
+            elif name == "keeping":
+                self._keeping.on_timer(now)
             else:
                 self._joining.on_timer(name, now)
         self._settle(now)
 
     def next_deadline_s(self) -> float | None:
         """Return when `on_deadline` is to be called, in monotonic seconds."""
-        dues = (
-            self._hub.timers.next_s(), self._searches.next_deadline_s(),
-            self._operations.next_deadline_s(),
-        )  # fmt: skip
+        dues = (self._hub.timers.next_s(), self._searches.next_deadline_s())
         return min((due_s for due_s in dues if due_s is not None), default=None)
 
     def take_effects(self) -> list[Effect]:
@@ -161,6 +171,47 @@ class Engine:
     ) -> int:
         """Look for the nodes closest to a target; the result is a `LookupResult`."""
         return self._begun(self._operations.find(target, now, trace=trace, family=family), now)
+
+    def walk(
+        self, center: bytes, now: Now, *, radius: int | None = None, trace: bool = False
+    ) -> int:
+        """Find all who answer in a region; the result is a `LookupResult`.
+
+        radius: of the region, where it is not to be the usual one.
+        """
+        return self._begun(self._operations.walk(center, now, radius=radius, trace=trace), now)
+
+    def get_record(
+        self, address: RecordAddress, now: Now, *, consistent: bool = False, trace: bool = False
+    ) -> int:
+        """Read a record; the result is a `Got`.
+
+        consistent: not the first that holds, but the newest that three holders give, in distinct
+        networks; those who gave an older one are sent it.
+        """
+        begun = self._operations.get_record(address, now, is_consistent=consistent, trace=trace)
+        return self._begun(begun, now)
+
+    def put_record(
+        self, encoded: Sequence[bytes], now: Now, *, cas: int | None = None, trace: bool = False
+    ) -> int:
+        """Put a record, signed for each of its periods, the present one first: a `Stored`.
+
+        cas: the seq that it replaces; 0: none. If it does not, the put fails and tells by what.
+        """
+        return self._begun(self._operations.put_record(encoded, now, cas=cas, trace=trace), now)
+
+    def find_providers(self, locs: Sequence[bytes], now: Now, *, trace: bool = False) -> int:
+        """Find who provides what lies at these locations; the result is a `ProvidersFound`."""
+        return self._begun(self._operations.find_providers(locs, now, trace=trace), now)
+
+    def announce(self, encoded: Sequence[bytes], now: Now) -> int:
+        """Put signed provider records where they belong; the result is an `Announced`."""
+        return self._begun(self._operations.announce(encoded, now), now)
+
+    def ping(self, key: PeerKey, address: Address, now: Now) -> int:
+        """Ask a peer whether it is there; the result is a `Pinged`, or None."""
+        return self._begun(self._operations.ping(key, address, now), now)
 
     def _begun(self, operation_id: int, now: Now) -> int:
         self._settle(now)

@@ -17,6 +17,7 @@ from molia.dht.asking import Asks, Reply
 from molia.dht.contact import ID_BITS, Contact, bucket_index
 from molia.dht.effects import Alone, Joined, Snapshot
 from molia.dht.hub import IPV4, IPV6, Family, Hub, family_of
+from molia.dht.keeping import Keeping
 from molia.dht.searching import Found, Searches
 from molia.dht.snapshot import read_snapshot, write_snapshot
 from molia.wire.addresses import Address
@@ -37,8 +38,8 @@ NEIGHBOURS: Final = 20
 class Joining:
     """How one node comes and stays among the others."""
 
-    def __init__(self, hub: Hub, asks: Asks, searches: Searches) -> None:
-        self._hub, self._asks, self._searches = hub, asks, searches
+    def __init__(self, hub: Hub, asks: Asks, searches: Searches, keeping: Keeping) -> None:
+        self._hub, self._asks, self._searches, self._keeping = hub, asks, searches, keeping
         self._seeds: list[Contact] = []
         self._remembered: deque[Contact] = deque()
         self._wait_s = hub.config.rejoin_s
@@ -48,6 +49,8 @@ class Joining:
         """By family: buckets that are still to be filled in this join."""
         self._joined_s = self._healed_s = float("-inf")
         self._sizes_high = {IPV4: 0.0, IPV6: 0.0}
+        self._is_healing = False
+        """Whether the next join follows a split."""
         self._hurried = 0
         """Graves that are still to be probed without waiting."""
         self._is_alone = False
@@ -167,6 +170,8 @@ class Joining:
             self.is_joined = True
             self._wait_s = self._hub.config.rejoin_s
             self._hub.emit(Joined(side.table.size))
+            self._keeping.on_joined(number, now, is_healed=self._is_healing)
+            self._is_healing = False
         self._fill_bucket(number, now)
 
     def _fill_bucket(self, number: int, now: Now) -> None:
@@ -208,6 +213,7 @@ class Joining:
         elif name == "graveyard":
             self._on_graveyard_timer(now)
         elif name == "heal":
+            self._is_healing = True
             self.look_around(now)
 
     def _on_rejoin(self, now: Now) -> None:

@@ -16,6 +16,7 @@ from molia.dht.contact import Contact
 from molia.dht.effects import Reachable
 from molia.dht.hub import IPV4, IPV6, Family, Hub
 from molia.dht.joining import Joining
+from molia.dht.keeping import Keeping
 from molia.dht.ports import Asker
 from molia.dht.serving import BAD, REFUSED, Serving, address_of
 from molia.wire import messages
@@ -46,8 +47,11 @@ class _Trial:
 class Reachability:
     """What one node knows of itself from outside."""
 
-    def __init__(self, hub: Hub, asks: Asks, serving: Serving, joining: Joining) -> None:
-        self._hub, self._asks, self._serving, self._joining = hub, asks, serving, joining
+    def __init__(
+        self, hub: Hub, asks: Asks, serving: Serving, joining: Joining, keeping: Keeping
+    ) -> None:
+        self._hub, self._asks, self._serving = hub, asks, serving
+        self._joining, self._keeping = joining, keeping
         self._trials: dict[int, _Trial] = {}
         self._is_fixed = {IPV4: False, IPV6: False}
         self._seen: dict[bytes, Address] = {}
@@ -145,6 +149,7 @@ class Reachability:
         if own == self._hub.families[family].own:
             return
         self._hub.set_own(family, own, now)
+        self._keeping.on_own(family, now)
         self._hub.emit(Reachable(own is not None, None if own is None else own.address))
         if own is not None:
             self._joining.on_reachable(now)

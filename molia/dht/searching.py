@@ -78,9 +78,12 @@ class Searches:
 
     def run(
         self, goal: Goal, target: int, query: Query | None, done: OnFound, now: Now, *,
-        family: int | None = None, trace: int | None = None,
+        family: int | None = None, trace: int | None = None, radius: int | None = None,
     ) -> None:  # fmt: skip
-        """Begin a lookup; `done` is called once with its result, never at once."""
+        """Begin a lookup; `done` is called once with its result, never at once.
+
+        radius: of the region, where it is not the usual one.
+        """
         if len(self._running) >= limits.DHT_LOOKUPS_MAX:
             self._hub.counters.lookups_refused += 1
             self._refused.append(done)
@@ -92,7 +95,8 @@ class Searches:
                if contact not in known]  # fmt: skip
         lookup = Lookup(
             goal, target, [*near, *old[:OLD_SEEDS]], config=self._hub.config.lookup,
-            entropy=self._hub.entropy, size=side.size, pace=self._hub.pace, now_s=now.mono_s,
+            entropy=self._hub.entropy, pace=self._hub.pace, now_s=now.mono_s,
+            size=side.size if radius is None else side.size.with_radius(radius),
             own_key=self._hub.identity, traced=trace is not None, more_seeds=side.table.random,
         )  # fmt: skip
         self._hub.counters.lookups += 1

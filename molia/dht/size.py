@@ -52,6 +52,12 @@ class SizeEstimate:
         """Estimates that the number comes from; 0: it is a guess."""
         return len(self._estimates)
 
+    def with_radius(self, radius: int) -> "SizeEstimate":
+        """Return the same estimate for lookups in a region of another radius."""
+        other = SizeEstimate()
+        other.nodes, other.radius = self.nodes, radius
+        return other
+
     def guess(self, distances: Sequence[int]) -> None:
         """Take the distances of our own neighbours, ascending; ignored after an estimate."""
         if not self._estimates:

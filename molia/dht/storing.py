@@ -1,27 +1,228 @@
-"""What peers put here and get from here."""
+"""What peers put here and get from here: records and provider records.
 
-from typing import Final
+Nothing is kept whose signature does not hold, and nothing is checked again when it is given out:
+readers check for themselves. GET is the hot path: a row is read, and sent as it lies.
+Source: docs/reference/dht.md, "Storing".
+"""
 
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from molia.base import limits
 from molia.base.now import Now
-from molia.dht.hub import Hub
-from molia.dht.serving import Serving
-from molia.wire.transport import Handler
+from molia.dht import held, providers, records
+from molia.dht.faults import note_fault
+from molia.dht.hub import Family, Hub
+from molia.dht.ports import Asker
+from molia.dht.records import Fault, SignedRecord
+from molia.dht.serving import BAD, REFUSED, Serving, address_of
+from molia.dht.writing import Ruling, Writes, Written
+from molia.wire import messages
+from molia.wire.dht_messages import (
+    AddCode,
+    Added,
+    AddProvider,
+    GetProviders,
+    Providers,
+    Put,
+    PutCode,
+    PutReply,
+    encode_record,
+    get_have_seq,
+    get_loc,
+)
+from molia.wire.messages import Number
+from molia.wire.transport import Answer, Handler
+
+_RECORD: Final = int(Number.RECORD)
+_MISS: Final = int(Number.MISS)
+_FLOOR_S: Final = limits.RECORD_AHEAD_S + limits.CLOCK_SKEW_S
+"""How long the row of an expired record stays: older ones may still be valid somewhere."""
+AddedCodes: TypeAlias = Callable[[Sequence[int], Now], None]
+
+
+class _Pending:
+    """The answer to one request: given at once if it is known at once, else later."""
+
+    def __init__(self, hub: Hub, peer: Asker, request_id: int) -> None:
+        self._hub, self._peer, self._request_id = hub, peer, request_id
+        self._answer: Answer | None = None
+        self._is_late = False
+
+    def give(self, answer: Answer, now: Now) -> None:
+        """Answer."""
+        if self._is_late:
+            self._hub.wire.reply(self._peer, self._request_id, answer, now)
+        else:
+            self._answer = answer
+
+    def taken(self) -> Answer | None:
+        """Return the answer if it is there by now: what a handler returns."""
+        self._is_late = self._answer is None
+        return self._answer
 
 
 class Storing:
-    """The records that this node keeps for others."""
-
-    TIMERS: Final[frozenset[str]] = frozenset()
+    """The records that one node keeps for others."""
 
     def __init__(self, hub: Hub, serving: Serving) -> None:
         self._hub, self._serving = hub, serving
-        self.handlers: dict[int, Handler] = {}
+        self.writes = Writes(hub)
+        self.handlers: dict[int, Handler] = {
+            Number.GET: self._on_get,
+            Number.PUT: self._on_put,
+            Number.GET_PROVIDERS: self._on_get_providers,
+            Number.ADD_PROVIDER: self._on_add_provider,
+        }
 
-    def start(self, now: Now) -> None:
-        """Begin."""
+    # ------------------------------------------------------------------ reading
 
-    def on_timer(self, name: str, now: Now) -> None:
-        """Do what was due."""
+    def _on_get(self, peer: Asker, _request_id: int, body: bytes, now: Now) -> Answer | None:
+        side = self._serving.side(peer)
+        if side is None:
+            return REFUSED
+        loc = get_loc(body)
+        if loc is None:
+            self._hub.counters.bad_requests += 1
+            return BAD
+        self._hub.counters.served += 1
+        row = self._hub.shelf.read(held.RECORD, loc)
+        record = None if row is None else held.record_in(row, unix_s=now.unix_s)
+        if row is None or record is None:
+            return _MISS, side.table.nodes_body(int.from_bytes(loc, "big"))
+        if held.seq_in(row) == get_have_seq(body):
+            record = b""
+        return _RECORD, encode_record(record)
 
-    def on_stored(self, token: int, *, applied: bool, now: Now) -> None:
-        """Take what became of a write."""
+    def _on_get_providers(
+        self, peer: Asker, _request_id: int, body: bytes, now: Now
+    ) -> Answer | None:
+        side = self._serving.side(peer)
+        if side is None:
+            return REFUSED
+        asked = messages.decode(Number.GET_PROVIDERS, body)
+        if not isinstance(asked, GetProviders):
+            self._hub.counters.bad_requests += 1
+            return BAD
+        self._hub.counters.served += 1
+        row = self._hub.shelf.read(held.PROVIDERS, asked.loc)
+        told = [] if row is None else held.select(row, salt=asked.salt, unix_s=now.unix_s)
+        if not told:
+            return _MISS, side.table.nodes_body(int.from_bytes(asked.loc, "big"))
+        page = held.page_of(told, asked.page)
+        answer = Providers(records=page, total=len(told), page=asked.page)
+        return Number.PROVIDERS, messages.encode(answer)
+
+    # ------------------------------------------------------------------ writing
+
+    def _on_put(self, peer: Asker, request_id: int, body: bytes, now: Now) -> Answer | None:
+        if self._serving.side(peer) is None:
+            return REFUSED
+        asked = messages.decode(Number.PUT, body)
+        if not isinstance(asked, Put) or peer.address is None:
+            self._hub.counters.bad_requests += 1
+            self._hub.counters.records_malformed += 1
+            return BAD
+        record = records.check(asked.record, self._hub.space.network, unix_s=now.unix_s)
+        if isinstance(record, Fault):
+            note_fault(self._hub, record, peer.identity, address_of(peer.address))
+            return Number.PUT_REPLY, messages.encode(PutReply(PutCode.BAD))
+        self._hub.counters.served += 1
+        reply = _Pending(self._hub, peer, request_id)
+
+        def done(ruling: Ruling, then: Now) -> None:
+            told = PutReply(ruling.code, ruling.current)
+            reply.give((Number.PUT_REPLY, messages.encode(told)), then)
+
+        self.put(record, asked.cas, done, now, writer=peer)
+        return reply.taken()
+
+    def put(
+        self, record: SignedRecord, cas: int | None, done: Written, now: Now, *,
+        writer: Asker | None,
+    ) -> None:  # fmt: skip
+        """Keep a verified record, if the rules and the writer's quota let it; None: our own."""
+
+        def rule(row: bytes | None, then: Now) -> Ruling:
+            decided = held.decide(row, record, cas=cas, unix_s=then.unix_s)
+            self._count_put(decided)
+            until = decided.expires + _FLOOR_S
+            return Ruling(decided.code, decided.row, until, decided.current, row is None)
+
+        loc = records.loc_of(record, self._hub.space.network)
+        self.writes.offer(
+            held.RECORD, loc, rule, done, now, full=PutCode.FULL,
+            writer=None if writer is None else writer.identity,
+        )  # fmt: skip
+
+    def _count_put(self, decided: held.Decision) -> None:
+        counters = self._hub.counters
+        counters.records_stored += decided.row is not None
+        counters.records_stale += decided.code is PutCode.STALE
+        counters.records_conflict += decided.code is PutCode.CONFLICT
+        counters.records_cas += decided.code is PutCode.CAS_MISMATCH
+
+    def _on_add_provider(
+        self, peer: Asker, request_id: int, body: bytes, now: Now
+    ) -> Answer | None:
+        side = self._serving.side(peer)
+        if side is None:
+            return REFUSED
+        asked = messages.decode(Number.ADD_PROVIDER, body)
+        if not isinstance(asked, AddProvider):
+            self._hub.counters.bad_requests += 1
+            self._hub.counters.records_malformed += 1
+            return BAD
+        self._hub.counters.served += 1
+        reply = _Pending(self._hub, peer, request_id)
+
+        def done(codes: Sequence[int], then: Now) -> None:
+            reply.give((Number.ADDED, messages.encode(Added(tuple(codes)))), then)
+
+        self.add(asked.records, side, done, now, writer=peer)
+        return reply.taken()
+
+    def add(
+        self, encoded: Sequence[bytes], side: Family, done: AddedCodes, now: Now, *,
+        writer: Asker | None,
+    ) -> None:  # fmt: skip
+        """Keep provider records of strangers; `done` is given a code for each."""
+        codes: list[int] = [AddCode.BAD] * len(encoded)
+        left = [len(encoded)]
+
+        def settle(index: int, code: int, then: Now) -> None:
+            codes[index] = code
+            left[0] -= 1
+            if not left[0]:
+                done(codes, then)
+
+        for index, each in enumerate(encoded):
+
+            def added(ruling: Ruling, then: Now, at: int = index) -> None:
+                settle(at, ruling.code, then)
+
+            self._add_one(each, side, added, now, writer)
+
+    def _add_one(
+        self, encoded: bytes, side: Family, done: Written, now: Now, writer: Asker | None
+    ) -> None:
+        is_local = side.own is not None and side.own.is_local
+        record = providers.check(
+            encoded, self._hub.space.network, unix_s=now.unix_s, allow_local=is_local
+        )
+        if isinstance(record, Fault):
+            if writer is not None and writer.address is not None:
+                note_fault(self._hub, record, writer.identity, address_of(writer.address))
+            done(Ruling(AddCode.BAD, None, 0), now)
+            return
+
+        def rule(row: bytes | None, then: Now) -> Ruling:
+            decided = held.add(row, record, unix_s=then.unix_s)
+            self._hub.counters.providers_stored += decided.row is not None
+            self._hub.counters.providers_refused += decided.code in (AddCode.FULL, AddCode.CROWDED)
+            return Ruling(decided.code, decided.row, decided.expires, b"", decided.is_new)
+
+        self.writes.offer(
+            held.PROVIDERS, record.loc, rule, done, now, full=AddCode.FULL,
+            writer=None if writer is None else writer.identity,
+        )  # fmt: skip
