@@ -79,6 +79,7 @@ class Announcer:
         self._bindings: dict[Cid, bytes] = {}
         """Where the content hash of a blob is bound to it."""
         self._changed: dict[Cid, None] = {}
+        self._issued = 0
         self._wake = asyncio.Event()
         self.acks = 0
         """Provider records that others took."""
@@ -262,7 +263,8 @@ class Announcer:
         own = self._dht.engine.own
         if own is None:
             return {}
-        issued = int(now.unix_s)
+        # a record takes the place of an older one only: two of one second are none
+        issued = self._issued = max(int(now.unix_s), self._issued + 1)
         return {
             loc: announce(
                 self._identity, self._context.network, place.named, place.kind,

@@ -397,6 +397,4 @@ class TransportWire:
 
 def core_config(config: Config) -> core.DhtConfig:
     """Return the engine's settings as the operator's say."""
-    return core.DhtConfig(
-        snapshot_s=float(config.dht.snapshot_s), rows_max=config.dht.records_max
-    )
+    return core.DhtConfig(snapshot_s=float(config.dht.snapshot_s), rows_max=config.dht.records_max)

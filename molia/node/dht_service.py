@@ -294,4 +294,3 @@ def _result_data(result: LookupResult) -> dict[str, Any]:
         "rpcs": result.probes, "took_ms": round(1000 * result.took_s, 1),
         "why": result.end.value, "failures": result.failures, "attacked": result.is_attacked,
     }  # fmt: skip
-

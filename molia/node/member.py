@@ -92,7 +92,7 @@ class Member:
         engine, rows, sweep = self.dht.engine, self.dht.rows, self.announcer.sweep
         return DhtCounts(
             worker=self.context.team.seat.index, contacts=len(engine.contacts()),
-            network_nodes=engine.size_estimate if engine.is_joined else 0.0,
+            network_nodes=round(engine.size_estimate) if engine.is_joined else 0,
             held={"record": rows.held[Kind.RECORD], "provider": rows.held[Kind.PROVIDER]},
             own_records=len(self.records), announced=self.announcer.blob_count,
             events={

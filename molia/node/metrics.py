@@ -193,7 +193,7 @@ class DhtCounts:
 
     worker: int = 0
     contacts: int = 0
-    network_nodes: float = 0.0
+    network_nodes: int = 0
     held: dict[str, int] = field(default_factory=dict)
     """Rows kept for others: records, providers."""
     own_records: int = 0

@@ -34,7 +34,17 @@ from molia.wire.frames import CLOSE, STREAMS, decode_frames, encode_frame, must_
 from molia.wire.gate import Admission, OpenAdmission
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
-from molia.wire.messages import EARLY, Busy, Close, CloseReason, Error, ErrorCode, Number, decode, encode
+from molia.wire.messages import (
+    EARLY,
+    Busy,
+    Close,
+    CloseReason,
+    Error,
+    ErrorCode,
+    Number,
+    decode,
+    encode,
+)
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Outcome, Requests, pack

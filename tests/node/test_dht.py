@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def knows(node: Node, count: int) -> bool:
 def joined(nodes: list[Node], count: int) -> None:
     """Return when each of the nodes knows at least so many others."""
     for node in nodes:
-        until(lambda n=node: knows(n, count), f"it does not join: {node.tail()}", within_s=JOIN_S)
+        until(partial(knows, node, count), "a node does not join", within_s=JOIN_S)
 
 
 def put(node: Node, name: str, value: bytes, **headers: str) -> Answer:
@@ -55,6 +56,11 @@ def put(node: Node, name: str, value: bytes, **headers: str) -> Answer:
 def get(node: Node, where: str, query: str = "") -> Answer:
     """Read a record."""
     return node.client()("GET", f"/record/{where}{query}")
+
+
+def says(asker: Node, where: str, text: str) -> bool:
+    """Tell whether a record is found and has a text in it."""
+    return text in get(asker, where).body.decode()
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +171,8 @@ def test_a_blob_is_found_from_elsewhere_soon_after_its_put_and_forgotten(
 
 def test_a_node_says_where_it_is_who_is_there_and_answers_pings(network: list[Node]) -> None:
     for node in network:
-        found = until(
-            lambda n=node: get(network[0], f"{peer(n)}/molia%2Faddr").body, "no address is said"
-        )
-        assert address(node).encode() in found
+        where = f"{peer(node)}/molia%2Faddr"
+        until(partial(says, network[0], where, address(node)), "a node does not say where it is")
     shown = network[0].client()("GET", "/peers").json()["peers"]
     verified = {each["peer"] for each in shown if each["state"] == "verified"}
     assert verified == {peer(node) for node in network[1:]}
@@ -269,4 +273,3 @@ def test_nothing_listens_beyond_loopback(network: list[Node]) -> None:
     loopback = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
     assert found
     assert all(place in loopback for place in found)
-
