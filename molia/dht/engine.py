@@ -114,7 +114,7 @@ class Engine:
     def on_sibling_verified(self, contact: Contact, now: Now) -> None:
         """Take over what another worker of this node found: a contact answered it."""
         self._asks.unproved.prove(contact)
-        self._hub.table_of(contact.address).on_verified(contact, None, now.mono_s)
+        self._hub.take_in(contact, None, now)
 
     def on_goodbye(self, contact: Contact, now: Now) -> None:
         """Take that a contact stops: it makes room at once, and is probed now and then."""

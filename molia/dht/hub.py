@@ -26,6 +26,8 @@ from molia.wire.addresses import Address, is_local, pack_host
 
 IPV4: Final = 4
 IPV6: Final = 6
+FIRST_S: Final = 0.25
+"""From the first contact to the look around, so that there may be a second."""
 TELL_SIBLINGS_S: Final = 10.0
 """How often the other workers are told of one contact."""
 
@@ -114,9 +116,16 @@ class Hub:
         """Take note that our request to a contact was answered from its address."""
         if contact.key == self.identity:
             return
-        self.table_of(contact.address).on_verified(contact, rtt_s, now.mono_s)
+        self.take_in(contact, rtt_s, now)
         if self.share[1] > 1:
             self._tell_siblings(contact, now.mono_s)
+
+    def take_in(self, contact: Contact, rtt_s: float | None, now: Now) -> None:
+        """Tell the table of a verified contact; the first one is a reason to look around."""
+        table = self.table_of(contact.address)
+        if not table.size:
+            self.timers.set("first", now.mono_s + FIRST_S)
+        table.on_verified(contact, rtt_s, now.mono_s)
 
     def _tell_siblings(self, contact: Contact, now_s: float) -> None:
         told = self._told_s
