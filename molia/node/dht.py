@@ -56,8 +56,10 @@ log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 1.0
 """How often contacts are shared with the other workers and small things are looked after."""
-ALONE_S: Final = 5.0
+ALONE_S: Final = 2.0
 """A node that knows nobody for so long says so, and resolves names again."""
+FIRST_SNAPSHOT_S: Final = 5.0
+"""After joining: who is killed soon finds back all the same."""
 COUNT_S: Final = 600.0
 CLOCK_OFFSET_MAX_S: Final = 60.0
 OnStep = Callable[[Step], None]
@@ -96,7 +98,7 @@ class Dht:
         """Contacts to tell the other workers of."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_alone = self._warned_clock = False
-        self._alone_since_s = float("inf")
+        self._alone_since_s = self._snapshot_due_s = float("inf")
 
     # ------------------------------------------------------------------ operations
 
@@ -241,6 +243,10 @@ class Dht:
             self.engine.on_egress(sent_bytes, self._context.now())
             if self._context.now().mono_s - self._alone_since_s > ALONE_S:
                 await self._begin_again()
+            if self._context.now().mono_s >= self._snapshot_due_s:
+                self._snapshot_due_s = float("inf")
+                self.engine.stop(self._context.now())  # leaves a snapshot among the effects
+                self.network.driver.flush_soon()
             offset_s = self.engine.clock_offset_s
             if offset_s is not None and abs(offset_s) > CLOCK_OFFSET_MAX_S:
                 self._warn_clock(offset_s)
@@ -344,6 +350,7 @@ class Dht:
                 self._on_reachable(address, is_reachable=is_reachable)
             case Joined(contacts=contacts):
                 self._said_alone, self._alone_since_s = False, float("inf")
+                self._snapshot_due_s = self._context.now().mono_s + FIRST_SNAPSHOT_S
                 log.info("network_joined", contacts=contacts)
             case Alone():
                 self._alone_since_s = self._context.now().mono_s

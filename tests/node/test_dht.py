@@ -64,23 +64,36 @@ def says(asker: Node, where: str, text: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
-    """Four nodes that know each other; the last one has two workers."""
-    home = tmp_path_factory.mktemp("network")
-    nodes = [Node(home / f"home{number}") for number in range(4)]
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    """Four nodes that know each other, the last with two workers; and one of another network."""
+    homes = tmp_path_factory.mktemp("network")
+    made = [Node(homes / f"home{number}") for number in range(5)]
+    made[3].settings["MOLIA_WORKERS"] = "2"
+    made[4].settings["MOLIA_NETWORK"] = "another"
     try:
-        nodes[0].start()
-        for node in nodes[1:]:
-            node.settings["MOLIA_DHT__BOOTSTRAP"] = address(nodes[0])
-            node.settings["MOLIA_WORKERS"] = "2" if node is nodes[3] else "1"
+        made[0].start()
+        for node in made[1:]:
+            node.settings["MOLIA_DHT__BOOTSTRAP"] = address(made[0])
             node.launch()
-        for node in nodes[1:]:
+        for node in made[1:]:
             node.wait_ready()
-        joined(nodes, 3)
-        yield nodes
+        joined(made[:4], 3)
+        yield made
     finally:
-        for node in nodes:
+        for node in made:
             node.close()
+
+
+@pytest.fixture
+def network(nodes: list[Node]) -> list[Node]:
+    """Return the four."""
+    return nodes[:4]
+
+
+@pytest.fixture
+def stranger(nodes: list[Node]) -> Node:
+    """Return the node of another network."""
+    return nodes[4]
 
 
 def test_nodes_that_share_one_address_find_each_others_records(network: list[Node]) -> None:
@@ -196,9 +209,7 @@ def test_what_happens_is_counted(network: list[Node]) -> None:
     assert client.metric("molia_dht_own_records") >= 1
 
 
-def test_a_record_outlives_its_publisher_and_a_holder_and_nodes_come_back_without_bootstrap(
-    network: list[Node], tmp_path: Path
-) -> None:
+def test_a_record_outlives_its_publisher_and_a_holder(network: list[Node], tmp_path: Path) -> None:
     where = f"{peer(network[1])}/legacy"
     assert put(network[1], "legacy", b"still here").status == 201
     gone = address(network[1])
@@ -212,8 +223,7 @@ def test_a_record_outlives_its_publisher_and_a_holder_and_nodes_come_back_withou
         assert (found.status, found.body) == (200, b"still here")
     finally:
         late.close()
-    for node in network[1:3]:  # what they remember was kept when they had joined
-        del node.settings["MOLIA_DHT__BOOTSTRAP"]
+    for node in network[1:3]:
         node.start()
     joined(network, 3)
     assert address(network[1]) != gone  # port 0: it is reached elsewhere now
@@ -223,27 +233,30 @@ def test_a_record_outlives_its_publisher_and_a_holder_and_nodes_come_back_withou
     assert get(network[3], where, "?consistent=true").body == b"and changed"
 
 
-def test_networks_of_other_names_never_meet(network: list[Node], tmp_path: Path) -> None:
-    settings = {
-        "MOLIA_NETWORK": "another",
-        "MOLIA_DHT__BOOTSTRAP": ",".join(address(node) for node in network),
-    }
-    stranger = Node(tmp_path / "stranger", settings=settings)
-    try:
-        stranger.start()
-        until(lambda: "node_alone" in stranger.tail(), "it does not notice that it is alone")
-        assert view(stranger)["contacts"] == 0
-        assert put(stranger, "motto", b"alone").code == "not-joined"
-        assert stranger.client().get(stranger.client().put(b"works alone")) == b"works alone"
-        stranger.stop()
-    finally:
-        stranger.close()
-    assert len(network[0].client()("GET", "/peers").json()["peers"]) == 3
+def test_a_node_finds_back_by_what_it_remembers(network: list[Node]) -> None:
+    node = network[2]
+    node.stop()
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in node.home.glob("contacts-*.bin"))
+    bootstrap = node.settings.pop("MOLIA_DHT__BOOTSTRAP")
+    node.start()
+    joined(network, 3)
+    assert get(node, f"{peer(network[1])}/legacy").status in (200, 404)
+    node.settings["MOLIA_DHT__BOOTSTRAP"] = bootstrap
+
+
+def test_networks_of_other_names_never_meet(network: list[Node], stranger: Node) -> None:
+    until(lambda: "node_alone" in stranger.tail(), "it does not notice that it is alone")
+    assert view(stranger)["contacts"] == 0
+    assert put(stranger, "motto", b"alone").code == "not-joined"
+    assert stranger.client().get(stranger.client().put(b"works alone")) == b"works alone"
+    for node in network:
+        shown = node.client()("GET", "/peers").json()["peers"]
+        assert peer(stranger) not in {each["peer"] for each in shown}
 
 
 def test_a_bad_bootstrap_address_is_named_and_a_silent_one_is_no_failure(tmp_path: Path) -> None:
     node = Node(tmp_path / "home")
-    assert node.molia("init").returncode == 0
+    node.home.mkdir(mode=0o700)
     (node.home / "bootstrap").write_text("# ours\nnot an address\n")
     (node.home / "bootstrap").chmod(0o600)
     refused = node.molia("run", "--api", "127.0.0.1:0")
