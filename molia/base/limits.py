@@ -397,7 +397,7 @@ SIZE_ESTIMATES_MAX: Final = 32
 # -- dht: the routing table
 BUCKET_SIZE_MAX: Final = 128
 TABLE_ENTRIES_MAX: Final = 4_096
-"""Contacts of one table with its caches; about 250 bytes each, so 1 MiB."""
+"""Contacts of one table with its caches; about 400 bytes each, so 1.6 MB."""
 GRAVES_MAX: Final = 512
 """Dead contacts that are remembered."""
 SNAPSHOT_SIZE_MAX: Final = 256 * KIB
@@ -405,6 +405,8 @@ SNAPSHOT_SIZE_MAX: Final = 256 * KIB
 
 REPAIR_ASKS_MAX: Final = 8
 """Neighbours that a new node asks for its range, one after the other."""
+REPAIR_CLAIMS_MAX: Final = 4_096
+"""Rows on their way to us; about 150 bytes each."""
 REPAIR_PUSHES_MAX: Final = 4
 """Rows on their way to one neighbour."""
 

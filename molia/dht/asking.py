@@ -66,6 +66,8 @@ class Asks:
         self.unproved = Unproved(per_group=hub.config.unproved_per_group)
         self._hinted: dict[Contact, None] = {}
         """Contacts that are said to serve and are asked themselves."""
+        self._written: dict[str, None] = {}
+        """Hosts that were sent something; the last one last."""
         self._knocking: dict[Contact, list[_Ask]] = {}
         """Strangers that were asked, and what they are to be asked if they answer."""
         self._flying: dict[int, _Ask] = {}
@@ -166,6 +168,10 @@ class Asks:
         can_send = self._waiting and len(self._flying) < limits.DHT_ASKS_MAX
         return bool(self._failed or can_send)
 
+    def has_written_to(self, contact: Contact) -> bool:
+        """Tell whether this node ever sent something to the host of a contact."""
+        return contact.address[0] in self._written
+
     def _send(self, asked: _Ask, now: Now, *, is_trusted: bool = False) -> None:
         contact, timeout_s = asked.contact, asked.timeout_s
         if not self.unproved.is_proved(contact):
@@ -185,9 +191,17 @@ class Asks:
             self._failed.append(asked)
             return
         self._hub.counters.asked += 1
+        self._note_written(contact)
         if not self.unproved.is_proved(contact):
             self._knocking.setdefault(contact, [])
         self._flying[request_id] = asked._replace(at_s=now.mono_s)
+
+    def _note_written(self, contact: Contact) -> None:
+        host = contact.address[0]
+        self._written.pop(host, None)
+        self._written[host] = None
+        if len(self._written) > limits.DHT_PROVED_MAX:
+            del self._written[next(iter(self._written))]
 
     def _on_reply(self, reply: Reply, peer: Asker, now: Now) -> None:
         """Tell the table what a reply shows of who gave it."""

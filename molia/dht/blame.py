@@ -26,9 +26,12 @@ class Blame:
         """By who relayed: how many of its contacts were tried, and how many were dead."""
         self._loss = 0.0
 
+    def on_outcome(self, *, lives: bool) -> None:
+        """Take note of whether any peer answered."""
+        self._loss += _FADE * ((not lives) - self._loss)
+
     def judge(self, referrer: Contact, *, lives: bool) -> None:
         """Take note of what became of a contact that a peer relayed."""
-        self._loss += _FADE * ((not lives) - self._loss)
         tried, dead = self._relayed.pop(referrer, (0, 0))
         tried, dead = tried + 1, dead + (not lives)
         if tried < JUDGED:

@@ -30,12 +30,14 @@ class State(IntEnum):
 class Entry:
     """What one table knows of one contact."""
 
-    __slots__ = ("contact", "due_s", "heard_s", "rtt_s", "since_s", "state")
+    __slots__ = ("contact", "due_s", "heard_s", "missed_s", "rtt_s", "since_s", "state")
 
     def __init__(self, contact: Contact, *, rtt_s: float | None, now_s: float) -> None:
         self.contact = contact
         self.since_s = self.heard_s = self.due_s = now_s
         """First verified; last heard; when a check is due, as the heap of checks believes."""
+        self.missed_s = now_s
+        """When a suspect became one."""
         self.rtt_s = rtt_s
         self.state = State.SPARE
 
@@ -52,14 +54,21 @@ def age_of(entry: Entry) -> float:
 class Bucket:
     """The slots and the cache of one distance."""
 
-    __slots__ = ("capacity", "entries", "spares")
+    __slots__ = ("capacity", "crowded", "entries", "spares")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.entries: list[Entry] = []
         """In slots, the first verified first."""
         self.spares: list[Entry] = []
-        """In the cache, in the order they came."""
+        """In the cache, in the order they answered last."""
+        self.crowded: Entry | bool | None = False
+        """The newest slot that a group holds beyond its quotas; False until it is looked for."""
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether a slot is free."""
+        return len(self.entries) < self.capacity
 
     def group_count(self, group: bytes) -> int:
         """Return how many slots a group holds."""
@@ -67,7 +76,13 @@ class Bucket:
 
     def add(self, entry: Entry) -> None:
         """Put an entry into a slot."""
+        self.crowded = False
         insort(self.entries, entry, key=age_of)
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out of its slot."""
+        self.crowded = False
+        self.entries.remove(entry)
 
     def slowest_newer(self) -> Entry | None:
         """Return the slowest of the newer half: the older half is nobody's to take.

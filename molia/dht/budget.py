@@ -3,7 +3,7 @@
 from typing import Final
 
 SHARE: Final = 0.10
-FLOOR_BYTES_S: Final = 1_024.0
+FLOOR_BYTES_S: Final = 2_048.0
 BURST_S: Final = 10.0
 WINDOW_S: Final = 60.0
 

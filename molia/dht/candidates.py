@@ -18,7 +18,7 @@ from molia.dht.size import K
 PATHS: Final = 4
 """Origins that are kept apart: seeds are dealt to them, and who is named inherits its namer's."""
 PATH_DEPTH: Final = 12
-"""A path has been walked when its so many nearest have been asked."""
+"""A path has been walked when its so many nearest outside the region have been asked."""
 REPLY_CONTACTS_MAX: Final = 2 * K
 REPLY_NEAR_MAX: Final = 6
 """New contacts in the region that one reply may bring."""
@@ -64,7 +64,7 @@ class Dice:
 class Candidates:
     """The candidates of one lookup of `target`, whose region has `radius`."""
 
-    __slots__ = ("_addresses", "_asked_by_path", "_deferred", "_deferred_far", "_dice", "_groups",
+    __slots__ = ("_asked", "_asked_by_path", "_deferred", "_deferred_far", "_dice", "_groups",
                  "_near", "_paths", "_peers", "_serial", "_target", "_turn", "by_contact",
                  "is_open", "near_heard", "radius")  # fmt: skip
 
@@ -85,7 +85,7 @@ class Candidates:
         self._deferred_far: list[Candidate] = []
         self._groups: dict[bytes, int] = {}
         self._peers: dict[bytes, int] = {} if own_key is None else {own_key: PEER_CONTACTS_MAX}
-        self._addresses: dict[object, Candidate] = {}
+        self._asked: dict[object, Candidate] = {}
         """Who was asked, by address and by key."""
         self._serial = self._turn = 0
 
@@ -211,25 +211,31 @@ class Candidates:
         return None if best is None else best[2]
 
     def of_next_path(self) -> Candidate | None:
-        """Return the nearest of the next path that has not been walked to its depth.
+        """Return one outside the region of the next path not walked to its depth.
 
-        Of an attacked region the nearest outside it: inside, the attacker is always nearer.
+        The nearest; once the region is found, every other time any: the nearest may all be liars.
         """
         for _ in range(PATHS):
             self._turn = (self._turn + 1) % PATHS
             path = self._paths[self._turn]
             top = self._top(path)
-            while top is not None and self.is_open and top[2].is_near:
+            while top is not None and top[2].is_near:
                 heappop(path)
                 top = self._top(path)
             if top is not None and self._depth(top[0]) < PATH_DEPTH:
-                return top[2]
+                return self._any_of(path) or top[2]
         return None
+
+    def _any_of(self, path: list[Entry]) -> Candidate | None:
+        if self.near_heard < PATH_DEPTH or self._dice.below(2):
+            return None
+        candidate = path[self._dice.below(len(path))][2]
+        return candidate if not candidate.is_near and self.may_ask(candidate) else None
 
     def _depth(self, distance: int) -> int:
         """Return how many nearer ones of the path were asked and did not fail."""
-        nearer = (c for c in self._asked_by_path[self._turn] if c.distance < distance)
-        return sum(c.state != FAILED and not (self.is_open and c.is_near) for c in nearer)
+        asked = self._asked_by_path[self._turn]
+        return sum(c.distance < distance and c.state != FAILED for c in asked)
 
     def in_region(self) -> Candidate | None:
         """Return a random one in the region that was not asked."""
@@ -249,28 +255,35 @@ class Candidates:
         return path[0] if path else None
 
     def may_ask(self, candidate: Candidate) -> bool:
-        """Tell whether it is unasked, and so are its peer and its address."""
+        """Tell whether it is unasked, and so are its address and its peer.
+
+        An address gets one request, whoever is said to be there. A peer that does not answer at one
+        address is asked at another one; until that is clear the other is put off.
+        """
         if candidate.state != HEARD:
             return False
         contact = candidate.contact
-        other = self._addresses.get(contact.address)
-        if other is None:
-            other = self._addresses.get(contact.key.key)
-            if other is None or other is candidate or other.state == FAILED:
-                return True
-        elif other is candidate:
+        other = self._asked.get(contact.address)
+        if other is not None:
+            candidate.state = DROPPED
+            return False
+        other = self._asked.get(contact.key.key)
+        if other is None or other.state in (SLOW, FAILED):
             return True
         candidate.state = DROPPED
+        if other.state == ASKED:
+            candidate.state = DEFERRED
+            (self._deferred if candidate.is_near else self._deferred_far).append(candidate)
         return False
 
     def on_asked(self, candidate: Candidate) -> None:
         """A request goes to it."""
         candidate.state = ASKED
         contact = candidate.contact
-        if self._addresses.get(contact.address) is not candidate:
-            self._addresses[contact.address] = candidate
-            self._addresses[contact.key.key] = candidate
-            self._asked_by_path[candidate.path].append(candidate)
+        if contact.address not in self._asked:
+            self._asked[contact.address] = self._asked[contact.key.key] = candidate
+            if not candidate.is_near:
+                self._asked_by_path[candidate.path].append(candidate)
 
     def on_failed(self, candidate: Candidate) -> None:
         """It does not answer: it takes no place in its network any more."""

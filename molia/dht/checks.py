@@ -22,11 +22,13 @@ JITTER_SPAN: Final = 0.4
 class Checks:
     """The times of the checks of all slots; what left its slot goes when it comes to the top."""
 
-    __slots__ = ("_entropy", "_heap", "_suspects", "interval_s")
+    __slots__ = ("_entropy", "_heap", "_longest_s", "_suspects", "interval_s")
 
     def __init__(self, interval_s: float, *, entropy: Entropy) -> None:
         self._entropy, self.interval_s = entropy, interval_s
         """How long a contact may be silent, on average."""
+        self._longest_s = interval_s
+        """The longest interval that an entry of the heap may have been put there with."""
         self._heap: list[Entry] = []
         self._suspects: deque[tuple[float, Entry]] = deque()
 
@@ -82,9 +84,9 @@ class Checks:
         When contacts die twice as fast as they did, all checks are set anew; else each follows
         when its time comes.
         """
-        shrunk = interval_s < self.interval_s / 2
-        if shrunk or interval_s > self.interval_s:
-            self.interval_s = interval_s
+        self.interval_s = interval_s
+        shrunk = interval_s < self._longest_s / 2
+        self._longest_s = interval_s if shrunk else max(interval_s, self._longest_s)
         if shrunk or len(self._heap) > 2 * slot_count + 64:
             self._heap = [entry for entry in self._heap if entry.state <= State.SUSPECT]
             for entry in self._heap if shrunk else ():

@@ -14,7 +14,8 @@ _PRIOR_RATE: Final = 1 / 3600
 """What is believed before anything was seen, with the weight of two deaths: sessions of an hour."""
 _MEMORY_S: Final = 600.0
 """Time constant of forgetting."""
-_OUTCOMES: Final = 32
+OUTCOMES: Final = 32
+"""Requests that are remembered."""
 _OUTCOMES_MIN: Final = 8
 
 
@@ -68,8 +69,8 @@ class OwnLink:
 
     def add(self, *, lost: bool) -> None:
         """Take how one request ended. The last 32 count."""
-        self._lost = (self._lost << 1 | lost) & ((1 << _OUTCOMES) - 1)
-        self._count = min(_OUTCOMES, self._count + 1)
+        self._lost = (self._lost << 1 | lost) & ((1 << OUTCOMES) - 1)
+        self._count = min(OUTCOMES, self._count + 1)
 
     @property
     def is_deaf(self) -> bool:

@@ -35,7 +35,7 @@ class Graveyard:
         self._graves: dict[bytes, Grave] = {}
         self._groups: dict[bytes, int] = {}
         self._round: list[Contact] = []
-        self._hurried = 0
+        self._hurried = False
         self._probed_s: float | None = None
 
     def __len__(self) -> int:
@@ -77,27 +77,28 @@ class Graveyard:
     def hurry(self) -> None:
         """Let every grave be probed at once: the network shrank, or our link changed."""
         self._round = self.contacts()
-        self._hurried = len(self._round)
+        self._hurried = bool(self._round)
 
     def take_probe(self, now_s: float) -> Contact | None:
         """Return whom to ask now whether it is back; None when nobody is due.
 
         One in five seconds, the last buried first, round and round; after `hurry` all of them.
         """
-        if not self._hurried and now_s < (self.next_probe_s(now_s) or now_s):
+        if self._hurried:
+            contact = self._next()
+            self._hurried = bool(self._round)
+        elif now_s < (self.next_probe_s(now_s) or now_s):
             return None
-        contact = self._next()
+        else:
+            self._round = self._round or self.contacts()
+            contact = self._next()
         if contact is not None:
             self._probed_s = now_s
-        self._hurried = max(0, self._hurried - 1) if contact is not None else 0
         return contact
 
     def _next(self) -> Contact | None:
-        if not self._round:
-            self._round = self.contacts()
         while self._round:
-            contact = self._round.pop()
-            grave = self._graves.get(contact.key.key)
+            grave = self._graves.get(self._round.pop().key.key)
             if grave is not None:
                 return grave.contact
         return None

@@ -23,8 +23,7 @@ from molia.base.limits import (
     PROVIDERS_RANDOM_TOLD,
     RECORD_AHEAD_S,
 )
-from molia.dht.providers import Kind, ProviderRecord
-from molia.dht.providers import parse as parse_provider
+from molia.dht.providers import Kind, Outline, ProviderRecord, outline
 from molia.dht.records import SignedRecord, parse
 from molia.wire.dht_messages import DIGEST_ENTRY_SIZE, AddCode, PutCode
 
@@ -137,7 +136,7 @@ class Entry(NamedTuple):
     """One provider record in a row, and since when it is held without a gap."""
 
     since: int
-    record: ProviderRecord
+    record: Outline
 
 
 def add(row: bytes | None, offered: ProviderRecord, *, unix_s: float) -> AddDecision:
@@ -147,7 +146,7 @@ def add(row: bytes | None, offered: ProviderRecord, *, unix_s: float) -> AddDeci
     who was there for long stays, and a newcomer gets in whatever the flood.
     """
     others = entries(row, unix_s=unix_s)
-    before = next((e for e in others if e.record.signer == offered.signer), None)
+    before = next((e for e in others if e.record.signer == offered.signer.key), None)
     if before is not None:
         if before.record.encoded == offered.encoded:
             return AddDecision(AddCode.OK, expires=_until(others))
@@ -157,11 +156,13 @@ def add(row: bytes | None, offered: ProviderRecord, *, unix_s: float) -> AddDeci
     same = sum(entry.record.prefix == offered.prefix for entry in others)
     if same >= PROVIDERS_PER_PREFIX_MAX:
         return AddDecision(AddCode.CROWDED)
-    caches = sum(entry.record.kind is Kind.CACHE for entry in others)
+    caches = sum(entry.record.kind == Kind.CACHE for entry in others)
     if offered.kind is Kind.CACHE and caches >= PROVIDERS_CACHE_MAX:
         return AddDecision(AddCode.FULL)
     since = int(unix_s) if before is None else before.since
-    kept = _with(others, Entry(since, offered))
+    new = outline(offered.encoded)
+    assert new is not None, "it was checked"
+    kept = _with(others, Entry(since, new))
     return AddDecision(AddCode.OK, _packed(kept), _until(kept), is_new=before is None)
 
 
@@ -169,8 +170,8 @@ def entries(row: bytes | None, *, unix_s: float) -> list[Entry]:
     """Return the provider records in a row that have not expired, the longest held first."""
     found = []
     for since, encoded in _split(row):
-        record = parse_provider(encoded)
-        if isinstance(record, ProviderRecord) and record.expires > unix_s:
+        record = outline(encoded)
+        if record is not None and record.expires > unix_s:
             found.append(Entry(since, record))
     return found
 
@@ -183,7 +184,7 @@ def select(row: bytes, *, salt: bytes, unix_s: float) -> list[bytes]:
     alive = entries(row, unix_s=unix_s)
     rest = sorted(
         alive[PROVIDERS_OLDEST_TOLD:],
-        key=lambda entry: blake2b_digest(salt + entry.record.signer.key, size=8),
+        key=lambda entry: blake2b_digest(salt + entry.record.signer, size=8),
     )
     told = alive[:PROVIDERS_OLDEST_TOLD] + rest[:PROVIDERS_RANDOM_TOLD]
     return [entry.record.encoded for entry in told]
@@ -270,7 +271,7 @@ def summary_of(kind: int, row: bytes, *, unix_s: float) -> bytes | None:
     alive = [entry.record for entry in entries(row, unix_s=unix_s)]
     if len(alive) >= PROVIDERS_OLD:
         return _CROWD
-    parts = sorted(record.signer.key + record.issued.to_bytes(8, "big") for record in alive)
+    parts = sorted(record.signer + record.issued.to_bytes(8, "big") for record in alive)
     return blake2b_digest(b"".join(parts), size=4) if parts else None
 
 

@@ -33,6 +33,9 @@ SHRUNK: Final = 0.7
 """A size estimate this much below the highest of late says that the network was split."""
 FADE: Final = 0.99
 NEIGHBOURS: Final = 20
+UNKNOWN_S: Final = 1.0
+"""How long a node that does not know whether it can be reached meets nobody: as long as there are
+nodes that it never wrote to, they can show it."""
 
 
 class Joining:
@@ -125,7 +128,8 @@ class Joining:
         if self._size:
             self._is_alone = False
             if not self.is_joined and not self._joining:
-                self.look_around(now)
+                wait_s = 0.0 if self._hub.family.own is not None else UNKNOWN_S
+                self._hub.timers.set("join", now.mono_s + wait_s)
         elif not self._pinging:
             self._be_alone()
 
@@ -204,6 +208,7 @@ class Joining:
 
     def on_timer(self, name: str, now: Now) -> None:
         """Do what was due: `rejoin`, `first`, `remembered`, `refresh`, `graveyard` or `heal`."""
+        """Do what was due: `rejoin`, `remembered`, `refresh`, `join`, `graveyard` or `heal`."""
         if name == "rejoin":
             self._on_rejoin(now)
         elif name == "first":
@@ -216,6 +221,9 @@ class Joining:
             self._refresh(now)
         elif name == "graveyard":
             self._on_graveyard_timer(now)
+        elif name == "join":
+            if not self.is_joined:
+                self.look_around(now)
         elif name == "heal":
             self._is_healing = True
             self.look_around(now)

@@ -9,24 +9,24 @@ from typing import Final
 
 from molia.base import limits
 from molia.base.now import Now
-from molia.dht import digest, held
+from molia.dht import held
 from molia.dht.asking import Asks, Reply
 from molia.dht.contact import Contact
 from molia.dht.hub import Family, Hub
-from molia.dht.ports import Asker, Shelf
-from molia.dht.replicas import AskPull, Push, ReplicaRepair, Tell
+from molia.dht.ports import Asker
+from molia.dht.replicas import AskPull, ReplicaRepair
 from molia.dht.serving import BAD, REFUSED, Serving
+from molia.dht.telling import Push, Tell
 from molia.wire import messages
 from molia.wire.dht_messages import AddProvider, Digest, DigestReply, Pull, Pulled, Put
 from molia.wire.messages import Number
 from molia.wire.transport import Answer, Handler
 
-_NOTHING: Final = bytes(digest.SUMMARY_SIZE)
 _EACH: Final = limits.PROVIDERS_PER_MESSAGE_MAX
 
 
 class Keeping:
-    """The replicas of one worker's share of what the node holds."""
+    """The replicas of what the node holds, at one worker's share of its neighbours."""
 
     def __init__(self, hub: Hub, asks: Asks, serving: Serving) -> None:
         self._hub, self._asks, self._serving = hub, asks, serving
@@ -45,11 +45,20 @@ class Keeping:
         side = self._hub.families[family]
         self._repairs.pop(family, None)
         if side.own is not None and self._hub.config.has_duties:
+
+            def in_region(center: int, radius: int) -> list[Contact]:
+                return self._of_share(side.table.in_region(center, radius))
+
             self._repairs[family] = ReplicaRepair(
-                side.own_id, ShareOfShelf(self._hub), side.table.in_region,
+                side.own_id, self._hub.shelf, in_region,
                 self._summary, entropy=self._hub.entropy, now_s=now.mono_s,
             )  # fmt: skip
             self._arm(now)
+
+    def _of_share(self, contacts: list[Contact]) -> list[Contact]:
+        """Return the neighbours that this worker tells, of all the node's."""
+        index, count = self._hub.share
+        return contacts if count == 1 else [c for c in contacts if c.id % count == index]
 
     def on_joined(self, family: int, now: Now, *, is_healed: bool) -> None:
         """Ask neighbours for what this node is to hold; after a split, tell them as well."""
@@ -101,7 +110,7 @@ class Keeping:
             repair.on_told(tell.contact, wanted, then.mono_s)
             self._arm(then)
 
-        body = messages.encode(Digest(tell.entries))
+        body = messages.encode(Digest(tell.digest))
         self._asks.ask(tell.contact, Number.DIGEST, body, done, now)
 
     def _push(self, repair: ReplicaRepair, push: Push, now: Now) -> None:
@@ -142,8 +151,8 @@ class Keeping:
 
         self._asks.ask(ask.contact, Number.PULL, messages.encode(Pull(ask.radius_bits)), done, now)
 
-    def _summary(self, kind: int, row: bytes) -> bytes:
-        return held.summary_of(kind, row, unix_s=self._unix_s) or _NOTHING
+    def _summary(self, kind: int, row: bytes) -> bytes | None:
+        return held.summary_of(kind, row, unix_s=self._unix_s)
 
     # ------------------------------------------------------------------ handlers
 
@@ -156,10 +165,8 @@ class Keeping:
             self._hub.counters.bad_requests += 1
             return BAD
         self._unix_s = now.unix_s
-        wanted = digest.wanted(
-            told.entries, self._hub.shelf, own_id=side.own_id, radius=side.size.radius,
-            summary=self._summary,
-        )  # fmt: skip
+        repair = self._repair_of(side)
+        wanted = b"" if repair is None else repair.wanted(told.entries, now.mono_s)
         return Number.DIGEST_REPLY, messages.encode(DigestReply(wanted))
 
     def _on_pull(self, peer: Asker, _request_id: int, body: bytes, now: Now) -> Answer | None:
@@ -173,39 +180,14 @@ class Keeping:
         accepted = self._accepts(side, peer.identity.key, asked.radius_bits, now)
         return Number.PULLED, messages.encode(Pulled(accepted))
 
+    def _repair_of(self, side: Family) -> ReplicaRepair | None:
+        return next((r for f, r in self._repairs.items() if self._hub.families[f] is side), None)
+
     def _accepts(self, side: Family, key: bytes, radius_bits: int, now: Now) -> bool:
         """Tell whether an asker will be told: only who was verified here is."""
-        contact: Contact | None = side.table.find(key)
-        repair = next((r for f, r in self._repairs.items() if self._hub.families[f] is side), None)
+        contact, repair = side.table.find(key), self._repair_of(side)
         if contact is None or repair is None:
             return False
         accepted = repair.on_pull(contact, radius_bits, now.mono_s)
         self._arm(now)
         return accepted
-
-
-class ShareOfShelf:
-    """Those rows of the shelf for which this worker does the work."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._shelf: Shelf = hub.shelf
-        self._index, self._count = hub.share
-
-    def read(self, kind: int, loc: bytes) -> bytes | None:
-        """Return the row, or None."""
-        return self._shelf.read(kind, loc)
-
-    def locations(self, kind: int, start: bytes, limit: int) -> Iterable[bytes]:
-        """Return up to `limit` locations of this worker's share with a row, in order."""
-        if self._count == 1:
-            return self._shelf.locations(kind, start, limit)
-        found: list[bytes] = []
-        while len(found) < limit:
-            page = list(self._shelf.locations(kind, start, limit))
-            found += [loc for loc in page if loc[-1] % self._count == self._index]
-            if len(page) < limit:
-                break
-            start = (int.from_bytes(page[-1], "big") + 1).to_bytes(len(start) + 1, "big")[1:]
-            if not any(start):
-                break
-        return found[:limit]

@@ -35,11 +35,16 @@ DENSE_MIN: Final = 12
 """Answers in the region with which it counts as covered."""
 DENSE_MAX: Final = 43
 """More contacts in the region than this are not by chance: 24 + 4 sqrt(24)."""
+OPINIONS: Final = 12
+"""Answers from outside the region, each about another place of it, with which nobody who
+surrounds a key can hide the rest of its region."""
 QUORUM: Final = 3
 RESEEDS_MAX: Final = 2
 RESEED_CONTACTS: Final = 12
-_HURRY_AFTER_S: Final = 0.5
-_HURRY_STEP_S: Final = 0.1
+_NARROW: Final = 1 << ID_BITS - 4
+"""A region of more than a sixteenth of the space is most of the network."""
+_HURRY_AFTER_S: Final = 0.4
+_HURRY_STEP_S: Final = 0.05
 _TARGET_BYTES: Final = ID_BITS // 8
 
 Timer = tuple[float, int, Candidate, bool]
@@ -74,7 +79,7 @@ class Lookup:
         self._answered: list[int] = []
         self._again: deque[Candidate] = deque()
         self._values: list[tuple[Contact, object]] = []
-        self._near_answered = self._near_in_flight = self._slow = self._misses = 0
+        self._near_answered = self._near_in_flight = self._slow = self._misses = self._opinions = 0
         self._probes = self._failures = self._late = self._turn = self._serial = 0
         self._reseeds, self._is_widened = 0, False
         self._end: End | None = None
@@ -104,19 +109,23 @@ class Lookup:
     def target_for(self, contact: Contact) -> bytes:
         """Return the target to tell a node: to those outside the region, which region it is.
 
-        An attacked lookup draws another place of the region each time: those who crowd around the
-        target are not the closest to it.
+        A walk draws another place of the region each time: those who crowd around the target are
+        not the closest to it.
         """
         if contact.id ^ self.target < self._candidates.radius:
             return self._real
-        if self._candidates.is_open:
+        if self._is_walk:
             return self._blur(region_bits(self._candidates.radius))
         return self._hidden
 
     def feeds_pace(self, contact: Contact) -> bool:
-        """Tell whether a round trip to it says what is usual: not one of an attacked region."""
-        candidate = self._candidates.by_contact.get(contact.encoded)
-        return candidate is None or not (candidate.is_near and self._candidates.is_open)
+        """Tell whether a round trip to it says what is usual: give `Pace` no others.
+
+        Who surrounds a key could make all lookups of it slow; in a small network that is everybody.
+        """
+        return (
+            contact.id ^ self.target >= self._candidates.radius or self._candidates.radius > _NARROW
+        )
 
     def take_probes(self, limit: int = limits.LOOKUP_FLIGHT_MAX) -> list[Probe]:
         """Return the requests to send now, at most `limit`; each ends in a reply or a failure."""
@@ -144,6 +153,7 @@ class Lookup:
         if self._end is not None or candidate is None or not self._land(candidate):
             return
         self._count_answer(candidate)
+        self._opinions += self._is_walk and not candidate.is_near
         self._candidates.hear(
             closer, candidate.path, nearest=not self._is_walk or self.goal is Goal.FIND
         )
@@ -248,7 +258,8 @@ class Lookup:
         self._flights[contact.encoded] = candidate
         self._near_in_flight += candidate.is_near
         self._probes += 1
-        self._time(candidate, self._pace.soft_s(contact), is_hard=False)
+        soft_s = self._pace.soft_s(contact, hurried=self._candidates.is_open)
+        self._time(candidate, soft_s, is_hard=False)
         if self._steps is not None:
             self._step("asked", contact, "in the region" if candidate.is_near else "on the way")
         return Probe(contact, candidate.asks)
@@ -270,17 +281,27 @@ class Lookup:
         return self._choose_in_region()
 
     def _choose_in_region(self) -> Candidate | None:
-        """Two of three at random in the region, one the nearest of the next path."""
+        """Two of three at random in the region, one the nearest to it of the next path."""
         near = self._candidates.in_region()
         if near is None:
-            is_enough = self._near_answered + self._near_in_flight >= DENSE_MIN
-            if is_enough and not self._candidates.is_open:
-                return self._rest_of_region()
-            return self._candidates.of_next_path() or self._fall_back()
+            if self._candidates.is_open or not self._is_enough(len(self._flights)):
+                return self._candidates.of_next_path() or self._last_resort()
+            return self._rest_of_region()
         self._turn = (self._turn + 1) % 3
         if self._turn == 0:
             return self._candidates.of_next_path() or near
         return near
+
+    def _is_enough(self, in_flight: int) -> bool:
+        """Tell whether the region counts as covered once all known in it have answered."""
+        near = self._near_in_flight if in_flight else 0
+        opinions = self._opinions + in_flight - near
+        return self._near_answered + near >= DENSE_MIN and opinions >= OPINIONS
+
+    def _last_resort(self) -> Candidate | None:
+        if self._candidates.is_open or self._near_answered < DENSE_MIN:
+            return self._fall_back()
+        return self._rest_of_region()
 
     def _rest_of_region(self) -> Candidate | None:
         """Return one of those put off, since a value may lie with them alone."""
@@ -429,7 +450,7 @@ class Lookup:
         """
         if self._candidates.is_open:
             return False
-        if self._near_answered < DENSE_MIN or self._near_in_flight or self._again:
+        if not self._is_enough(0) or self._near_in_flight or self._again:
             return False
         if self._candidates.in_region() is not None:
             return False

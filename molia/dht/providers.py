@@ -83,6 +83,17 @@ class ProviderRecord:
         return len(self.prefix) in _LOCAL_SIZES
 
 
+class Outline(NamedTuple):
+    """What storage rules look at, of a record that was checked before."""
+
+    kind: int
+    signer: bytes
+    issued: int
+    expires: int
+    prefix: bytes
+    encoded: bytes
+
+
 # ---------------------------------------------------------------------------- storing, reading
 
 
@@ -129,6 +140,15 @@ def parse(encoded: bytes) -> ProviderRecord | Fault:
         prefix=prefix, sealed=encoded[body_at : -curve.SIGNATURE_SIZE],
         signature=encoded[-curve.SIGNATURE_SIZE :], encoded=encoded,
     )  # fmt: skip
+
+
+def outline(encoded: bytes) -> Outline | None:
+    """Return the outside of a record that `check` accepted; None for what is too short."""
+    if len(encoded) < _FIXED:
+        return None
+    _, kind, _, signer, issued, expires, size = _HEAD.unpack_from(encoded)
+    prefix = encoded[_HEAD.size : _HEAD.size + size]
+    return Outline(kind, signer, issued, expires, prefix, encoded)
 
 
 def read(record: ProviderRecord, network: bytes, cid: Cid) -> Provided | Fault:

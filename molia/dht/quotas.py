@@ -34,11 +34,9 @@ class Quotas:
 
     __slots__ = ("_locs", "_peers", "rows", "rows_max")
 
-    def __init__(self, *, rows_max: int) -> None:
+    def __init__(self, *, rows_max: int, peer_burst: float = PEER_ROWS_BURST) -> None:
         self.rows, self.rows_max = 0, rows_max
-        self._peers = Buckets(
-            rate=PEER_ROWS_PER_S, burst=PEER_ROWS_BURST, table_max=QUOTA_PEERS_MAX
-        )
+        self._peers = Buckets(rate=PEER_ROWS_PER_S, burst=peer_burst, table_max=QUOTA_PEERS_MAX)
         self._locs = Buckets(
             rate=LOC_WRITES_PER_S, burst=LOC_WRITES_BURST, table_max=QUOTA_LOCS_MAX
         )

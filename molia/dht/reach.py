@@ -1,12 +1,14 @@
-"""Whether others can reach this node, and where: told by those who tried, of several networks.
+"""Whether others can reach this node, and where: shown by those who did, of several networks.
 
 A node asks a contact to have it dialled; the contact passes that on to a third node, of another
 network, which pings the asker at the address that its session came from. Nobody is ever dialled
-but the asker itself. Where enough networks agree, the node serves under that address.
+but the asker itself. What counts is the ping: it came from where the node never sent anything, so
+no box in between was waiting for it. Where enough networks got through, and see the node at the
+same address, it serves under that address.
 Source: docs/reference/dht.md, "Reachability".
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Final
 
 from molia.base import limits
@@ -14,7 +16,7 @@ from molia.base.now import Now
 from molia.dht.asking import Asks, Reply
 from molia.dht.contact import Contact
 from molia.dht.effects import Reachable
-from molia.dht.hub import IPV4, IPV6, Family, Hub
+from molia.dht.hub import IPV4, IPV6, Family, Hub, family_of
 from molia.dht.joining import Joining
 from molia.dht.keeping import Keeping
 from molia.dht.ports import Asker
@@ -31,17 +33,11 @@ DIAL_TIMEOUT_S: Final = 5.0
 REACH_TIMEOUT_S: Final = 4 * DIAL_TIMEOUT_S
 ASKED_AT_ONCE: Final = 5
 FAILURES_MAX: Final = 3
-"""Networks that must have failed to reach a node before it takes itself for a client again."""
-
-
-class _Trial:
-    """One attempt of a family to find out."""
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.reached: dict[bytes, Address] = {}
-        """By the network of who said so: the address at which the node was reached."""
-        self.failed: dict[bytes, None] = {}
+"""Third nodes that must have got no answer before a node takes itself for a client again."""
+EVIDENCE_S: Final = 600.0
+FIRST_S: Final = 0.25
+"""How soon a node that knows nobody yet looks again whom it could ask."""
+FIRST_MAX_S: Final = 5.0
 
 
 class Reachability:
@@ -52,17 +48,23 @@ class Reachability:
     ) -> None:
         self._hub, self._asks, self._serving = hub, asks, serving
         self._joining, self._keeping = joining, keeping
-        self._trials: dict[int, _Trial] = {}
         self._is_fixed = {IPV4: False, IPV6: False}
         self._seen: dict[bytes, Address] = {}
         """Where contacts of each network see this node; the newest last."""
+        self._got_through: OrderedDict[bytes, float] = OrderedDict()
+        """Networks from which a ping came that nobody was waiting for, and when."""
+        self._silent: dict[int, int] = {}
+        """By family: third nodes that got no answer, in the trial that runs."""
+        self._open = 0
+        self._wait_s = FIRST_S
         self._dialling = 0
+        serving.on_ping = self._on_ping
         serving.handlers[Number.REACH] = self._on_reach
         serving.handlers[Number.DIAL] = self._on_dial
 
     def start(self, now: Now) -> None:
         """Begin to look, a little later, when contacts are known."""
-        self._hub.timers.set("reach", now.mono_s + 1.0)
+        self._hub.timers.set("reach", now.mono_s + FIRST_S)
 
     def fix(self, family: int, own: Contact, now: Now) -> None:
         """Take the owner's word for where this node is reached."""
@@ -71,7 +73,7 @@ class Reachability:
 
     def on_pong(self, reply: Reply, pong: Pong, now: Now) -> None:
         """Take note of where a peer sees this node; on a local network that is proof enough."""
-        family = IPV6 if ":" in pong.seen[0] else IPV4
+        family = family_of(pong.seen)
         packed = pack_host(pong.seen[0])
         if packed is None or self._is_fixed[family]:
             return
@@ -81,6 +83,7 @@ class Reachability:
             self._seen[reply.contact.group] = pong.seen
             if len(self._seen) > limits.DHT_SEEN_MAX:
                 del self._seen[next(iter(self._seen))]
+            self._judge(family, now)
         elif seen_locally and self._hub.families[family].own is None:
             own = self._hub.space.contact(self._hub.identity.key, pong.seen)
             if own is not None:
@@ -89,60 +92,74 @@ class Reachability:
     # ------------------------------------------------------------------ finding out
 
     def on_timer(self, now: Now) -> None:
-        """Ask contacts of several networks to have this node dialled."""
+        """Ask contacts to have this node dialled, early: while there are nodes it never met."""
         config = self._hub.config
-        is_known = any(side.own is not None for side in self._hub.families.values())
-        wait_s = config.reach_again_s if is_known else config.reach_s
-        self._hub.timers.set("reach", now.mono_s + self._hub.jitter(wait_s))
+        is_known, has_asked = True, False
         for family, side in self._hub.families.items():
             is_settled = self._is_fixed[family] or (side.own is not None and side.own.is_local)
-            if not is_settled and family not in self._trials:
-                self._try(family, side, now)
+            if not is_settled and side.table.size:
+                is_known = is_known and side.own is not None
+                has_asked = self._ask_around(family, side, now) or has_asked
+        if has_asked:
+            self._wait_s = config.reach_again_s if is_known else config.reach_s
+        else:
+            self._wait_s = min(2 * self._wait_s, FIRST_MAX_S)
+        self._hub.timers.set("reach", now.mono_s + self._hub.jitter(self._wait_s))
 
-    def _try(self, family: int, side: Family, now: Now) -> None:
-        """Begin a trial with contacts of distinct networks, none of them local."""
-        asked: dict[bytes, Contact] = {}
-        for contact in side.table.random(4 * ASKED_AT_ONCE):
-            if not contact.is_local and contact.group in self._seen:
-                asked.setdefault(contact.group, contact)
-        for contact in side.table.random(4 * ASKED_AT_ONCE):
-            if not contact.is_local and contact.group not in self._seen:
-                self._asks.ping(contact, _ignore, now)  # to be told where it sees us
-        if len(asked) < self._hub.config.reach_groups:
-            self._hub.timers.set("reach", now.mono_s + 2.0 + self._hub.below(1024) / 1024)
-            return
-        trial = self._trials[family] = _Trial()
-        body = messages.encode(Reach(self._hub.entropy.token(8)))
-        for contact in list(asked.values())[:ASKED_AT_ONCE]:
-            trial.open += 1
+    def _ask_around(self, family: int, side: Family, now: Now) -> bool:
+        some = [c for c in side.table.random(2 * ASKED_AT_ONCE) if not c.is_local]
+        if not some or self._open:
+            return bool(some)
+        self._silent[family] = 0
+        for turn in range(ASKED_AT_ONCE):
+            self._open += 1
+            body = messages.encode(Reach(self._hub.entropy.token(8)))
 
             def done(reply: Reply, then: Now) -> None:
-                self._on_reached(family, trial, reply, then)
+                self._on_reached(family, reply, then)
 
+            contact = some[turn % len(some)]
             self._asks.ask(contact, Number.REACH, body, done, now, timeout_s=REACH_TIMEOUT_S)
+        return True
 
-    def _on_reached(self, family: int, trial: _Trial, reply: Reply, now: Now) -> None:
-        trial.open -= 1
+    def _on_reached(self, family: int, reply: Reply, now: Now) -> None:
+        """Take what a contact says: only where nobody got through does it count."""
+        self._open -= 1
         told = messages.decode(reply.number, reply.body) if reply.number else None
-        group = reply.contact.group
-        if isinstance(told, Reached) and told.code == DialCode.REACHED and group in self._seen:
-            trial.reached[group] = self._seen[group]
-        elif isinstance(told, Reached) and told.code == DialCode.SILENT:
-            trial.failed[group] = None
-        if not trial.open:
-            del self._trials[family]
-            self._judge(family, trial, now)
+        self._silent[family] += isinstance(told, Reached) and told.code == DialCode.SILENT
+        is_known = self._hub.families[family].own is not None and not self._is_fixed[family]
+        if not self._open and is_known and self._silent[family] >= FAILURES_MAX:
+            self._forget_old(now)
+            if not self._got_through:
+                self._become(family, None, now)
 
-    def _judge(self, family: int, trial: _Trial, now: Now) -> None:
-        """Decide by what the networks agree on; without enough of them nothing changes."""
-        votes = Counter(trial.reached.values())
+    def _on_ping(self, contact: Contact, now: Now) -> None:
+        """Take note of a ping from where this node never sent anything, and ask what it sees."""
+        family = family_of(contact.address)
+        if self._is_fixed[family] or contact.is_local or self._asks.has_written_to(contact):
+            return
+        self._got_through.pop(contact.group, None)
+        self._got_through[contact.group] = now.mono_s
+        if len(self._got_through) > limits.DHT_SEEN_MAX:
+            self._got_through.popitem(last=False)
+        if self._hub.families[family].own is None:
+            self._asks.ping(contact, _ignore, now)
+
+    def _forget_old(self, now: Now) -> None:
+        got = self._got_through
+        while got and next(iter(got.values())) < now.mono_s - EVIDENCE_S:
+            got.popitem(last=False)
+
+    def _judge(self, family: int, now: Now) -> None:
+        """Serve where enough networks got through and see this node at one address."""
+        self._forget_old(now)
+        seen = [self._seen[group] for group in self._got_through if group in self._seen]
+        votes = Counter(address for address in seen if family_of(address) == family)
         address, count = votes.most_common(1)[0] if votes else (None, 0)
         if address is not None and count >= self._hub.config.reach_groups:
             own = self._hub.space.contact(self._hub.identity.key, address)
             if own is not None:
                 self._become(family, own, now)
-        elif len(trial.failed) >= FAILURES_MAX and len(trial.failed) > count:
-            self._become(family, None, now)
 
     def _become(self, family: int, own: Contact | None, now: Now) -> None:
         """Serve under an address from now on, or be a client."""

@@ -6,27 +6,24 @@ does the work, the others find nothing lacking. A node that is new itself asks t
 Source: docs/reference/upkeep.md, "Replicas".
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from molia.base.entropy import Entropy
 from molia.base.limits import (
-    DIGEST_ENTRIES_MAX,
     REPAIR_ASKS_MAX,
-    REPAIR_JOBS_MAX,
+    REPAIR_CLAIMS_MAX,
     REPAIR_NEIGHBOURS_MAX,
-    REPAIR_PUSHES_MAX,
-    REPAIR_SCAN_MAX,
 )
 from molia.dht.budget import RepairBudget
 from molia.dht.contact import ID_BITS, Contact
-from molia.dht.digest import KINDS, Summary, entry, wanted, wanted_places
+from molia.dht.digest import SummaryOf, is_wanted
+from molia.dht.held import Summary, summaries_in, wanted_bits
 from molia.dht.jitter import between
 from molia.dht.ports import Shelf
 from molia.dht.sweep import tile_bits
-from molia.wire.dht_messages import DIGEST_ENTRY_SIZE
+from molia.dht.telling import Push, Tell, Telling
 
 LOOK_S: Final = 15.0
 """How often the neighbourhood is looked at."""
@@ -39,33 +36,16 @@ GROWN: Final = 1.25
 """And when regions have become so much wider, since it then holds more."""
 SLOTS: Final = 20
 """Places in the order of holders that one interval has room for."""
-ANSWER_S: Final = 30.0
+CLAIM_S: Final = 20.0
+"""How long a row may be on its way before it is wanted of the next who offers it."""
 ASKED_AT_ONCE: Final = 3
 ASK_AGAIN_S: Final = 5.0
 PULL_EVERY_S: Final = 60.0
 HYSTERESIS: Final = 2
-MESSAGE_BYTES: Final = 80
-"""What a message costs beside its body: packet, frame, and the answer's share."""
 _SPACE: Final = 1 << ID_BITS
 
 InRegion: TypeAlias = Callable[[int, int], Sequence[Contact]]
 """Gives the verified contacts within a radius of a centre: `Table.in_region`."""
-
-
-class Tell(NamedTuple):
-    """Send a DIGEST; its reply goes to `on_told`."""
-
-    contact: Contact
-    entries: bytes
-
-
-class Push(NamedTuple):
-    """Put a row at a neighbour, as PUT or ADD_PROVIDER; then call `on_pushed`."""
-
-    contact: Contact
-    kind: int
-    loc: bytes
-    row: bytes
 
 
 class AskPull(NamedTuple):
@@ -110,57 +90,23 @@ class _Neighbour:
         return now_s - self.told_s >= AGAIN_S or radius > GROWN * self.told_radius
 
 
-@dataclass(slots=True)
-class _Job:
-    """One neighbour that is being told, row by row from the start of its tile to its end."""
-
-    contact: Contact
-    radius: int
-    due_s: float
-    at: int = 0
-    """Where the next row is looked for."""
-    kind_index: int = 0
-    told: list[tuple[int, bytes]] = field(default_factory=list)
-    """What the DIGEST under way lists; empty when there is none."""
-    lacking: deque[tuple[int, bytes]] = field(default_factory=deque)
-    pushes: int = 0
-    failures: int = 0
-    answer_s: float = 0.0
-    """Until then an answer must have come, when one is waited for."""
-
-    def expect(self, now_s: float) -> None:
-        """Wait for an answer from now on."""
-        self.answer_s = self.due_s = now_s + ANSWER_S
-
-    def next_kind(self) -> None:
-        """Go back to the tile's start, for the next kind of rows."""
-        self.kind_index += 1
-        self.at = self.contact.id // self.size * self.size
-
-    @property
-    def size(self) -> int:
-        """The number of locations in the tile."""
-        return 1 << (ID_BITS - tile_bits(self.radius))
-
-    @property
-    def stop(self) -> int:
-        """The tile's end."""
-        return self.contact.id // self.size * self.size + self.size
-
-
 class ReplicaRepair:
-    """The upkeep of what one node holds. Drive it by `on_deadline`, `take_effects`."""
+    """The upkeep of what one node holds. Drive it by `on_deadline`, `take_effects`.
+
+    Replies to a `Tell` go to `on_told`, the end of a `Push` to `on_pushed`, as of `Telling`.
+    """
 
     def __init__(
-        self, own_id: int, shelf: Shelf, in_region: InRegion, summary: Summary, *,
+        self, own_id: int, shelf: Shelf, in_region: InRegion, summary_of: SummaryOf, *,
         entropy: Entropy, now_s: float,
     ) -> None:  # fmt: skip
         self._own_id, self._shelf, self._in_region = own_id, shelf, in_region
-        self._summary, self._entropy = summary, entropy
+        self._summary_of, self._entropy = summary_of, entropy
         self._neighbours: dict[int, _Neighbour] = {}
         self._near: list[Contact] = []
-        self._jobs: dict[int, _Job] = {}
-        self._effects: list[Effect] = []
+        self._claims: dict[Summary, float] = {}
+        """Entries that a neighbour was asked to put, oldest first, and until when we wait."""
+        self._effects: list[AskPull] = []
         self._radius = self._round_radius = _SPACE
         self._look_s = now_s
         self._round_s = now_s + MATURE_S
@@ -169,19 +115,28 @@ class ReplicaRepair:
         """Whom we asked for our range, and whether the answer is still to come."""
         self._ask_s = 0.0
         self.budget = RepairBudget(now_s)
-        self.rounds = self.pushed = self.told = self.refused_pulls = 0
+        self._telling = Telling(shelf, summary_of, self.budget)
+        self.on_told, self.on_pushed = self._telling.on_told, self._telling.on_pushed
+        self.rounds = self.refused_pulls = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was done so far, by name."""
+        return {"rounds": self.rounds, "digests": self._telling.told, "bytes": self.budget.spent,
+                "pushes": self._telling.pushed, "refused_pulls": self.refused_pulls}  # fmt: skip
 
     def take_effects(self) -> list[Effect]:
         """Return what to send since the last call."""
         effects, self._effects = self._effects, []
-        return effects
+        return [*effects, *self._telling.take_effects()]
 
     def next_deadline_s(self) -> float:
         """Return when to call `on_deadline`."""
-        times = [self._look_s, *(job.due_s for job in self._jobs.values())]
-        if self._asks_left:
-            times.append(self._ask_s)
-        return min(times)
+        times = (self._look_s, self._telling.next_deadline_s(), self._ask_due_s())
+        return min(at for at in times if at is not None)
+
+    def _ask_due_s(self) -> float | None:
+        return self._ask_s if self._asks_left else None
 
     def on_deadline(self, now_s: float, *, radius: int, churn_rate: float) -> None:
         """Do what is due. radius: of a region now; churn_rate: as the table measures it."""
@@ -194,8 +149,11 @@ class ReplicaRepair:
                 self._begin_round(repair_interval_s(churn_rate), now_s, is_urgent=is_urgent)
         if self._asks_left and now_s >= self._ask_s:
             self._ask(now_s)
-        for job in [job for job in self._jobs.values() if job.due_s <= now_s]:
-            self._step(job, now_s)
+        self._telling.on_deadline(now_s)
+        for contact, told_radius in self._telling.take_finished():
+            neighbour = self._neighbours.get(contact.id)
+            if neighbour is not None:
+                neighbour.told_s, neighbour.told_radius = now_s, told_radius
 
     # -- a node that is new, here and elsewhere
 
@@ -228,7 +186,7 @@ class ReplicaRepair:
             is_early
             or not self._is_neighbour(contact)
             or not self._has_room(contact)
-            or not self._begin(contact, radius, now_s)
+            or not self._telling.begin(contact, radius, now_s)
         ):
             self.refused_pulls += 1
             return False
@@ -283,7 +241,7 @@ class ReplicaRepair:
             if neighbour.is_due(self._radius, now_s):
                 slots = self._rank(contact, now_s) + 1
                 wait_s = slots * interval_s / SLOTS * between(self._entropy, 0.5, 1.5)
-                self._begin(contact, self._radius, now_s + wait_s)
+                self._telling.begin(contact, self._radius, now_s + wait_s)
 
     def _rank(self, contact: Contact, now_s: float) -> int:
         """Return how many grown neighbours are closer to a contact than we are."""
@@ -291,102 +249,32 @@ class ReplicaRepair:
         grown = (n for n, it in self._neighbours.items() if now_s - it.since_s >= MATURE_S)
         return sum(0 < n ^ center < own for n in grown)
 
-    def _begin(self, contact: Contact, radius: int, due_s: float) -> bool:
-        if len(self._jobs) >= REPAIR_JOBS_MAX or contact.id in self._jobs:
+    # -- being told
+
+    def wanted(self, digest: bytes, now_s: float) -> bytes:
+        """Return the bitmap of what we lack of a neighbour's DIGEST.
+
+        What is already on its way from one neighbour is not wanted of another: so three that were
+        asked for our range share the work.
+        """
+        return wanted_bits([self._is_wanted(one, now_s) for one in summaries_in(digest)])
+
+    def _is_wanted(self, one: Summary, now_s: float) -> bool:
+        return is_wanted(
+            one, self._shelf, own_id=self._own_id, radius=self._radius,
+            summary_of=self._summary_of,
+        ) and self._claim(one, now_s)  # fmt: skip
+
+    def _claim(self, one: Summary, now_s: float) -> bool:
+        """Tell whether a row is on its way from nobody else; it is from now on."""
+        claims = self._claims
+        while claims and (len(claims) >= REPAIR_CLAIMS_MAX or _first(claims) <= now_s):
+            del claims[next(iter(claims))]
+        if one in claims:
             return False
-        job = self._jobs[contact.id] = _Job(contact, radius, due_s, kind_index=-1)
-        job.next_kind()
+        claims[one] = now_s + CLAIM_S
         return True
 
-    # -- telling one neighbour
 
-    def on_told(self, contact: Contact, bitmap: bytes | None, now_s: float) -> None:
-        """Take the reply to a DIGEST; None: there was none."""
-        job = self._jobs.get(contact.id)
-        if job is None or not job.told:
-            return
-        if bitmap is None:
-            del self._jobs[contact.id]
-            return
-        job.lacking.extend(job.told[n] for n in wanted_places(bitmap, len(job.told)))
-        job.told, job.due_s = [], now_s
-
-    def on_pushed(self, contact: Contact, now_s: float, *, ok: bool) -> None:
-        """Take the end of a `Push`; ok: it was answered, whatever the answer."""
-        job = self._jobs.get(contact.id)
-        if job is None or not job.pushes:
-            return
-        job.pushes -= 1
-        job.failures += not ok
-        job.due_s = now_s
-        if job.failures >= 3:
-            del self._jobs[contact.id]
-
-    def _step(self, job: _Job, now_s: float) -> None:
-        """Do the next bit of a job: push what is lacking, or list more."""
-        if (job.told or job.pushes) and now_s >= job.answer_s:
-            del self._jobs[job.contact.id]
-            return
-        job.due_s = job.answer_s
-        if job.told:
-            return
-        while job.lacking and job.pushes < REPAIR_PUSHES_MAX:
-            if not self.budget.is_open(now_s):
-                job.due_s = self.budget.open_s(now_s)
-                return
-            self._push(job, now_s)
-        if not job.lacking and not job.pushes:
-            self._list_more(job, now_s)
-
-    def _push(self, job: _Job, now_s: float) -> None:
-        kind, loc = job.lacking.popleft()
-        row = self._shelf.read(kind, loc)
-        if row is not None:
-            self._effects.append(Push(job.contact, kind, loc, row))
-            self.budget.spend(len(row) + MESSAGE_BYTES, now_s)
-            job.pushes += 1
-            job.expect(now_s)
-            self.pushed += 1
-
-    def _list_more(self, job: _Job, now_s: float) -> None:
-        """Send the next DIGEST; at the end, note that the neighbour knows all."""
-        if not self.budget.is_open(now_s):
-            job.due_s = self.budget.open_s(now_s)
-            return
-        entries = self._entries(job) if job.kind_index < len(KINDS) else []
-        if entries:
-            self._effects.append(Tell(job.contact, b"".join(entries)))
-            self.budget.spend(len(entries) * DIGEST_ENTRY_SIZE + MESSAGE_BYTES, now_s)
-            job.expect(now_s)
-            self.told += 1
-        elif job.kind_index >= len(KINDS):
-            del self._jobs[job.contact.id]
-            neighbour = self._neighbours.get(job.contact.id)
-            if neighbour is not None:
-                neighbour.told_s, neighbour.told_radius = now_s, job.radius
-        else:
-            job.due_s = now_s  # nothing in this part: the next one is looked at
-
-    def _entries(self, job: _Job) -> list[bytes]:
-        """Return the next entries for a neighbour, after a bounded number of rows."""
-        entries: list[bytes] = []
-        kind, seen, stop = KINDS[job.kind_index], 0, job.stop
-        start = job.at.to_bytes(ID_BITS // 8, "big")
-        for loc in self._shelf.locations(kind, start, REPAIR_SCAN_MAX):
-            location = int.from_bytes(loc, "big")
-            if location >= stop or len(entries) == DIGEST_ENTRIES_MAX:
-                break
-            seen, job.at = seen + 1, location + 1
-            row = self._shelf.read(kind, loc) if location ^ job.contact.id < job.radius else None
-            if row is not None:
-                entries.append(entry(kind, loc, row, self._summary))
-                job.told.append((kind, loc))
-        if job.at >= stop or (seen < REPAIR_SCAN_MAX and len(entries) < DIGEST_ENTRIES_MAX):
-            job.next_kind()
-        return entries
-
-    def wanted(self, entries: bytes) -> bytes:
-        """Return the bitmap of what we lack of a neighbour's DIGEST."""
-        return wanted(
-            entries, self._shelf, own_id=self._own_id, radius=self._radius, summary=self._summary
-        )
+def _first(claims: dict[Summary, float]) -> float:
+    return next(iter(claims.values()))

@@ -21,13 +21,12 @@ from molia.base.limits import (
     REPUBLISH_GAP_S,
 )
 from molia.base.now import Now
+from molia.dht.blinding import EDGE_S, PERIOD_S
 from molia.dht.jitter import between
 
 REPEAT_S: Final = 8 * 3_600.0
-PERIOD_S: Final = 86_400
-EDGE_S: Final = 7_200
-"""Before the end of a period: from then on the next period's location holds the record too."""
-EDGE_SPREAD_S: Final = 3_600.0
+EDGE_SPREAD_S: Final = 3_000.0
+"""Over so long the puts for a next period are spread: readers ask there an hour before it."""
 RETRY_FIRST_S, RETRY_MAX_S = 30.0, 3_600.0
 LOST_S: Final = 600.0
 """A put that nobody reported the end of has failed."""
@@ -81,7 +80,7 @@ class Republisher:
     """The schedule of a node's own mutable records.
 
     A record is known by a name of its owner's choice (`RecordAddress` in bytes, say); which
-    locations a put goes to follows from the moment, see `records.locations`.
+    locations a put goes to follows from the moment, see `blinding.locations`.
     """
 
     def __init__(self, *, entropy: Entropy) -> None:
@@ -106,9 +105,9 @@ class Republisher:
     ) -> bool:  # fmt: skip
         """Keep a record alive from now on; False when there are too many.
 
-        offset_s: `blind-offset` of its key. lifetime_s: how long a signature of it is valid.
-        is_stored: it has just been put; otherwise it is due at once. One that is known already
-        keeps its schedule.
+        offset_s: `blinding.period_offset_s` of its key. lifetime_s: how long a signature of it is
+        valid. is_stored: it has just been put; otherwise it is due at once. One that is known
+        already keeps its schedule.
         """
         assert 0 < len(name) <= OWN_RECORD_NAME_MAX, "a name is short"
         assert 0 <= offset_s < PERIOD_S, "an offset lies within a day"

@@ -160,18 +160,25 @@ class Searches:
             number, body = Number.FIND_NODE, messages.encode(FindNode(target))
         self._hub.counters.lookup_requests += 1
 
+        referrer = search.referrers.pop(probe.contact, None)
+
         def done(reply: Reply, then: Now) -> None:
+            self._judge(referrer, reply)
             self._on_reply(search_id, reply, then)
 
         self._asks.ask(probe.contact, number, body, done, now)
+
+    def _judge(self, referrer: Contact | None, reply: Reply) -> None:
+        """Take note of whether a contact lives, and who named it."""
+        if reply.was_sent:
+            self._blame.on_outcome(lives=bool(reply.number))
+            if referrer is not None:
+                self._blame.judge(referrer, lives=bool(reply.number))
 
     def _on_reply(self, search_id: int, reply: Reply, now: Now) -> None:
         search = self._running.get(search_id)
         if search is None:
             return
-        referrer = search.referrers.pop(reply.contact, None)
-        if referrer is not None and reply.was_sent:
-            self._blame.judge(referrer, lives=bool(reply.number))
         if not reply.is_answer:
             search.lookup.on_failed(reply.contact, now.mono_s)
         else:

@@ -6,7 +6,7 @@ encoded before.
 Source: docs/reference/dht.md, "Serving".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from molia.base import limits
@@ -43,6 +43,8 @@ class Serving:
 
     def __init__(self, hub: Hub, asks: Asks) -> None:
         self._hub, self._asks = hub, asks
+        self.on_ping: Callable[[Contact, Now], None] = _nothing
+        """Is told of every PING, by whoever puts itself here."""
         self.handlers: dict[int, Handler] = {
             Number.PING: self._on_ping,
             Number.FIND_NODE: self._on_find_node,
@@ -70,6 +72,8 @@ class Serving:
         address = address_of(peer.address)
         if peer.identity is not None:
             contact = self._hub.space.contact(peer.identity.key, address)
+            if contact is not None:
+                self.on_ping(contact, now)
             if contact is not None and ping.serves:
                 self._hub.table_of(address).on_alive(contact, now.mono_s)
                 self._asks.hint(contact, now)
@@ -124,3 +128,7 @@ def salted(contacts: Sequence[Contact], salt: bytes) -> list[Contact]:
 def address_of(address: tuple[str, int] | tuple[str, int, int, int]) -> Address:
     """Return host and port of an address as a socket gives it."""
     return address[0], address[1]
+
+
+def _nothing(contact: Contact, now: Now) -> None:
+    """Nobody wants to know."""

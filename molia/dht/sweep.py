@@ -84,7 +84,7 @@ def tile_bits(radius: int) -> int:
 def widened(walk: Walk, found: int) -> Walk | None:
     """Return the walk to make instead when too few nodes answered to be the keys' closest.
 
-    None: they suffice, or nothing is wider.
+    found: how many answered that lie in the walk's region. None: they suffice, or nothing is wider.
     """
     if found >= STORERS or walk.bits == 0:
         return None

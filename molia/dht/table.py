@@ -14,21 +14,17 @@ from typing import Final, NamedTuple
 from molia.base.config import require
 from molia.base.entropy import Entropy
 from molia.base.limits import BUCKET_SIZE_MAX, GRAVES_MAX, NODES_CONTACTS_MAX, TABLE_ENTRIES_MAX
-from molia.dht.bucket import Bucket, Entry, State, heard, is_faster
+from molia.dht.bucket import Entry, State
 from molia.dht.checks import Checks
-from molia.dht.churn import ChurnMeter, OwnLink
-from molia.dht.contact import Contact, Space, bucket_index
+from molia.dht.churn import OUTCOMES, ChurnMeter, OwnLink
+from molia.dht.contact import Contact, Space
 from molia.dht.graveyard import Graveyard
-from molia.dht.nearest import Positions
+from molia.dht.places import Places
 from molia.dht.snapshot import read_snapshot, write_snapshot
-from molia.wire.addresses import Address
 
 _RTT_GAIN: Final = 1 / 8
 _DEATH_INTERVALS: Final = 4
 """Who was silent for longer was in the cache meanwhile: its death says nothing of the slots'."""
-_FRESH_SPARES: Final = 4
-"""A bucket wants contacts for its cache while fewer than 1 in 4 places are fresh: heard of within
-this many check intervals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,34 +65,31 @@ class EntryView(NamedTuple):
 class Table:
     """The contacts that one node knows by its own experience."""
 
-    __slots__ = ("_at", "_buckets", "_checks", "_churn", "_config", "_entries", "_entropy",
-                 "_groups", "_link", "_slots", "_verified", "counts", "graveyard",
-                 "own_id")  # fmt: skip
+    __slots__ = ("_answered_s", "_checks", "_churn", "_config", "_entropy", "_link", "_places",
+                 "counts", "graveyard", "own_id")  # fmt: skip
 
     def __init__(self, own_id: int, config: TableConfig | None = None, *, entropy: Entropy) -> None:
         self.own_id = own_id
         self._config, self._entropy = config or TableConfig(), entropy
-        self._buckets: list[Bucket | None] = []
-        self._entries: dict[bytes, Entry] = {}
-        """By key, slots and caches, in the order of first verification."""
-        self._at: dict[Address, Entry] = {}
-        """The same by address."""
-        self._verified = Positions()
-        self._groups: dict[bytes, int] = {}
-        """Slots of each group."""
-        self._slots = 0
+        self._answered_s = float("-inf")
+        """When anybody last answered or spoke: our link worked then."""
         self._churn, self._link = ChurnMeter(), OwnLink()
         self._checks = Checks(self._churn.check_interval_s, entropy=entropy)
         self.graveyard = Graveyard(size=self._config.graves)
         self.counts: Counter[str] = Counter()
         """What happened: inserted, evicted, gone, moved, promoted, guarded, refused."""
+        self._places = Places(
+            own_id, self._checks, self.counts, bucket_size=self._config.bucket_size,
+            group_per_bucket=self._config.group_per_bucket,
+            group_per_table=self._config.group_per_table,
+        )  # fmt: skip
 
     # -- asking
 
     @property
     def size(self) -> int:
         """How many contacts are verified."""
-        return len(self._verified)
+        return len(self._places.verified)
 
     @property
     def churn_rate(self) -> float:
@@ -115,15 +108,17 @@ class Table:
 
     def nearest(self, target: int, count: int = NODES_CONTACTS_MAX) -> list[Contact]:
         """Return the verified contacts nearest to `target`, the nearest first."""
-        return self._verified.nearest(target, count)
+        return self._places.verified.nearest(target, count)
 
     def nodes_body(self, target: int) -> bytes:
         """Return the body of NODES with the 20 nearest to `target`."""
-        return b"".join([c.encoded for c in self._verified.nearest(target, NODES_CONTACTS_MAX)])
+        return b"".join(
+            [c.encoded for c in self._places.verified.nearest(target, NODES_CONTACTS_MAX)]
+        )
 
     def in_region(self, center: int, radius: int) -> list[Contact]:
         """Return the verified contacts whose distance to `center` is below `radius`."""
-        return self._verified.in_region(center, radius)
+        return self._places.verified.in_region(center, radius)
 
     def contacts(self) -> list[Contact]:
         """Return all verified contacts, the longest verified first."""
@@ -140,44 +135,42 @@ class Table:
         for _ in range(min(count, len(left))):
             index = int.from_bytes(self._entropy.token(4), "big") % len(left)
             left[index], left[-1] = left[-1], left[index]
-            chosen.append(self._verified[left.pop()])
+            chosen.append(self._places.verified[left.pop()])
         return chosen
 
     def find(self, key: bytes) -> Contact | None:
         """Return the verified contact of a peer key's bytes."""
-        entry = self._entries.get(key)
+        entry = self._places.entries.get(key)
         return entry.contact if entry is not None and entry.state is State.VERIFIED else None
 
     def views(self) -> list[EntryView]:
         """Return everything the table holds, its caches included, the longest verified first."""
         return [
-            EntryView(e.contact, e.state, e.rtt_s, e.since_s, e.heard_s, self._index(e.contact))
-            for e in self._entries.values()
+            EntryView(
+                e.contact, e.state, e.rtt_s, e.since_s, e.heard_s, self._places.index(e.contact)
+            )
+            for e in self._places.entries.values()
         ]
 
     def _of_state(self, state: State) -> Iterator[Contact]:
-        return (entry.contact for entry in self._entries.values() if entry.state is state)
+        return (entry.contact for entry in self._places.entries.values() if entry.state is state)
 
     def wants(self, contact: Contact, now_s: float) -> bool:
         """Tell whether a contact we only heard of is worth a probe: it may find a place."""
         if contact.id == self.own_id or self.graveyard.is_fresh(contact.key, now_s):
             return False
-        entry = self._entries.get(contact.key.key)
+        entry = self._places.entries.get(contact.key.key)
         if entry is not None:
-            doubtful = (
-                entry.state is State.SUSPECT or now_s - entry.heard_s > self._checks.interval_s
-            )
-            return doubtful and entry.contact.address != contact.address
-        if len(self._entries) >= TABLE_ENTRIES_MAX:
+            return entry.contact.address != contact.address and self._is_doubtful(entry, now_s)
+        if len(self._places.entries) >= TABLE_ENTRIES_MAX:
             return False
-        bucket = self._bucket(contact)
-        if self._has_room(bucket):
-            return True
-        if not self._has_quota(bucket, contact.group):
+        if not self._places.may_find_place(contact, now_s):
             return False
-        fresh_s = now_s - _FRESH_SPARES * self._checks.interval_s
-        fresh_count = sum(spare.heard_s >= fresh_s for spare in bucket.spares)
-        return 4 * fresh_count < self._config.bucket_size or self._crowded(bucket) is not None
+        resident = self._places.resident(contact)
+        return resident is None or self._is_doubtful(resident, now_s)
+
+    def _is_doubtful(self, entry: Entry, now_s: float) -> bool:
+        return entry.state is State.SUSPECT or now_s - entry.heard_s > self._checks.interval_s
 
     # -- facts
 
@@ -189,48 +182,50 @@ class Table:
         if contact.id == self.own_id:
             return
         self._link.add(lost=False)
+        self._answered_s = now_s
         self._tick(now_s)
         self.graveyard.remove(contact.key)
-        entry = self._entries.get(contact.key.key)
+        entry = self._places.entries.get(contact.key.key)
         if entry is not None and entry.contact.address == contact.address:
             self._refresh(entry, rtt_s, now_s)
             return
-        left = [other for other in (entry, self._at.get(contact.address)) if other is not None]
+        left = [other for other in (entry, self._places.resident(contact)) if other is not None]
         for other in left:  # it moved, or answers where another was thought to be
             self.counts["moved"] += 1
-            self._take_out(other)
-        if len(self._entries) < TABLE_ENTRIES_MAX:
-            self._place(Entry(contact, rtt_s=rtt_s, now_s=now_s), now_s)
+            self._places.take_out(other)
+        if len(self._places.entries) < TABLE_ENTRIES_MAX:
+            self._places.place(Entry(contact, rtt_s=rtt_s, now_s=now_s), now_s)
         else:
             self.counts["refused"] += 1
         for other in left:
-            self._fill(self._bucket(other.contact), now_s)
+            self._places.fill(self._places.bucket(other.contact), now_s)
 
     def on_alive(self, contact: Contact, now_s: float) -> None:
         """Take that something authenticated came from this contact; inserts nobody."""
-        entry = self._entries.get(contact.key.key)
+        self._answered_s = now_s
+        entry = self._places.entries.get(contact.key.key)
         if entry is not None and entry.contact.address == contact.address:
             entry.heard_s = now_s
             if entry.state is State.SUSPECT:
-                self._clear(entry)
+                self._places.clear(entry)
 
     def on_miss(self, contact: Contact, now_s: float) -> None:
         """Take that a request of ours to this contact got no answer, tries included.
 
-        The first makes it a suspect, the second evicts it, unless our own link is bad.
+        The first makes it a suspect, the second evicts it, unless our own link is bad: then most
+        of our last requests were lost, or nobody at all was heard of since the first.
         """
-        entry = self._entries.get(contact.key.key)
+        entry = self._places.entries.get(contact.key.key)
         if entry is None or entry.contact.address != contact.address:
             return
         self._tick(now_s)
         if entry.state is State.SPARE:
-            self._take_out(entry)
+            if not self._link.is_deaf:
+                self._places.take_out(entry)
         elif entry.state is State.VERIFIED:
             self._link.add(lost=True)
-            entry.state = State.SUSPECT
-            self._verified.remove(entry.contact)
-            self._checks.suspect(entry, now_s)
-        elif self._link.is_deaf:
+            self._places.suspect(entry, now_s)
+        elif self._link.is_deaf or self._answered_s < entry.missed_s:
             self.counts["guarded"] += 1
         else:
             self.counts["evicted"] += 1
@@ -238,16 +233,18 @@ class Table:
 
     def on_gone(self, contact: Contact, now_s: float) -> None:
         """Take that this contact said goodbye: it makes room at once."""
-        entry = self._entries.get(contact.key.key)
+        entry = self._places.entries.get(contact.key.key)
         if entry is not None and entry.contact.address == contact.address:
             self._tick(now_s)
             self.counts["gone"] += 1
             self._evict(entry, now_s)
 
-    def on_sent_and_lost(self, *, sent: int, lost: int) -> None:
+    def on_sent_and_lost(self, *, sent: int, lost: int, now_s: float) -> None:
         """Take how many of our requests beside those told of by contact were lost, in no order."""
-        for index in range(sent):
+        for index in range(min(sent, OUTCOMES)):
             self._link.add(lost=index < lost)
+        if lost < sent:
+            self._answered_s = now_s
 
     # -- checks
 
@@ -264,145 +261,20 @@ class Table:
         return self._checks.next_s()
 
     def _tick(self, now_s: float) -> None:
-        self._churn.on_time(self._slots, now_s)
-        self._checks.follow(self._churn.check_interval_s, slot_count=self._slots, now_s=now_s)
-
-    # -- places
-
-    def _index(self, contact: Contact) -> int:
-        return bucket_index(own=self.own_id, other=contact.id)
-
-    def _bucket(self, contact: Contact) -> Bucket:
-        index = self._index(contact)
-        if index >= len(self._buckets):
-            self._buckets += [None] * (index + 1 - len(self._buckets))
-        bucket = self._buckets[index]
-        if bucket is None:
-            size = self._config.bucket_size
-            bucket = self._buckets[index] = Bucket(size << 2 - index if index < 2 else size)
-        return bucket
-
-    @staticmethod
-    def _has_room(bucket: Bucket) -> bool:
-        return len(bucket.entries) < bucket.capacity
-
-    def _has_quota(self, bucket: Bucket, group: bytes) -> bool:
-        """Tell whether one more of this group is within its quotas."""
-        count = self._groups.get(group, 0)
-        if count == 0:
-            return True
-        return (count < self._config.group_per_table
-                and bucket.group_count(group) < self._config.group_per_bucket)  # fmt: skip
-
-    def _crowded(self, bucket: Bucket) -> Entry | None:
-        """Return the newest slot that a group holds beyond its quotas."""
-        config, seen, newest = self._config, dict[bytes, int](), None
-        for entry in bucket.entries:
-            group = entry.contact.group
-            seen[group] = seen.get(group, 0) + 1
-            if (seen[group] > config.group_per_bucket
-                    or self._groups[group] > config.group_per_table):  # fmt: skip
-                newest = entry
-        return newest
-
-    def _place(self, entry: Entry, now_s: float) -> None:
-        """Put a verified entry that has no place into a slot or the cache."""
-        bucket = self._bucket(entry.contact)
-        if not self._has_room(bucket):
-            rival = self._rival(bucket, entry)
-            if rival is None:
-                self._cache(bucket, entry)
-                return
-            self._demote(bucket, rival)
-        self._admit(bucket, entry, now_s)
-
-    def _rival(self, bucket: Bucket, entry: Entry) -> Entry | None:
-        """Return whose slot in a full bucket an entry may take."""
-        if not self._has_quota(bucket, entry.contact.group):
-            return None
-        crowded = self._crowded(bucket)
-        if crowded is not None:
-            return crowded
-        slowest = bucket.slowest_newer()
-        return slowest if slowest is not None and is_faster(entry, slowest) else None
-
-    def _admit(self, bucket: Bucket, entry: Entry, now_s: float) -> None:
-        """Give a slot; one that was long silent has to answer before it is passed on."""
-        self._remember(entry)
-        bucket.add(entry)
-        group = entry.contact.group
-        self._groups[group] = self._groups.get(group, 0) + 1
-        self._slots += 1
-        self.counts["inserted"] += 1
-        self._checks.add(entry, now_s)
-        if now_s - entry.heard_s <= self._checks.interval_s:
-            self._clear(entry)
-        else:
-            entry.state = State.SUSPECT
-            self._checks.hurry(entry, now_s)
-
-    def _cache(self, bucket: Bucket, entry: Entry) -> None:
-        self._remember(entry)
-        bucket.spares.append(entry)
-        if len(bucket.spares) > self._config.bucket_size:
-            spare = bucket.oddest_spare(self._config.group_per_bucket)
-            bucket.spares.remove(spare)
-            self._forget(spare)
-            spare.state = State.OUT
-
-    def _demote(self, bucket: Bucket, entry: Entry) -> None:
-        """Take a slot away; what was verified goes into the cache."""
-        was = entry.state
-        self._leave_slot(bucket, entry)
-        if was is State.VERIFIED:
-            # a new entry, since the old one stays in the heap of checks until it comes to the top
-            spare = Entry(entry.contact, rtt_s=entry.rtt_s, now_s=entry.heard_s)
-            spare.since_s = entry.since_s
-            self._cache(bucket, spare)
-        else:
-            self._forget(entry)
-
-    def _leave_slot(self, bucket: Bucket, entry: Entry) -> None:
-        bucket.entries.remove(entry)
-        if entry.state is State.VERIFIED:
-            self._verified.remove(entry.contact)
-        entry.state = State.OUT
-        self._slots -= 1
-        left = self._groups.pop(entry.contact.group) - 1
-        if left:
-            self._groups[entry.contact.group] = left
-
-    def _take_out(self, entry: Entry) -> None:
-        """Remove an entry from its slot or the cache."""
-        self._forget(entry)
-        bucket = self._bucket(entry.contact)
-        if entry.state is State.SPARE:
-            bucket.spares.remove(entry)
-            entry.state = State.OUT
-        else:
-            self._leave_slot(bucket, entry)
-
-    def _fill(self, bucket: Bucket, now_s: float) -> None:
-        """Give a free slot to the spare heard of last, of a group within its quotas if possible."""
-        if not bucket.spares or not self._has_room(bucket):
-            return
-        within = [s for s in bucket.spares if self._has_quota(bucket, s.contact.group)]
-        entry = max(within or bucket.spares, key=heard)
-        bucket.spares.remove(entry)
-        self.counts["promoted"] += 1
-        self._admit(bucket, entry, now_s)
+        self._churn.on_time(self._places.slot_count, now_s)
+        self._checks.follow(
+            self._churn.check_interval_s, slot_count=self._places.slot_count, now_s=now_s
+        )
 
     def _evict(self, entry: Entry, now_s: float) -> None:
-        if now_s - entry.heard_s < _DEATH_INTERVALS * self._checks.interval_s:
+        if (
+            entry.state is not State.SPARE
+            and now_s - entry.heard_s < _DEATH_INTERVALS * self._checks.interval_s
+        ):
             self._churn.on_death()
-        self._take_out(entry)
+        self._places.take_out(entry)
         self.graveyard.bury(entry.contact, now_s)
-        self._fill(self._bucket(entry.contact), now_s)
-
-    def _clear(self, entry: Entry) -> None:
-        """Make an entry in a slot verified."""
-        entry.state = State.VERIFIED
-        self._verified.add(entry.contact)
+        self._places.fill(self._places.bucket(entry.contact), now_s)
 
     def _refresh(self, entry: Entry, rtt_s: float | None, now_s: float) -> None:
         """Take an answer of a contact that is here already; one from the cache may get a slot."""
@@ -411,19 +283,9 @@ class Table:
             known_s = rtt_s if entry.rtt_s is None else entry.rtt_s
             entry.rtt_s = known_s + _RTT_GAIN * (rtt_s - known_s)
         if entry.state is State.SUSPECT:
-            self._clear(entry)
+            self._places.clear(entry)
         elif entry.state is State.SPARE:
-            bucket = self._bucket(entry.contact)
-            bucket.spares.remove(entry)
-            self._place(entry, now_s)
-
-    def _remember(self, entry: Entry) -> None:
-        self._entries[entry.contact.key.key] = entry
-        self._at[entry.contact.address] = entry
-
-    def _forget(self, entry: Entry) -> None:
-        del self._entries[entry.contact.key.key]
-        del self._at[entry.contact.address]
+            self._places.replace(entry, now_s)
 
     # -- on disk
 

@@ -36,6 +36,8 @@ BENCHES = {
     "packets": "bench_wire_handshake:bench_packets",
     "streams": "bench_wire_streams:bench_wire_streams",
     "admission": "bench_wire_admission:bench_wire_admission",
+    "table": "bench_dht:bench_table",
+    "lookup": "bench_lookup:bench_lookup",
 }
 
 

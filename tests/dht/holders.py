@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from molia.base.ids import PeerKey
 from molia.dht.contact import Contact
-from molia.dht.replicas import AskPull, Push, ReplicaRepair, Tell
+from molia.dht.replicas import AskPull, ReplicaRepair
+from molia.dht.telling import Push, Tell
 from molia.sim.entropy import SeededEntropy
 
 SPACE = 1 << 256
@@ -81,7 +82,7 @@ class Holder:
         if self.net.loss and self.net.rng.random() < self.net.loss:
             other = None
         if isinstance(effect, Tell):
-            bitmap = None if other is None else other.repair.wanted(effect.entries)
+            bitmap = None if other is None else other.repair.wanted(effect.digest, now_s)
             self.repair.on_told(effect.contact, bitmap, now_s)
         elif isinstance(effect, Push):
             if other is not None:
@@ -164,7 +165,7 @@ class Holders:
     def count(self, sender: Holder, effect: Tell | Push | AskPull) -> None:
         """Count what one message costs its sender."""
         if isinstance(effect, Tell):
-            name, size = "digests", len(effect.entries) + PUT_BYTES
+            name, size = "digests", len(effect.digest) + PUT_BYTES
         elif isinstance(effect, Push):
             name, size = "pushes", len(effect.row) + PUT_BYTES
             other = self.living.get(effect.contact.id)

@@ -147,7 +147,7 @@ class Net:
             for contact, asks in lookup.take_probes():
                 self.asked.append(contact)
                 node = self.nodes.get(contact.encoded)
-                delay_s = None if node is None else node.delay_s(self.pace.soft_s(contact))
+                delay_s = None if node is None else node.delay_s(self._patience_s(lookup, contact))
                 if delay_s is not None:
                     heappush(events, (self.now_s + delay_s, next(serial), contact, self.now_s))
                 assert asks == (contact.id ^ target < lookup.radius)
@@ -172,3 +172,7 @@ class Net:
             self.pace.add(contact, rtt_s)
         value = node.value if is_near and lookup.goal not in (Goal.FIND, Goal.REGION) else None
         lookup.on_reply(contact, node.answer(self, asked, asks=is_near), value, self.now_s)
+
+    def _patience_s(self, lookup: Lookup, contact: Contact) -> float:
+        """What a tarpit may use up, if it knows our estimates."""
+        return self.pace.soft_s(contact, hurried=lookup._candidates.is_open)

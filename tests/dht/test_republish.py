@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from molia.base.limits import OWN_RECORDS_MAX, REPUBLISH_FLIGHT_MAX
 from molia.base.now import Now
-from molia.dht.republish import EDGE_S, LOST_S, PERIOD_S, REPEAT_S, Republisher, period_of
+from molia.dht.blinding import EDGE_S, PERIOD_S
+from molia.dht.republish import LOST_S, REPEAT_S, Republisher, period_of
 from molia.sim.entropy import SeededEntropy
 
 START = Now(1_000.0, 1_750_000_000.0)

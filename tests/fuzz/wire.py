@@ -13,6 +13,7 @@ from typing import Final
 
 from molia.base.hashing import blake2s_mac
 from molia.base.now import Now
+from molia.dht import held, providers, records
 from molia.sim.entropy import SeededEntropy
 from molia.wire import messages
 from molia.wire.channel import Channel, ChannelConfig
@@ -98,6 +99,17 @@ def message(data: bytes) -> None:
         messages.encode(found)
 
 
+def signed(data: bytes) -> None:
+    """A record, a provider record, and rows of either, from a stranger or a damaged store."""
+    network, unix_s = bytes(32), 1_800_000_000.0
+    records.check(data, network, unix_s=unix_s)
+    providers.check(b"\x01" + data, network, unix_s=unix_s, allow_local=True)
+    for kind in (held.RECORD, held.PROVIDERS):
+        held.summary_of(kind, b"\x01" + data, unix_s=unix_s)
+        held.faded(kind, b"\x01" + data, unix_s=unix_s)
+    held.select(b"\x01" + data, salt=b"", unix_s=unix_s)
+
+
 def streams(data: bytes) -> None:
     """Payloads of streams, one for each run of up to 64 bytes."""
     channel = Channel(ChannelConfig(), initiator=True, entropy=SeededEntropy(1), now_s=0.0)
@@ -114,7 +126,7 @@ def streams(data: bytes) -> None:
 
 
 DOORS: Final[tuple[Callable[[bytes], None], ...]] = (
-    raw, with_mac1, initiation, plaintext, message, streams
+    raw, with_mac1, initiation, plaintext, message, streams, signed
 )  # fmt: skip
 
 

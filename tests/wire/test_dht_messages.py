@@ -59,8 +59,10 @@ def test_any_bytes_are_a_signed_record_or_none(body: bytes) -> None:
 
 
 def test_the_longest_signed_record_has_the_size_that_messages_leave_for_it() -> None:
-    longest = dht.SignedParts(version=1, blinded_key=KEY, seq=2**64 - 1, expires=2**35 - 1,
-                              sealed=bytes(limits.RECORD_VALUE_MAX + 24), signature=bytes(64))  # fmt: skip
+    longest = dht.SignedParts(
+        version=1, blinded_key=KEY, seq=2**64 - 1, expires=2**35 - 1,
+        sealed=bytes(limits.RECORD_VALUE_MAX + 24), signature=bytes(64),
+    )  # fmt: skip
     assert len(dht.encode_signed(longest)) == limits.RECORD_SIZE_MAX
 
 

@@ -13,7 +13,7 @@ from molia.base.now import Now
 from molia.wire.admission import Admission
 from molia.wire.effects import PeerDown
 from molia.wire.frames import CLOSE, PADDING, encode_frame, encode_frames
-from molia.wire.messages import Busy, Error, ErrorCode, Number, decode
+from molia.wire.messages import EARLY, Busy, Error, ErrorCode, Number, decode
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, Outcome, pack
 from molia.wire.scores import Standing
@@ -345,17 +345,19 @@ def test_one_that_changes_something_waits_for_the_session() -> None:
     assert theirs.transport.on_early(ours.identity.peer_key, ours.address, b"", net.now) is None
 
 
-def test_an_early_answer_that_does_not_fit_is_asked_for_again_in_the_session() -> None:
+@pytest.mark.parametrize("number", sorted(EARLY))
+def test_an_early_answer_that_does_not_fit_is_asked_for_again_in_the_session(number: int) -> None:
     def large(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
-        return Number.NODES, bytes(1_140)
+        return Number.RECORD, bytes(limits.DATAGRAM_BODY_MAX)
 
-    ours, theirs = Host(1), Host(2, {Number.FIND_NODE: large})
+    ours, theirs = Host(1), Host(2, {number: large})
     net = Net([ours, theirs])
     key = theirs.identity.peer_key
     for _ in range(3):  # the same twice and more, at once
-        ours.transport.ask_at(key, theirs.address, Number.FIND_NODE, b"x", net.now, timeout_s=9.0)
+        ours.transport.ask_at(key, theirs.address, number, b"x", net.now, timeout_s=9.0)
     net.run(3.0)
-    assert [len(end.body) for end in ended(ours)] == [1_140] * 3
+    assert [len(end.body) for end in ended(ours)] == [limits.DATAGRAM_BODY_MAX] * 3
+    assert theirs.transport.counters.early_requests == 1
     assert not ours.transport._early
 
 
