@@ -120,10 +120,6 @@ class Engine:
         """Take that a contact stops: it makes room at once, and is probed now and then."""
         self._hub.table_of(contact.address).on_gone(contact, now.mono_s)
 
-    def on_goodbye(self, contact: Contact, now: Now) -> None:
-        """Take that a contact stops: it makes room at once, and is probed now and then."""
-        self._hub.table_of(contact.address).on_gone(contact, now.mono_s)
-
     def hint(self, contact: Contact, now: Now) -> None:
         """Take it that a node may be at an address: it is asked, and kept when it answers."""
         self._asks.hint(contact, now)

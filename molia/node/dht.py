@@ -359,7 +359,10 @@ class Dht:
         self.reachable = is_reachable
         if address is not None:
             self.network.on_external_address(address)
-        log.info("node_reachable" if is_reachable else "node_not_reachable")
+        if is_reachable:
+            log.info("node_reachable")
+        else:
+            log.info("node_not_reachable")
         for told in self.on_reachable:
             told()
 

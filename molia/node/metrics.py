@@ -65,19 +65,7 @@ class Metrics:
         self.jobs_ended = Counter(
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
-        self.dht_operations = Counter(
-            "molia_dht_operations",
-            "What this node asked of the DHT, by what it was and how it ended",
-            ["operation", "outcome"],
-            registry=self.registry,
-        )
-        self.dht_seconds = Histogram(
-            "molia_dht_operation_seconds",
-            "Time of what this node asked of the DHT",
-            ["operation"],
-            buckets=_LATENCY_S,
-            registry=self.registry,
-        )
+        self.dht_operations, self.dht_seconds = _dht_metrics(self.registry)
         self.blob_count = 0
         """Blobs whose rows lie on the shards of this process."""
         self.gauge("molia_blobs", "Blobs kept", lambda: self.blob_count)
@@ -118,6 +106,24 @@ class Metrics:
     def render(self, others: Iterable[list[Any]] = ()) -> bytes:
         """Return everything, and what other workers exported, in Prometheus' text format."""
         return generate_latest(_Sums([self.export(), *others]))
+
+
+def _dht_metrics(registry: CollectorRegistry) -> tuple[Counter, Histogram]:
+    """Return what counts and times the operations of the DHT."""
+    operations = Counter(
+        "molia_dht_operations",
+        "What this node asked of the DHT, by what it was and how it ended",
+        ["operation", "outcome"],
+        registry=registry,
+    )
+    seconds = Histogram(
+        "molia_dht_operation_seconds",
+        "Time of what this node asked of the DHT",
+        ["operation"],
+        buckets=_LATENCY_S,
+        registry=registry,
+    )
+    return operations, seconds
 
 
 class _Sums(CollectorRegistry):
