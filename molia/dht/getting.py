@@ -152,6 +152,8 @@ class ProvidersQuery:
         self._hub, self._asks, self.loc = hub, asks, loc
         self.found: dict[bytes, ProviderRecord] = {}
         """By signer, the record issued last."""
+        self.votes: dict[bytes, int] = {}
+        """By signer, how many holders gave a record of it."""
         self.holders = 0
         self.pages_open = 0
         self.on_page: Callable[[Now], None] = _nothing
@@ -187,10 +189,26 @@ class ProvidersQuery:
 
     def _take(self, told: Providers, reply: Reply, now: Now) -> None:
         for encoded in told.records:
+            outline = providers.outline(encoded)
+            if outline is not None and outline.signer in self.found:
+                self.votes[outline.signer] = self.votes.get(outline.signer, 0) + 1
             if encoded in self._seen or len(self._seen) >= limits.PROVIDERS_READ_MAX:
                 continue
             self._seen[encoded] = None
             self._verify(encoded, reply, now)
+
+    def best(self) -> list[ProviderRecord]:
+        """Return what was found, at most 3 of an address prefix: those that most holders know."""
+        ranked = sorted(
+            self.found.values(), key=lambda r: (-self.votes.get(r.signer.key, 0), r.issued)
+        )
+        counts: dict[bytes, int] = {}
+        kept = []
+        for record in ranked:
+            counts[record.prefix] = counts.get(record.prefix, 0) + 1
+            if counts[record.prefix] <= limits.PROVIDERS_PER_PREFIX_MAX:
+                kept.append(record)
+        return kept
 
     def _verify(self, encoded: bytes, reply: Reply, now: Now) -> None:
         record = providers.check(
@@ -242,7 +260,7 @@ class ProviderSearch:
         if is_open or len(self._results) < len(self._queries) or self._done is _told:
             return
         done, self._done = self._done, _told
-        found = [record for query in self._queries for record in query.found.values()]
+        found = [record for query in self._queries for record in query.best()]
         done(
             ProvidersFound(
                 records=tuple(found),

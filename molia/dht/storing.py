@@ -145,22 +145,25 @@ class Storing:
 
         def rule(row: bytes | None, then: Now) -> Ruling:
             decided = held.decide(row, record, cas=cas, unix_s=then.unix_s)
-            self._count_put(decided)
             until = decided.expires + _FLOOR_S
             return Ruling(decided.code, decided.row, until, decided.current, row is None)
 
+        def written(ruling: Ruling, then: Now) -> None:
+            self._count_put(ruling)
+            done(ruling, then)
+
         loc = records.loc_of(record, self._hub.space.network)
         self.writes.offer(
-            held.RECORD, loc, rule, done, now, full=PutCode.FULL,
+            held.RECORD, loc, rule, written, now, full=PutCode.FULL,
             writer=None if writer is None else writer.identity,
         )  # fmt: skip
 
-    def _count_put(self, decided: held.Decision) -> None:
+    def _count_put(self, ruling: Ruling) -> None:
         counters = self._hub.counters
-        counters.records_stored += decided.row is not None
-        counters.records_stale += decided.code is PutCode.STALE
-        counters.records_conflict += decided.code is PutCode.CONFLICT
-        counters.records_cas += decided.code is PutCode.CAS_MISMATCH
+        counters.records_stored += ruling.row is not None
+        counters.records_stale += ruling.code == PutCode.STALE
+        counters.records_conflict += ruling.code == PutCode.CONFLICT
+        counters.records_cas += ruling.code == PutCode.CAS_MISMATCH
 
     def _on_add_provider(
         self, peer: Asker, request_id: int, body: bytes, now: Now
@@ -218,11 +221,15 @@ class Storing:
 
         def rule(row: bytes | None, then: Now) -> Ruling:
             decided = held.add(row, record, unix_s=then.unix_s)
-            self._hub.counters.providers_stored += decided.row is not None
-            self._hub.counters.providers_refused += decided.code in (AddCode.FULL, AddCode.CROWDED)
             return Ruling(decided.code, decided.row, decided.expires, b"", decided.is_new)
 
+        def written(ruling: Ruling, then: Now) -> None:
+            counters = self._hub.counters
+            counters.providers_stored += ruling.row is not None
+            counters.providers_refused += ruling.code in (AddCode.FULL, AddCode.CROWDED)
+            done(ruling, then)
+
         self.writes.offer(
-            held.PROVIDERS, record.loc, rule, done, now, full=AddCode.FULL,
+            held.PROVIDERS, record.loc, rule, written, now, full=AddCode.FULL,
             writer=None if writer is None else writer.identity,
         )  # fmt: skip
