@@ -158,9 +158,11 @@ async def _supervise(home: Path, config: Config, output: Output, count: int) -> 
         supervisor = Supervisor(handed, count)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.replace_all)
         held.callback(remove_node_file, home)
-        await supervisor.run(
-            stop=stop, ready=lambda: announce(home, output, listeners, udp.addresses)
-        )
+
+        def on_ready() -> None:
+            announce(home, output, listeners, udp.addresses)
+
+        await supervisor.run(stop=stop, ready=on_ready)
 
 
 def stop_signals() -> asyncio.Event:
@@ -189,8 +191,8 @@ def socket_path(home: Path, config: Config) -> Path | None:
     return fallback
 
 
-def announce(home: Path, output: Output, listeners: "Listeners", udp: tuple[str, ...]) -> None:
-    """Tell the CLI and whoever watches that the node answers."""
+def announce(home: Path, output: Output, listeners: "Listeners", udp: tuple[str, ...]) -> str:
+    """Tell the CLI and whoever watches that the node answers; return its peer key."""
     from molia.node.home import write_node_file
     from molia.node.identity import read_identity
 
@@ -207,3 +209,4 @@ def announce(home: Path, output: Output, listeners: "Listeners", udp: tuple[str,
         for place in udp:
             output.line(f"node  molia://{peer}@{place}")
     sys.stdout.flush()
+    return peer

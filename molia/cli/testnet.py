@@ -96,11 +96,8 @@ def config_of(home: Path, bootstrap: "Sequence[str]") -> "Config":
     return load(home, flags=flags).config
 
 
-def member_of(home: Path, urls: "Sequence[str]", udp: "Sequence[str]") -> Member:
-    """Return how a node is shown that listens there."""
-    from molia.node.identity import read_identity
-
-    peer = read_identity(home).peer_key
+def member_of(home: Path, peer: str, urls: "Sequence[str]", udp: "Sequence[str]") -> Member:
+    """Return how a node of this process is shown that listens there."""
     return Member(urls[0], f"molia://{peer}@{udp[0]}", str(home), os.getpid())
 
 

@@ -185,8 +185,8 @@ async def _serve(home: Path, config: "Config", pipe: int) -> None:
     silent = Output(as_json=False, quiet=True, progress=False)
 
     def on_ready(_: "LocalNode", listeners: "Listeners", udp: tuple[str, ...]) -> None:
-        announce(home, silent, listeners, udp)
-        _tell(pipe, member_of(home, listeners.urls, udp)._asdict())
+        peer = announce(home, silent, listeners, udp)
+        _tell(pipe, member_of(home, peer, listeners.urls, udp)._asdict())
 
     await serve_alone(home, config, stop=stop_signals(), on_ready=on_ready)
 

@@ -81,8 +81,8 @@ async def _run_one(
     silent = Output(as_json=False, quiet=True, progress=False)
 
     def on_ready(node: "LocalNode", listeners: "Listeners", udp: tuple[str, ...]) -> None:
-        announce(home, silent, listeners, udp)
-        nodes.append((member_of(home, listeners.urls, udp), node))
+        peer = announce(home, silent, listeners, udp)
+        nodes.append((member_of(home, peer, listeners.urls, udp), node))
         ready.set()
 
     await serve_alone(home, config_of(home, firsts), stop=stop, on_ready=on_ready)
