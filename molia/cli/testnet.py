@@ -20,7 +20,7 @@ from molia.cli.output import Output, printable
 from molia.cli.verb import Session, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from molia.base.config import Config
 
@@ -101,16 +101,9 @@ def member_of(home: Path, peer: str, urls: "Sequence[str]", udp: "Sequence[str]"
     return Member(urls[0], f"molia://{peer}@{udp[0]}", str(home), os.getpid())
 
 
-def contacts_in(view: "Mapping[str, object]") -> int:
-    """Return how many contacts the answer to `GET /node` tells of."""
-    dht = view.get("dht")
-    contacts = dht.get("contacts") if isinstance(dht, dict) else 0
-    return contacts if isinstance(contacts, int) else 0
-
-
-def is_joined(*, contacts: int, node_count: int) -> bool:
+def is_joined(*, joined: bool, contacts: int, node_count: int) -> bool:
     """Return whether a node knows enough of the others to find all of them."""
-    return contacts >= min(node_count - 1, CONTACTS_WANTED)
+    return node_count == 1 or (joined and contacts >= min(node_count - 1, CONTACTS_WANTED))
 
 
 def show(output: Output, members: "Sequence[Member]", *, took_s: float) -> None:

@@ -27,7 +27,6 @@ from molia.cli.testnet import (
     FIRST_COUNT,
     Member,
     config_of,
-    contacts_in,
     home_of,
     is_joined,
     member_of,
@@ -144,7 +143,11 @@ class _Crowd:
             view = Node([target], ASK_S).call("GET", "/node").object()
         except MoliaError:
             return False
-        return is_joined(contacts=contacts_in(view), node_count=self._count)
+        dht = view.get("dht")
+        joined, contacts = False, 0
+        if isinstance(dht, dict):
+            joined, contacts = bool(dht.get("is_joined")), int(dht.get("contacts") or 0)
+        return is_joined(joined=joined, contacts=contacts, node_count=self._count)
 
 
 def _reason(child: Child) -> str:

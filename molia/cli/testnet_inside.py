@@ -95,7 +95,8 @@ async def _all_joined(
     for member, node in nodes:
         while True:
             dht = (await node.node()).dht
-            if is_joined(contacts=dht.contacts if dht else 0, node_count=len(nodes)):
+            joined, contacts = (dht.is_joined, dht.contacts) if dht is not None else (False, 0)
+            if is_joined(joined=joined, contacts=contacts, node_count=len(nodes)):
                 break
             if time.monotonic() > until_s:
                 raise TimedOut(
