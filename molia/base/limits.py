@@ -261,6 +261,8 @@ SIGNED_RECORD_MAX: Final = 2 * KIB
 RECORDS_MAX: Final = 10_000_000
 """The most records of others that a node may be told to hold."""
 BOOTSTRAP_MAX: Final = 64
+TESTNET_NODES_MAX: Final = 1_000
+"""Nodes of one `molia testnet`, about 30 MB each."""
 LOOKUP_STREAMS_MAX: Final = 64
 """Lookups that are watched at once."""
 LOOKUP_EVENTS_MAX: Final = 10_000

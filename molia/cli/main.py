@@ -25,6 +25,9 @@ VERBS: Final = {
     "peers": LazyVerb("molia.cli.peers:peers", "List the nodes that the node knows."),
     "ping": LazyVerb("molia.cli.peers:ping", "Ask a peer for a sign of life."),
     "lookup": LazyVerb("molia.cli.peers:lookup", "Find the nodes closest to a key."),
+    "testnet": LazyVerb(
+        "molia.cli.testnet:testnet", "Run a network of many nodes on this machine, until Ctrl-C."
+    ),
     "id": LazyVerb("molia.cli.admin:identity", "Show who the node is."),
     "config": LazyVerb("molia.cli.admin:config", "Settings of the node."),
     "version": LazyVerb("molia.cli.admin:version", "Show the version of this command."),

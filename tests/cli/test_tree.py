@@ -57,12 +57,13 @@ SAMPLES: dict[tuple[str, ...], list[str]] = {
     ("peers",): [],
     ("ping",): ["peer"],
     ("lookup",): ["key"],
+    ("testnet",): ["--nodes", "0"],  # a refusal
     ("id",): [],
     ("config", "show"): [],
     ("version",): [],
     ("completion",): ["bash"],
 }
-REFUSED: dict[tuple[str, ...], int] = {("init",): 2, ("run",): 2}
+REFUSED: dict[tuple[str, ...], int] = {("init",): 2, ("run",): 2, ("testnet",): 2}
 
 
 def words_of(path: tuple[str, ...], node: FakeNode) -> list[str]:
