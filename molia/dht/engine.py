@@ -22,6 +22,7 @@ from molia.dht.config import DhtConfig
 from molia.dht.contact import Contact, Space
 from molia.dht.counters import DhtCounters
 from molia.dht.effects import Effect
+from molia.dht.entrance import Gate
 from molia.dht.hub import Hub, family_of
 from molia.dht.joining import Joining
 from molia.dht.keeping import Keeping
@@ -51,14 +52,17 @@ class Engine:
     def __init__(
         self, config: DhtConfig, *, identity: PeerKey, space: Space, own: Contact | None,
         wire: Wire, shelf: Shelf, entropy: Entropy, share: tuple[int, int] = (0, 1),
+        gate: Gate | None = None,
     ) -> None:  # fmt: skip
         """own: where others reach this node, when its owner knows; else it finds out.
+
+        gate: judges who may have a place in the table; None: all who answer.
 
         share: this worker's index and how many there are; duties are split among them.
         """
         self._hub = hub = Hub(
             config, identity=identity, space=space, wire=wire, shelf=shelf, entropy=entropy,
-            share=share,
+            share=share, gate=gate,
         )  # fmt: skip
         self._own = own
         self._asks = Asks(hub)
@@ -119,6 +123,12 @@ class Engine:
     def on_goodbye(self, contact: Contact, now: Now) -> None:
         """Take that a contact stops: it makes room at once, and is probed now and then."""
         self._hub.table_of(contact.address).on_gone(contact, now.mono_s)
+
+    def on_proof(self, now: Now) -> None:
+        """Take that this node has an identity proof to show now: neighbours are told it serves."""
+        if any(side.own is not None for side in self._hub.families.values()):
+            self._joining.on_reachable(now)
+            self._settle(now)
 
     def hint(self, contact: Contact, now: Now) -> None:
         """Take it that a node may be at an address: it is asked, and kept when it answers."""

@@ -207,14 +207,9 @@ class Joining:
     # ------------------------------------------------------------------ staying in
 
     def on_timer(self, name: str, now: Now) -> None:
-        """Do what was due: `rejoin`, `first`, `remembered`, `refresh`, `graveyard` or `heal`."""
         """Do what was due: `rejoin`, `remembered`, `refresh`, `join`, `graveyard` or `heal`."""
         if name == "rejoin":
             self._on_rejoin(now)
-        elif name == "first":
-            self._is_alone = False
-            if not self.is_joined and not self._joining:
-                self.look_around(now)
         elif name == "remembered":
             self._ping_remembered(now)
         elif name == "refresh":

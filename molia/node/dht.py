@@ -49,6 +49,7 @@ from molia.node.lan import Lan
 from molia.node.network import Network
 from molia.wire.addresses import Address, PeerAddress, is_unicast, pack_host
 from molia.wire.peer import Peer
+from molia.wire.proof import ProofVerdict
 from molia.wire.requests import Ended
 from molia.wire.transport import Answer, Handler, Transport
 
@@ -84,7 +85,7 @@ class Dht:
         self.engine = Engine(
             core_config(config), identity=context.peer, space=self.space,
             own=self._own_contact(bound), wire=TransportWire(network.transport), shelf=self.rows,
-            entropy=context.entropy, share=(seat.index, seat.count),
+            entropy=context.entropy, share=(seat.index, seat.count), gate=ProofGate(network),
         )  # fmt: skip
         self.handlers: Mapping[int, Handler] = self.engine.handlers
         self.once: Collection[int] = self.engine.once
@@ -189,6 +190,10 @@ class Dht:
             contact = self.space.contact(peer.identity.key, (peer.address[0], peer.address[1]))
             if contact is not None:
                 self.engine.on_goodbye(contact, now)
+
+    def on_proof(self, now: Now) -> None:
+        """See `Part.on_proof`."""
+        self.engine.on_proof(now)
 
     def on_turn(self, now: Now) -> bool:
         """See `Part.on_turn`."""
@@ -391,6 +396,30 @@ def _outcome_of(result: object) -> str:
     return "done"
 
 
+class ProofGate:
+    """Lets into the table whose identity proof holds for its address.
+
+    A proof comes with a PONG, or came when the peer began the session.
+    Source: docs/reference/admission.md, "Identity proof".
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def own_proof(self) -> bytes:
+        """See `Gate.own_proof`."""
+        proof = self._network.current_proof()
+        return b"" if proof is None else proof.encode()
+
+    def admits(self, contact: Contact, proof: bytes, now: Now) -> bool:
+        """See `Gate.admits`."""
+        if not proof:
+            peer = self._network.transport.endpoint.find(contact.key)
+            proof = b"" if peer is None else peer.proof
+        verdict = self._network.admission.judge_proof(proof, contact.key, contact.address, now)
+        return verdict in (ProofVerdict.VALID, ProofVerdict.NOT_NEEDED)
+
+
 class TransportWire:
     """The transport as the engine's `Wire`."""
 
@@ -407,4 +436,8 @@ class TransportWire:
 
 def core_config(config: Config) -> core.DhtConfig:
     """Return the engine's settings as the operator's say."""
-    return core.DhtConfig(snapshot_s=float(config.dht.snapshot_s), rows_max=config.dht.records_max)
+    return core.DhtConfig(
+        snapshot_s=float(config.dht.snapshot_s),
+        rows_max=config.dht.records_max,
+        may_serve=config.dht.reachable != "no",
+    )

@@ -224,7 +224,7 @@ class Network:
         """Show the proof that another worker found; one computes it for all."""
         proof = Proof.parse(encoded)
         if proof is not None and proof != self.current_proof() and self.proof.restore(proof):
-            self.transport.endpoint.set_proof(encoded)
+            self._show_proof(encoded)
 
     def addresses(self) -> tuple[str, ...]:
         """Return where other nodes reach this one, the confirmed address first."""
@@ -419,8 +419,14 @@ class Network:
             proof = await self._offload.run(solver.solve, PROOF_SLICE)
         if proof is not None:
             self.proof.on_solved(solver, proof)
-            self.transport.endpoint.set_proof(proof.encode())
+            self._show_proof(proof.encode())
             log.info("identity_proof_found", epoch=proof.epoch)
+
+    def _show_proof(self, encoded: bytes) -> None:
+        self.transport.endpoint.set_proof(encoded)
+        if self._driven.part is not None:
+            self._driven.part.on_proof(self._clock.now())
+            self.driver.flush_soon()
 
 
 def _misfit(said: Message | None) -> CloseReason | None:

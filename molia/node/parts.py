@@ -34,6 +34,10 @@ class Part(Protocol):
         """Take that a peer says it stops."""
         ...
 
+    def on_proof(self, now: Now) -> None:
+        """Take that this node has an identity proof to show now."""
+        ...
+
     def on_turn(self, now: Now) -> bool:
         """Carry out what it has to do; return whether the transport was told anything."""
         ...
