@@ -245,6 +245,12 @@ class Engine:
         return self._hub.family.own
 
     @property
+    def places(self) -> list[Address]:
+        """Where others reach this node, on each address family that it serves on."""
+        sides = self._hub.families.values()
+        return [side.own.address for side in sides if side.own is not None]
+
+    @property
     def is_joined(self) -> bool:
         """Whether the node knows its neighbourhood."""
         return self._joining.is_joined

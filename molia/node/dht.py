@@ -364,6 +364,8 @@ class Dht:
         self.reachable = is_reachable
         if address is not None:
             self.network.on_external_address(address)
+        elif not self.engine.places:
+            self.network.external = self.network.settings.external
         if is_reachable:
             log.info("node_reachable")
         else:

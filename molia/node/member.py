@@ -10,7 +10,6 @@ import anyio
 from molia.base.cid import Cid
 from molia.base.errors import MoliaError
 from molia.base.views import DhtView
-from molia.dht.records import RecordAddress
 from molia.node.announcing import Announcer
 from molia.node.context import Context
 from molia.node.dht import Dht
@@ -18,6 +17,7 @@ from molia.node.metrics import DhtCounts
 from molia.node.network import Network
 from molia.node.own_records import OwnRecords
 from molia.store.keys import Kind
+from molia.wire.addresses import PeerAddress
 
 ADDRESS_SALT: Final = b"molia/addr"
 """The name under which every node says where it is."""
@@ -108,10 +108,9 @@ class Member:
         said = ""
         while True:
             await anyio.sleep(ADDRESS_LOOK_S)
-            if self.dht.engine.own is None or not self.dht.engine.is_joined:
-                continue
-            where = ",".join(self.network.addresses())
-            if where == said:
+            key, places = self.context.peer, self.dht.engine.places
+            where = ",".join(str(PeerAddress(key, *place)) for place in places)
+            if not where or where == said or not self.dht.engine.is_joined:
                 continue
             try:
                 await self.records.put(ADDRESS_SALT, where.encode())
@@ -120,7 +119,3 @@ class Member:
             else:
                 said = where
 
-
-def address_record(context: Context) -> RecordAddress:
-    """Return the name of the record that says where this node is."""
-    return RecordAddress(context.peer, ADDRESS_SALT)
