@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from molia.base.config import require
+from molia.dht.lookup import Lookup
 from molia.dht.outcome import LookupConfig
 from molia.dht.table import TableConfig
 
@@ -15,6 +16,8 @@ class DhtConfig:
     """The routing table."""
     lookup: LookupConfig = field(default_factory=LookupConfig)
     """Lookups and the region walk."""
+    lookup_class: type[Lookup] = Lookup
+    """What looks things up. Another one only in comparisons."""
     unproved_per_group: int = 8
     """Hosts of one network that never answered and may be tried in a minute. More joins crowded
     networks faster, and lets a liar have us knock at more doors of one network."""

@@ -93,7 +93,7 @@ class Searches:
         known = frozenset(near)
         old = [contact for contact in side.table.oldest(NEAR_SEEDS + OLD_SEEDS)
                if contact not in known]  # fmt: skip
-        lookup = Lookup(
+        lookup = self._hub.config.lookup_class(
             goal, target, [*near, *old[:OLD_SEEDS]], config=self._hub.config.lookup,
             entropy=self._hub.entropy, pace=self._hub.pace, now_s=now.mono_s,
             size=side.size if radius is None else side.size.with_radius(radius),
