@@ -33,6 +33,10 @@ SHRUNK: Final = 0.7
 """A size estimate this much below the highest of late says that the network was split."""
 FADE: Final = 0.99
 NEIGHBOURS: Final = 20
+AGAIN_S: Final = 3.0
+"""When to look around once more, because the last time had not ended."""
+ESTIMATE_MIN: Final = 8
+"""Nodes near a target below which nothing follows from them, where there are more."""
 UNKNOWN_S: Final = 1.0
 """How long a node that does not know whether it can be reached meets nobody: as long as there are
 nodes that it never wrote to, they can show it."""
@@ -145,10 +149,12 @@ class Joining:
     # ------------------------------------------------------------------ looking around
 
     def look_around(self, now: Now) -> None:
-        """Look this node itself up, then fill its far buckets; a join that runs goes on."""
+        """Look this node itself up, then fill its far buckets; after a join that runs, again."""
         self._joined_s = now.mono_s
         for number, side in self._hub.families.items():
-            if side.table.size and number not in self._joining:
+            if number in self._joining:
+                self._hub.timers.set("again", now.mono_s + AGAIN_S)
+            elif side.table.size:
                 self._joining[number] = 0
                 self._find_self(number, side, now)
 
@@ -171,9 +177,10 @@ class Joining:
             deepest = bucket_index(own=side.own_id, other=near.id)
         self._joining[number] = min(deepest, limits.DHT_JOIN_BUCKETS_MAX)
         if side.table.size:
+            if not self.is_joined:
+                self._hub.emit(Joined(side.table.size))
             self.is_joined = True
             self._wait_s = self._hub.config.rejoin_s
-            self._hub.emit(Joined(side.table.size))
             self._keeping.on_joined(number, now, is_healed=self._is_healing)
             self._is_healing = False
         self._fill_bucket(number, now)
@@ -207,7 +214,8 @@ class Joining:
     # ------------------------------------------------------------------ staying in
 
     def on_timer(self, name: str, now: Now) -> None:
-        """Do what was due: `rejoin`, `remembered`, `refresh`, `join`, `graveyard` or `heal`."""
+        """Do what was due: `rejoin`, `remembered`, `refresh`, `join`, `again`,
+        `graveyard` or `heal`."""
         if name == "rejoin":
             self._on_rejoin(now)
         elif name == "remembered":
@@ -219,6 +227,8 @@ class Joining:
         elif name == "join":
             if not self.is_joined:
                 self.look_around(now)
+        elif name == "again":
+            self.look_around(now)
         elif name == "heal":
             self._is_healing = True
             self.look_around(now)
@@ -244,15 +254,36 @@ class Joining:
                 self._measure(number, now)
 
     def _measure(self, number: int, now: Now) -> None:
+        """Look up a random target; those named near it count only if they are there."""
         target = int.from_bytes(self._hub.entropy.token(ID_BITS // 8), "big")
 
         def found(result: Found, then: Now) -> None:
-            self._hear(result, then)
-            side = self._hub.families[number]
-            side.size.add([contact.id ^ target for contact in result.heard])
-            self._watch_size(number, side.size.nodes, then)
+            live = [c for c in result.heard if self._asks.unproved.is_proved(c)]
+            doubtful = [c for c in result.heard if not self._asks.unproved.is_proved(c)]
+            are_some, left = len(result.heard) >= NEIGHBOURS, [len(doubtful)]
+
+            def asked(reply: Reply, later: Now) -> None:
+                left[0] -= 1
+                if reply.number:
+                    live.append(reply.contact)
+                if not left[0]:
+                    self._estimate(number, target, live, later, are_some=are_some)
+
+            for contact in doubtful:
+                self._asks.ping(contact, asked, then)
+            if not doubtful:
+                self._estimate(number, target, live, then, are_some=are_some)
 
         self._searches.find(target, found, now, family=number)
+
+    def _estimate(
+        self, number: int, target: int, live: list[Contact], now: Now, *, are_some: bool
+    ) -> None:
+        size = self._hub.families[number].size
+        distances = sorted(contact.id ^ target for contact in live)
+        if len(distances) >= ESTIMATE_MIN or not are_some:
+            size.add(distances, are_some=are_some)
+            self._watch_size(number, size.nodes, now)
 
     def _watch_size(self, number: int, nodes: float, now: Now) -> None:
         """Notice that a third of the network is gone: it was split, not that many left at once."""

@@ -19,6 +19,7 @@ from molia.dht.hub import Hub, family_of
 from molia.dht.lookup import Lookup
 from molia.dht.outcome import End, Goal, LookupResult, Probe
 from molia.wire import messages
+from molia.wire.dht_messages import SALT_SIZE, FindRegion
 from molia.wire.messages import FindNode, Number
 
 NEAR_SEEDS: Final = 40
@@ -153,11 +154,7 @@ class Searches:
             search.done(result, now)
 
     def _probe(self, search_id: int, search: _Search, probe: Probe, now: Now) -> None:
-        if probe.asks and search.query is not None:
-            number, body = search.query.ask(probe.contact)
-        else:
-            target = search.lookup.target_for(probe.contact)
-            number, body = Number.FIND_NODE, messages.encode(FindNode(target))
+        number, body = self._request(search, probe)
         self._hub.counters.lookup_requests += 1
 
         referrer = search.referrers.pop(probe.contact, None)
@@ -167,6 +164,22 @@ class Searches:
             self._on_reply(search_id, reply, then)
 
         self._asks.ask(probe.contact, number, body, done, now)
+
+    def _request(self, search: _Search, probe: Probe) -> tuple[int, bytes]:
+        """Return what a node is asked; in the region for others in it, each time another part.
+
+        The salt is drawn for each probe: who gathers around the target is not named more often.
+        """
+        lookup = search.lookup
+        target = lookup.target_for(probe.contact)
+        if probe.asks and search.query is not None:
+            return search.query.ask(probe.contact)
+        if probe.asks and lookup.goal is Goal.REGION:
+            bits = max(1, (lookup.radius - 1).bit_length())
+            salt = self._hub.entropy.token(SALT_SIZE)
+            asked = FindRegion(center=target, radius_bits=bits, salt=salt)
+            return Number.FIND_REGION, messages.encode(asked)
+        return Number.FIND_NODE, messages.encode(FindNode(target))
 
     def _judge(self, referrer: Contact | None, reply: Reply) -> None:
         """Take note of whether a contact lives, and who named it."""

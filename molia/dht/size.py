@@ -19,17 +19,19 @@ REGION_NODES: Final = 24
 SPACE: Final = 1 << ID_BITS
 
 
-def nodes_by_distances(distances: Sequence[int]) -> float:
+def nodes_by_distances(distances: Sequence[int], *, are_some: bool = False) -> float:
     """Return how many nodes there are when the closest to a random target are this far from it.
 
-    distances: ascending. Fewer than K are all that there are. Otherwise the i-th of N nodes is
-    expected at i/(N+1) of the space; least squares over the first K give 1/(N+1).
+    distances: ascending. Fewer than K are all that there are, unless they are only the closest
+    (are_some). The i-th of N nodes is expected at i/(N+1) of the space; least squares over the
+    first K give 1/(N+1).
     """
-    if len(distances) < K:
-        return float(len(distances))
+    count = min(K, len(distances))
+    if not count or (count < K and not are_some):
+        return float(count)
     weighted = sum(i * distance for i, distance in enumerate(distances[:K], 1))
-    squares = K * (K + 1) * (2 * K + 1) // 6
-    return max(float(K), squares * SPACE / max(1, weighted) - 1)
+    squares = count * (count + 1) * (2 * count + 1) // 6
+    return max(float(count), squares * SPACE / max(1, weighted) - 1)
 
 
 def radius_for(nodes: float) -> int:
@@ -63,9 +65,12 @@ class SizeEstimate:
         if not self._estimates:
             self._set(nodes_by_distances(distances))
 
-    def add(self, distances: Sequence[int]) -> None:
-        """Take the distances, ascending, of the closest nodes to a target drawn at random."""
-        self._estimates.append(nodes_by_distances(distances))
+    def add(self, distances: Sequence[int], *, are_some: bool = False) -> None:
+        """Take the distances, ascending, of the closest nodes to a target drawn at random.
+
+        are_some: there are more, even if these are fewer than K.
+        """
+        self._estimates.append(nodes_by_distances(distances, are_some=are_some))
         self._set(median(self._estimates))
 
     def _set(self, nodes: float) -> None:

@@ -65,7 +65,7 @@ class PlainLookup(Lookup):
             self._states[contact] = _ASKED
             self._due_s[contact] = self._at_s + self._paces.soft_s(contact)
             self._asked_count += 1
-            probes.append(Probe(contact, asks=True))
+            probes.append(Probe(contact, asks=self.goal is not Goal.REGION))
         self._look()
         return probes
 

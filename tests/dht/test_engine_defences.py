@@ -153,7 +153,7 @@ def test_who_relays_mostly_dead_contacts_loses_its_standing() -> None:
         told = [Contact(name(n), (f"{60 + n // 200}.{n % 200}.1.1", 7071)) for n in fresh]
         return Number.NODES, encode(Nodes(tuple(told)))
 
-    liar.handlers = {**liar.handlers, Number.FIND_NODE: dead}
+    liar.handlers = {**liar.handlers, Number.FIND_NODE: dead, Number.FIND_REGION: dead}
     for _ in range(10):
         target = world.entropy.token(32)
         asker.run(lambda to=target: asker.engine.walk(to, asker.now))  # type: ignore[misc]
