@@ -91,8 +91,6 @@ class Dht:
         self.once: Collection[int] = self.engine.once
         self.reachable: bool | None = None
         """Whether others reach this node; None while that is not known."""
-        self.on_reachable: list[Callable[[], None]] = []
-        """Told when the address under which others reach this node has changed."""
         self._operations: dict[int, asyncio.Future[object]] = {}
         self._steps: dict[int, OnStep] = {}
         self._shared: dict[Contact, None] = {}
@@ -370,8 +368,6 @@ class Dht:
             log.info("node_reachable")
         else:
             log.info("node_not_reachable")
-        for told in self.on_reachable:
-            told()
 
     async def _store(self, wanted: Store) -> None:
         applied = await self.rows.write(wanted)
