@@ -290,6 +290,9 @@ class Handshaker:
         if peer is None:
             peer = Peer(static, identity=None, address=None, timing=self._config.timing,
                         worker=worker)  # fmt: skip
+            guess = self._table.primary.get(static)
+            if guess is not None and not guess.has_sessions:
+                peer.life = self._life_of(guess)  # both may turn out to be the same worker
         answer = self._welcome(peer, hello, reply, size, address, now)
         return self._respond(noise, peer, parts.sender, answer, hello, address, now)
 
