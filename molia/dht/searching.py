@@ -2,7 +2,7 @@
 
 A lookup decides whom to ask (`dht/lookup.py`); here it is asked, its answer is read and judged, and
 the end is told to whoever began it.
-Source: docs/reference/dht.md, "Lookups".
+Source: docs/reference/lookups.md; docs/reference/dht.md, "Blame".
 """
 
 from collections.abc import Callable, Sequence
