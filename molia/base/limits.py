@@ -251,9 +251,6 @@ UDP_PAYLOAD_MAX: Final = 1_472
 """The largest UDP payload that is probed for: Ethernet without IP options."""
 
 # -- dht: what the node and its faces take
-# -- dht: records and messages
-RECORD_VALUE_MAX: Final = 1_000
-"""Bytes of a record's value; what is larger is a blob, and the record names it."""
 RECORD_NAME_MAX: Final = 64
 """Bytes of a record's name under its peer key."""
 SIGNED_RECORD_MAX: Final = 2 * KIB
@@ -280,6 +277,8 @@ CHANGED_BLOBS_MAX: Final = 10_000
 SHARED_CONTACTS_MAX: Final = 256
 """Contacts that a worker tells the others of at a time."""
 
+# -- dht: records and messages
+RECORD_VALUE_MAX: Final = 1_000
 RECORD_SALT_MAX: Final = 64
 """Bytes of the name of a mutable record."""
 RECORD_SIZE_MAX: Final = 1_144
@@ -319,28 +318,6 @@ DIGEST_ENTRIES_MAX: Final = 80
 REGION_CURSOR_MAX: Final = 4_096
 """Contacts of a region that one asker may leave behind."""
 
-# -- dht: duties
-OWN_RECORDS_MAX: Final = 10_000
-"""Mutable records that a node keeps alive: 0.4 puts a second."""
-OWN_RECORD_NAME_MAX: Final = 96
-"""A peer key and a salt."""
-REPUBLISH_FLIGHT_MAX: Final = 8
-"""Own records that are put at once."""
-REPUBLISH_GAP_S: Final = 0.25
-"""Between two puts after a burst: 10,000 that are late together take 42 minutes."""
-SWEEP_KEYS_PER_WALK: Final = 4_096
-"""Provider records of one walk; a region with more is walked again for the rest."""
-SWEEP_BATCH_MAX: Final = 4
-"""Provider records of one message."""
-SWEEP_NEW_MAX: Final = 4_096
-"""New keys that wait for a walk of their own; with more the whole sweep hurries."""
-SWEEP_NEW_SAVED_MAX: Final = 256
-REPAIR_NEIGHBOURS_MAX: Final = 256
-"""Nodes near us that are told what we hold."""
-REPAIR_JOBS_MAX: Final = 64
-"""Neighbours that are being told at once."""
-REPAIR_SCAN_MAX: Final = 512
-"""Rows that one step of telling looks at."""
 # -- dht: the engine
 DHT_ASKS_MAX: Final = 64
 """Requests of the DHT that are on their way."""
@@ -405,12 +382,32 @@ GRAVES_MAX: Final = 512
 SNAPSHOT_SIZE_MAX: Final = 256 * KIB
 """A table on disk: all its contacts and graves, of IPv6, take 235 kB."""
 
+# -- dht: duties
+OWN_RECORDS_MAX: Final = 10_000
+"""Mutable records that a node keeps alive: 0.4 puts a second."""
+OWN_RECORD_NAME_MAX: Final = 96
+"""A peer key and a salt."""
+REPUBLISH_FLIGHT_MAX: Final = 8
+"""Own records that are put at once."""
+REPUBLISH_GAP_S: Final = 0.25
+"""Between two puts after a burst: 10,000 that are late together take 42 minutes."""
+SWEEP_KEYS_PER_WALK: Final = 4_096
+"""Provider records of one walk; a region with more is walked again for the rest."""
+SWEEP_NEW_MAX: Final = 4_096
+"""New keys that wait for a walk of their own; with more the whole sweep hurries."""
+SWEEP_NEW_SAVED_MAX: Final = 256
+REPAIR_NEIGHBOURS_MAX: Final = 256
+"""Nodes near us that are told what we hold."""
+REPAIR_JOBS_MAX: Final = 64
+"""Neighbours that are being told at once."""
 REPAIR_ASKS_MAX: Final = 8
 """Neighbours that a new node asks for its range, one after the other."""
 REPAIR_CLAIMS_MAX: Final = 4_096
 """Rows on their way to us; about 150 bytes each."""
 REPAIR_PUSHES_MAX: Final = 4
 """Rows on their way to one neighbour."""
+REPAIR_SCAN_MAX: Final = 512
+"""Rows that one step of telling looks at."""
 
 assert DATA_SHARES * BLOCK_SIZE_MAX > RAW_SIZE_STOP, "one stripe holds the smallest manifest blob"
 assert VALUE_SIZE_MAX <= BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX

@@ -118,4 +118,3 @@ class Member:
                 await anyio.sleep(ADDRESS_RETRY_S)
             else:
                 said = where
-
