@@ -18,12 +18,10 @@ from typing import Any, Final, cast
 import structlog
 
 from molia.base import limits
-from molia.base.config import Config
 from molia.base.errors import LookupTimedOut
 from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.base.views import PeerState, PeerView
-from molia.dht import config as core
 from molia.dht.bucket import State
 from molia.dht.contact import Contact, Space
 from molia.dht.effects import (
@@ -44,14 +42,14 @@ from molia.dht.ports import Asker
 from molia.dht.results import Got, ProvidersFound, Stored
 from molia.node.bootstrap import ContactsFile, read_bootstrap, resolve
 from molia.node.context import Context
+from molia.node.dht_ports import ProofGate, TransportWire, core_config
 from molia.node.dht_rows import Rows
 from molia.node.lan import Lan
 from molia.node.network import Network
 from molia.wire.addresses import Address, PeerAddress, is_unicast, pack_host
 from molia.wire.peer import Peer
-from molia.wire.proof import ProofVerdict
 from molia.wire.requests import Ended
-from molia.wire.transport import Answer, Handler, Transport
+from molia.wire.transport import Handler
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +57,8 @@ LOOK_S: Final = 1.0
 """How often contacts are shared with the other workers and small things are looked after."""
 ALONE_S: Final = 2.0
 """A node that knows nobody for so long says so, and resolves names again."""
+AGAIN_MAX_S: Final = 60.0
+"""Longest wait from one resolving to the next."""
 FIRST_SNAPSHOT_S: Final = 5.0
 """After joining: who is killed soon finds back all the same."""
 COUNT_S: Final = 600.0
@@ -98,6 +98,7 @@ class Dht:
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_alone = self._warned_clock = False
         self._alone_since_s = self._snapshot_due_s = float("inf")
+        self._again_s = ALONE_S
 
     # ------------------------------------------------------------------ operations
 
@@ -235,7 +236,7 @@ class Dht:
         for task in list(self._tasks):
             task.cancel()
         for effect in self.engine.take_effects():
-            if isinstance(effect, Snapshot):
+            if isinstance(effect, Snapshot) and self.engine.contacts():
                 self._file.write(effect.data)
 
     async def _look(self) -> None:
@@ -244,7 +245,7 @@ class Dht:
             self._share()
             sent_bytes = sum(pump.counters.bytes_out for pump in self.network.driver.pumps)
             self.engine.on_egress(sent_bytes, self._context.now())
-            if self._context.now().mono_s - self._alone_since_s > ALONE_S:
+            if self._context.now().mono_s - self._alone_since_s > self._again_s:
                 await self._begin_again()
             if self._context.now().mono_s >= self._snapshot_due_s:
                 self._snapshot_due_s = float("inf")
@@ -258,6 +259,7 @@ class Dht:
         """Say that nobody answers, and ask again where the names of those given lead."""
         self._say_alone("none of the nodes that are known answers")
         self._alone_since_s = self._context.now().mono_s
+        self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
         if not self.engine.is_joined and self._has_names:
             for key, address in await resolve(self._given):
                 self.hint(key, address)
@@ -342,7 +344,8 @@ class Dht:
             case Penalise(key=key, address=address, offence=offence):
                 self.network.admission.penalise(key, address, offence, now.mono_s)
             case Snapshot(data=data):
-                self._context.offload.submit(self._file.write, data)
+                if self.engine.contacts():  # who knows nobody leaves what there was
+                    self._context.offload.submit(self._file.write, data)
             case _:
                 self._on_standing(effect)
 
@@ -353,6 +356,7 @@ class Dht:
                 self._on_reachable(address, is_reachable=is_reachable)
             case Joined(contacts=contacts):
                 self._said_alone, self._alone_since_s = False, float("inf")
+                self._again_s = ALONE_S
                 self._snapshot_due_s = self._context.now().mono_s + FIRST_SNAPSHOT_S
                 log.info("network_joined", contacts=contacts)
             case Alone():
@@ -392,50 +396,3 @@ def _outcome_of(result: object) -> str:
         case ProvidersFound(records=records):
             return "found" if records else "absent"
     return "done"
-
-
-class ProofGate:
-    """Lets into the table whose identity proof holds for its address.
-
-    A proof comes with a PONG, or came when the peer began the session.
-    Source: docs/reference/admission.md, "Identity proof".
-    """
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-
-    def own_proof(self) -> bytes:
-        """See `Gate.own_proof`."""
-        proof = self._network.current_proof()
-        return b"" if proof is None else proof.encode()
-
-    def admits(self, contact: Contact, proof: bytes, now: Now) -> bool:
-        """See `Gate.admits`."""
-        if not proof:
-            peer = self._network.transport.endpoint.find(contact.key)
-            proof = b"" if peer is None else peer.proof
-        verdict = self._network.admission.judge_proof(proof, contact.key, contact.address, now)
-        return verdict in (ProofVerdict.VALID, ProofVerdict.NOT_NEEDED)
-
-
-class TransportWire:
-    """The transport as the engine's `Wire`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.ask_at = transport.ask_at
-        self.cancel, self.has_session = transport.cancel, transport.has_session
-        self._transport = transport
-
-    def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
-        """See `Wire.reply`."""
-        assert isinstance(peer, Peer), "who asks over this transport is one of its peers"
-        self._transport.reply(peer, request_id, answer, now)
-
-
-def core_config(config: Config) -> core.DhtConfig:
-    """Return the engine's settings as the operator's say."""
-    return core.DhtConfig(
-        snapshot_s=float(config.dht.snapshot_s),
-        rows_max=config.dht.records_max,
-        may_serve=config.dht.reachable != "no",
-    )

@@ -96,7 +96,7 @@ class Finder:
     async def providers(self, ref: Ref) -> tuple[ProviderView, ...]:
         """Return who says to have a blob; through a content hash, what it is bound to as well.
 
-        Raises NotJoined, LookupTimedOut.
+        Raises LookupTimedOut.
         """
         named = content_cid(ref)
         found = await self._find(named)
@@ -116,9 +116,7 @@ class Finder:
 
         found = await self._dht.run_operation("providers", begin, timeout_s=GET_S)
         assert isinstance(found, ProvidersFound), "a search for providers ends so"
-        if not found.records and not found.is_complete:
-            if not self._dht.engine.is_joined:
-                raise NotJoined
+        if not found.records and not found.is_complete and self._dht.engine.is_joined:
             raise LookupTimedOut(f"too few nodes answered for {cid}")
         opened = ((record, providers.read(record, network, cid)) for record in found.records)
         return [(record, it) for record, it in opened if not isinstance(it, Fault)]

@@ -1,0 +1,58 @@
+"""What the DHT's engine is given by the node: the transport as its wire, a gate, its settings."""
+
+from molia.base.config import Config
+from molia.base.now import Now
+from molia.dht import config as core
+from molia.dht.contact import Contact
+from molia.dht.ports import Asker
+from molia.node.network import Network
+from molia.wire.peer import Peer
+from molia.wire.proof import ProofVerdict
+from molia.wire.transport import Answer, Transport
+
+
+class ProofGate:
+    """Lets into the table whose identity proof holds for its address.
+
+    A proof comes with a PONG, or came when the peer began the session.
+    Source: docs/reference/admission.md, "Identity proof".
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def own_proof(self) -> bytes:
+        """See `Gate.own_proof`."""
+        proof = self._network.current_proof()
+        return b"" if proof is None else proof.encode()
+
+    def admits(self, contact: Contact, proof: bytes, now: Now) -> bool:
+        """See `Gate.admits`."""
+        if not proof:
+            peer = self._network.transport.endpoint.find(contact.key)
+            proof = b"" if peer is None else peer.proof
+        verdict = self._network.admission.judge_proof(proof, contact.key, contact.address, now)
+        return verdict in (ProofVerdict.VALID, ProofVerdict.NOT_NEEDED)
+
+
+class TransportWire:
+    """The transport as the engine's `Wire`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.ask_at = transport.ask_at
+        self.cancel, self.has_session = transport.cancel, transport.has_session
+        self._transport = transport
+
+    def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
+        """See `Wire.reply`."""
+        assert isinstance(peer, Peer), "who asks over this transport is one of its peers"
+        self._transport.reply(peer, request_id, answer, now)
+
+
+def core_config(config: Config) -> core.DhtConfig:
+    """Return the engine's settings as the operator's say."""
+    return core.DhtConfig(
+        snapshot_s=float(config.dht.snapshot_s),
+        rows_max=config.dht.records_max,
+        may_serve=config.dht.reachable != "no",
+    )
