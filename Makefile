@@ -14,10 +14,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench fuzz docs proto clean
+.PHONY: help demo run test check bench sim sim-long fuzz docs proto clean
 
 help:           ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1 @\2/p' Makefile | awk -F@ '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1 @\2/p' Makefile | awk -F@ '{ printf "%-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/installed ## install, then store, kill, damage and read back a real file
 	$(BIN)/python scripts/demo.py
@@ -37,6 +37,13 @@ check: $(VENV)/installed-dev ## ruff, mypy, import-linter, then every test
 
 bench: $(VENV)/installed-dev ## measure beside limits; writes build/bench.json (about 20 GiB of disk traffic)
 	$(BIN)/python -m tests.bench.run --scale $(BENCH_SCALE)
+
+sim: $(VENV)/installed-dev ## the network in virtual time: every scenario at CI's size, and its bars
+	$(BIN)/python -m pytest -q -n 0 tests/sim/test_null_wire.py
+	$(BIN)/python -m molia.sim bars --jobs $(JOBS)
+
+sim-long: $(VENV)/installed-dev ## the same at full size: 1,000 and 10,000 nodes; hours, and 20 GB of memory
+	$(BIN)/python -m molia.sim bars --long --jobs 1
 
 fuzz: $(VENV)/installed-dev ## long: crash states of the store, packets guided by coverage, every property at length
 	$(BIN)/python -m molia.sim powercut --states $(STATES) --seed $(SEED)

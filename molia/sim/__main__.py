@@ -1,24 +1,31 @@
-"""`python -m molia.sim powercut`: try the states after power cuts, for as long as you like."""
+"""`python -m molia.sim COMMAND`: try the store under power cuts, or the network under anything.
+
+`powercut` tries states of the store's shard; every other command is a scenario of the network.
+"""
 
 import argparse
 import itertools
 import sys
 from collections.abc import Sequence
 
+from molia.sim import runs
 from molia.sim.campaign import Failure, Tally, scratch, try_seed, try_seeds
 
 FAILURES_SHOWN = 10
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a campaign. Return 0 if every state was survived, else 1."""
+    """Run a campaign or a scenario. Return 0 if all was well, else 1."""
     parser = argparse.ArgumentParser(prog="python -m molia.sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     powercut = commands.add_parser("powercut", help="the store's shard under power cuts")
     powercut.add_argument("--states", type=int, default=50_000, help="how many to try at least")
     powercut.add_argument("--seed", type=int, default=1, help="the first workload")
     powercut.add_argument("--state", type=int, help="try this state of that workload alone")
+    runs.add_commands(commands)
     options = parser.parse_args(arguments)
+    if options.command != "powercut":
+        return runs.main(options)
     if options.state is not None:
         return replay(options.seed, options.state)
     return campaign(options.seed, options.states)

@@ -8,7 +8,7 @@ Source: docs/reference/packets.md.
 """
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from molia.base.crypto import ExchangeKey, exchange_public
 from molia.base.entropy import Entropy
@@ -54,6 +54,10 @@ class Handler(EarlyHandler, Protocol):
         """Take those of a burst; return any number to be sent back at once."""
         ...
 
+    def is_wanted(self, peer: Peer) -> bool:
+        """Tell whether anyone waits for a session with a peer that does not answer."""
+        ...
+
 
 class Endpoint:
     """One worker's sessions with everyone.
@@ -61,6 +65,8 @@ class Endpoint:
     identity: our Ed25519 key, of which `static` is the X25519 form; None in the wireguard profile.
     secret: of cookies; give all workers one that is made from the same root.
     """
+
+    handshaker: ClassVar[type[Handshaker]] = Handshaker
 
     def __init__(
         self, profile: Profile, *, static: ExchangeKey, identity: PeerKey | None, entropy: Entropy,
@@ -73,7 +79,7 @@ class Endpoint:
         self._is_molia = profile.is_molia
         self._table = PeerTable(entropy, worker=config.worker)
         self._sessions = self._table.sessions
-        self._handshaker = Handshaker(
+        self._handshaker = self.handshaker(
             profile, static=static, identity=identity, entropy=entropy, early=handler,
             admission=admission or OpenAdmission(), table=self._table, counters=self.counters,
             secret=secret or CookieSecret.fresh(entropy), config=config,
@@ -83,7 +89,7 @@ class Endpoint:
         self._paths = Paths(self.counters, entropy, self._outbox, is_molia=profile.is_molia)
         self._upkeep = Upkeep(
             handshaker=self._handshaker, table=self._table, wakes=self._wakes, paths=self._paths,
-            outbox=self._outbox, counters=self.counters,
+            outbox=self._outbox, counters=self.counters, is_wanted=handler.is_wanted,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------ packets in
@@ -306,7 +312,7 @@ class Endpoint:
         None: the key is our own or nobody's. Molia profile.
         """
         assert request is None or len(request) <= REQUEST_SIZE_MAX, "early data has a size"
-        static = exchange_public(key)
+        static = self.static_of(key)
         if static is None or self._handshaker.is_own(static):
             return None
         peer = self._table.primary.get(static) or self._table.find(static + b"\0")
@@ -411,6 +417,11 @@ class Endpoint:
         """Return what is to be done since the last call."""
         return self._outbox.take()
 
+    @property
+    def has_effects(self) -> bool:
+        """Tell whether `take_effects` has something."""
+        return len(self._outbox) > 0
+
     def set_proof(self, proof: bytes) -> None:
         """Let our initiations carry this admission proof from now on."""
         assert len(proof) <= PROOF_SIZE_MAX, "a proof has a bound"
@@ -418,8 +429,12 @@ class Endpoint:
 
     def find(self, key: PeerKey) -> Peer | None:
         """Return the peer to send to for this identity, if there is one."""
-        static = exchange_public(key)
+        static = self.static_of(key)
         return self._table.primary.get(static) if static else None
+
+    def static_of(self, key: PeerKey) -> bytes | None:
+        """Return the key that a peer is known by in handshakes; None when it is nobody's."""
+        return exchange_public(key)
 
     @property
     def peer_count(self) -> int:
@@ -438,7 +453,9 @@ class Endpoint:
 
     def next_deadline_s(self) -> float | None:
         """Return when to call `on_deadline`; None while there is nothing to wait for."""
-        due_s = min(self._wakes.next_s(), self._table.unconfirmed_due_s())
+        due_s = self._wakes.next_s()
+        if self._table.unconfirmed:
+            due_s = min(due_s, self._table.unconfirmed_due_s())
         return None if due_s == NEVER else due_s
 
     def on_deadline(self, now: Now) -> None:

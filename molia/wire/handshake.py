@@ -7,13 +7,14 @@ Source: docs/reference/packets.md, "Order of checks".
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from molia.base.crypto import ExchangeKey, maps_to
 from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
 from molia.base.limits import EARLY_DATA_SIZE_MIN
 from molia.base.now import Now
+from molia.wire.bodies import Number
 from molia.wire.cookies import Address, CookieSecret, MacChecker, mac1_key, open_cookie, stamp
 from molia.wire.features import features_agree
 from molia.wire.gate import Admission, Counters, Verdict
@@ -53,6 +54,9 @@ from molia.wire.puzzle import PuzzleTrailer
 from molia.wire.scores import Offence
 from molia.wire.session import Session
 
+_PING = bytes((Number.PING,))
+"""The one early request whose answer fits without padding."""
+
 
 class EarlyHandler(Protocol):
     """Who answers the request in an initiation."""
@@ -76,14 +80,21 @@ class EndpointConfig:
 
 
 class Handshaker:
-    """The handshakes of one endpoint. It changes peers and tables; the endpoint sends."""
+    """The handshakes of one endpoint. It changes peers and tables; the endpoint sends.
+
+    The parts that encrypt are named here, so that the simulator can do without.
+    """
+
+    initiator: ClassVar[type[Initiator]] = Initiator
+    responder: ClassVar[type[Responder]] = Responder
+    session: ClassVar[type[Session]] = Session
 
     def __init__(
         self, profile: Profile, *, static: ExchangeKey, identity: PeerKey | None,
         entropy: Entropy, early: EarlyHandler, admission: Admission, secret: CookieSecret,
         table: PeerTable, counters: Counters, config: EndpointConfig,
     ) -> None:  # fmt: skip
-        assert identity is None or maps_to(identity, static.public), "one key, two forms"
+        assert identity is None or self.is_pair(identity, static.public), "one key, two forms"
         assert not profile.is_molia or identity is not None, "the molia profile shows an identity"
         self.profile, self._static, self._identity = profile, static, identity
         self._entropy, self._early, self._admission = entropy, early, admission
@@ -92,6 +103,11 @@ class Handshaker:
         self._timestamp = b""
         self.proof = b""
         """Our admission proof, which our initiations carry once there is one."""
+
+    @staticmethod
+    def is_pair(identity: PeerKey, static: bytes) -> bool:
+        """Tell whether an identity and a static key are one key in two forms."""
+        return maps_to(identity, static)
 
     # -- ours
 
@@ -103,7 +119,7 @@ class Handshaker:
         self, peer: Peer, now: Now, ephemeral: ExchangeKey, trailer: PuzzleTrailer
     ) -> bytes:
         """Return an initiation to `peer`; b"" when its key is nobody's."""
-        noise = Initiator(
+        noise = self.initiator(
             self.profile, static=self._static, responder=peer.static, ephemeral=ephemeral
         )
         sealed = noise.initiate(self._payload(peer, now))
@@ -134,7 +150,8 @@ class Handshaker:
             features=self._config.features, proof=self.proof, request=peer.request,
             life=self._life_of(peer),
         )  # fmt: skip
-        size_min = 0 if peer.request is None else EARLY_DATA_SIZE_MIN
+        is_large = peer.request is not None and peer.request[:1] != _PING
+        size_min = EARLY_DATA_SIZE_MIN if is_large else 0
         return encode_hello(hello, packet_size_min=size_min)
 
     def _life_of(self, peer: Peer) -> bytes:
@@ -196,7 +213,7 @@ class Handshaker:
         self._table.drop_pending(peer)
         if self.profile.is_molia:
             self._table.move(peer, worker_of(parts.sender))
-        session = Session(
+        session = self.session(
             keys, index=index, remote=parts.sender, is_initiator=True, peer=peer, now_s=now.mono_s
         )
         self._table.put_session(session, peer.install(session))
@@ -266,7 +283,7 @@ class Handshaker:
         self, parts: Initiation, size: int, address: Address, now: Now
     ) -> tuple[bytes, Peer, list[Peer]] | None:
         """Return the response to an initiation that came through the door."""
-        noise = Responder(self.profile, static=self._static)
+        noise = self.responder(self.profile, static=self._static)
         static = noise.read_static(parts.ephemeral, parts.sealed_static)
         if static is None or static == self._static.public:
             self._count_static(static)
@@ -321,7 +338,7 @@ class Handshaker:
         counters, hello = self._counters, decode_hello(payload)
         if hello is None:
             counters.bad_hello += 1
-        elif not maps_to(hello.identity, static):
+        elif not self.is_pair(hello.identity, static):
             counters.wrong_identity += 1
             self._admission.penalise(None, address, Offence.WRONG_ID, now.mono_s)
         elif not features_agree(hello.features, self._config.features):
@@ -371,7 +388,7 @@ class Handshaker:
             peer.identity, peer.features, peer.proof = hello.identity, hello.features, hello.proof
             peer.next_life = hello.life
         evicted = self._seat(peer, address)
-        session = Session(
+        session = self.session(
             keys, index=index, remote=sender, is_initiator=False, peer=peer, now_s=now.mono_s
         )
         self._table.put_session(session, peer.install(session))

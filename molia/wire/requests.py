@@ -141,6 +141,11 @@ class Requests(Generic[Peer]):
         if asked is not None:
             self._forget(request_id, asked)
 
+    @property
+    def has_output(self) -> bool:
+        """Tell whether `take_sends` or `take_ended` has something."""
+        return bool(self._sends or self._ended)
+
     def on_peer_lost(self, peer: Peer) -> None:
         """End every request to a peer that cannot be reached any more."""
         if self._per_peer.get(peer):

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Final
+from typing import ClassVar, Final
 
 from molia.base import limits
 from molia.base.crypto import Identity
@@ -115,6 +115,8 @@ class _Link:
 class Transport:
     """One worker's conversations."""
 
+    endpoint_type: ClassVar[type[Endpoint]] = Endpoint
+
     def __init__(
         self,
         profile: Profile,
@@ -134,7 +136,7 @@ class Transport:
         """
         self.counters = TransportCounters()
         self._admission: Admission = admission or OpenAdmission()
-        self.endpoint = Endpoint(
+        self.endpoint = self.endpoint_type(
             profile,
             static=identity.exchange_key,
             identity=identity.peer_key,
@@ -181,10 +183,19 @@ class Transport:
 
     def next_deadline_s(self) -> float | None:
         """Return when `on_deadline` is to be called, in monotonic seconds."""
-        dues = [self.endpoint.next_deadline_s(), self.requests.next_deadline_s()]
-        if self._wakes:
-            dues.append(self._wakes[0][0])
-        return min((due_s for due_s in dues if due_s is not None), default=None)
+        due_s, request_s = self.endpoint.next_deadline_s(), self.requests.next_deadline_s()
+        if due_s is None or (request_s is not None and request_s < due_s):
+            due_s = request_s
+        if self._wakes and (due_s is None or self._wakes[0][0] < due_s):
+            due_s = self._wakes[0][0]
+        return due_s
+
+    @property
+    def has_output(self) -> bool:
+        """Tell whether `take_sends` or `take_events` may have something; cheaper than asking."""
+        return bool(
+            self._events or self._active or self.requests.has_output or self.endpoint.has_effects
+        )
 
     def on_deadline(self, now: Now) -> None:
         """Do what is due."""
@@ -348,6 +359,11 @@ class Transport:
             plaintexts = [plaintext for plaintext in plaintexts if plaintext[0] not in STREAMS]
         answers = [self.on_plaintext(peer, plaintext, now) for plaintext in plaintexts]
         return [answer for answer in answers if answer is not None]
+
+    def is_wanted(self, peer: Peer) -> bool:
+        """Tell whether a request or a stream waits for a session with a peer."""
+        link = self._links.get(peer)
+        return self.requests.count_to(peer) > 0 or (link is not None and link.channel is not None)
 
     def on_early(
         self, identity: PeerKey, address: Address, request: bytes, now: Now

@@ -4,6 +4,8 @@ Every timer of a peer ends here. The endpoint's other half, in `endpoint.py`, fo
 Source: docs/reference/packets.md, "Timers".
 """
 
+from collections.abc import Callable
+
 from molia.base.crypto import ExchangeKey
 from molia.base.now import Now
 from molia.wire.effects import EarlyReply, Outbox, PeerDown, PeerUp, Send, SolvePuzzle
@@ -18,12 +20,18 @@ from molia.wire.wakes import Wakes
 
 
 class Upkeep:
-    """The upkeep of one endpoint's peers."""
+    """The upkeep of one endpoint's peers.
+
+    is_wanted: whether anyone still waits for a session with a peer. Nobody is knocked at twice
+    without: who named an address to us must not make us a nuisance there, and of the peers of a
+    network that churns most are gone when they are silent.
+    """
 
     def __init__(
         self, *, handshaker: Handshaker, table: PeerTable, wakes: Wakes, paths: Paths,
-        outbox: Outbox, counters: Counters,
+        outbox: Outbox, counters: Counters, is_wanted: Callable[[Peer], bool],
     ) -> None:  # fmt: skip
+        self._is_wanted = is_wanted
         self._handshaker, self._table, self._wakes = handshaker, table, wakes
         self._paths, self._outbox, self._counters = paths, outbox, counters
 
@@ -105,8 +113,9 @@ class Upkeep:
             self._outbox.put(EarlyReply(peer, request, reply))
 
     def _retry(self, peer: Peer, now: Now) -> None:
-        """Initiate again, or give up after 90 s."""
-        if now.mono_s - peer.first_s < GIVE_UP_S:
+        """Initiate again, or give up: after 90 s, or when nobody wants the session any more."""
+        wanted = peer.is_configured or self._is_wanted(peer)
+        if wanted and now.mono_s - peer.first_s < GIVE_UP_S:
             peer.started_s = -NEVER
             peer.handshake_due_s = now.mono_s + peer.timing.retry_s
             self.initiate(peer, now)

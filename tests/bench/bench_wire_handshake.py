@@ -33,6 +33,9 @@ class Echo:
         """Return it."""
         return plaintext
 
+    def is_wanted(self, peer: Peer) -> bool:
+        return True
+
     def on_plaintexts(self, peer: Peer, plaintexts: list[bytes], now: Now) -> Sequence[bytes]:
         """Return nothing."""
         return ()

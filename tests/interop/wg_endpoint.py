@@ -68,6 +68,9 @@ class WgNode:
         self.plaintexts.append(plaintext)
         return echo_reply(plaintext)
 
+    def is_wanted(self, peer: Peer) -> bool:
+        return True
+
     def on_plaintexts(self, peer: Peer, plaintexts: list[bytes], now: Now) -> Sequence[bytes]:
         """Answer pings."""
         replies = [self.on_plaintext(peer, plaintext, now) for plaintext in plaintexts]

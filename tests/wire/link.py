@@ -49,6 +49,9 @@ class Node:
         self.heard.append(plaintext)
         return self.answer(peer, plaintext)
 
+    def is_wanted(self, peer: Peer) -> bool:
+        return True
+
     def on_plaintexts(self, peer: Peer, plaintexts: list[bytes], now: Now) -> Sequence[bytes]:
         """Note them and answer as was set."""
         replies = [self.on_plaintext(peer, plaintext, now) for plaintext in plaintexts]

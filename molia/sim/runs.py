@@ -1,0 +1,179 @@
+"""Runs of scenarios from the command line: one, or all that `make sim` and `make sim-long` demand.
+
+Source: docs/reference/simulator.md.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from molia.sim.report import Bar, Report, baseline_lines
+from molia.sim.scenarios import churn, flash, flood, partition, steady, sybil, upgrade
+from molia.sim.scenarios.base import DEFENCES, Options
+
+SCENARIOS: Final[dict[str, Callable[[Options], Report]]] = {
+    "steady": steady.run, "churn": churn.run, "sybil": sybil.run, "partition": partition.run,
+    "flood": flood.run, "flash": flash.run, "upgrade": upgrade.run,
+}  # fmt: skip
+_HELP: Final = {
+    "steady": "nothing happens but work",
+    "churn": "three nodes in ten leave in every minute, and as many come",
+    "sybil": "a fifth of the nodes are one attacker's; --variant PLACEMENT[/BEHAVIOUR]",
+    "partition": "two halves for ten minutes, writes on both sides",
+    "flood": "handshakes at a hundred times what there is room for",
+    "flash": "half of the nodes leave within ten seconds",
+    "upgrade": "two versions side by side",
+}
+_BASELINES: Final = {
+    "steady": ("no region", "vanilla"),
+    "churn": ("no repair", "no checks", "vanilla"),
+    "flash": ("no repair", "vanilla"),
+    "partition": ("no repair",),
+}
+"""Defences to take away beside each scenario; `sybil` has its own."""
+
+
+def add_commands(commands: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
+    """Add a command for each scenario, and `bars` for all of them."""
+    for name, text in _HELP.items():
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--nodes", type=int, default=300)
+        command.add_argument("--seed", type=int, default=1)
+        command.add_argument("--minutes", type=float, default=5.0, help="of measured virtual time")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_argument("--wire", choices=("auto", "real", "null"), default="auto")
+        command.add_argument("--rtt-ms", type=float, default=76.0, help="of the median pair")
+        command.add_argument("--law", choices=("exponential", "weibull"), default="exponential")
+        command.add_argument("--variant", default="", help="of scenarios with several")
+        command.add_argument("--defence", choices=tuple(DEFENCES), default="all",
+                             help="a defence to take away")  # fmt: skip
+        command.add_argument("--no-baselines", action="store_true",
+                             help="leave out the same seed with defences off")  # fmt: skip
+    bars = commands.add_parser("bars", help="every scenario, and a table of demands")
+    bars.add_argument("--long", action="store_true", help="the sizes of `make sim-long`")
+    bars.add_argument("--jobs", type=int, default=2, help="runs at once")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run what the command line asks for; return 1 when a bar was missed."""
+    if arguments.command == "bars":
+        return all_bars(long=arguments.long, jobs=arguments.jobs)
+    options = Options(
+        scenario=arguments.command, nodes=arguments.nodes, seed=arguments.seed,
+        minutes=arguments.minutes, wire=arguments.wire, defence=arguments.defence,
+        rtt_ms=arguments.rtt_ms, law=arguments.law, variant=arguments.variant,
+    )  # fmt: skip
+    gc.disable()  # nodes that end let go of their parts: there is nothing for it to find
+    report = SCENARIOS[options.scenario](options)
+    if arguments.json:
+        print(report.as_json())
+    else:
+        print("\n".join(report.lines()), flush=True)
+        if not arguments.no_baselines and options.defence == "all":
+            _print_baselines(options)
+    return 0 if report.passed else 1
+
+
+def _print_baselines(options: Options) -> None:
+    reports = [
+        SCENARIOS[options.scenario](replace(options, defence=name))
+        for name in _BASELINES.get(options.scenario, ())
+    ]
+    if reports:
+        print("\n".join(baseline_lines(reports)))
+
+
+# ---------------------------------------------------------------------------- all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One run that `make sim` makes."""
+
+    scenario: str
+    nodes: int
+    minutes: float
+    seeds: Sequence[int] = (1,)
+    more: tuple[str, ...] = ()
+
+    def commands(self) -> list[list[str]]:
+        """Return the arguments of each of its runs."""
+        return [
+            [self.scenario, "--nodes", str(self.nodes), "--seed", str(seed),
+             "--minutes", f"{self.minutes:g}", *self.more, "--json"]
+            for seed in self.seeds
+        ]  # fmt: skip
+
+
+SHORT: Final = (
+    Demand("steady", 300, 5, (1, 2, 3)),
+    Demand("churn", 300, 5, (1, 2, 3)),
+    Demand("churn", 300, 5, (1,), ("--law", "weibull")),
+    Demand("sybil", 300, 2, (1, 2, 3)),
+    Demand("sybil", 300, 2, (1,), ("--variant", "free-64/tarpit")),
+    Demand("sybil", 300, 2, (1,), ("--variant", "squat/drop")),
+    Demand("sybil", 300, 2, (1,), ("--variant", "own-24/lie")),
+    Demand("partition", 100, 10),
+    Demand("flood", 10, 1),
+    Demand("flash", 300, 2),
+    Demand("upgrade", 100, 3),
+)
+LONG: Final = (
+    Demand("steady", 1_000, 10),
+    Demand("steady", 1_000, 5, (1,), ("--rtt-ms", "159")),
+    Demand("steady", 10_000, 5),
+    Demand("churn", 1_000, 10),
+    Demand("churn", 1_000, 10, (1,), ("--law", "weibull")),
+    Demand("churn", 300, 30),
+    *(
+        Demand("sybil", 1_000, 3, (1,), ("--variant", f"{placement}/{behaviour}"))
+        for placement in ("bound", "free-16", "free-64", "free-256", "squat", "own-24")
+        for behaviour in ("drop", "lie", "tarpit", "sleeper")
+    ),
+    Demand("sybil", 10_000, 5),
+    Demand("partition", 300, 10),
+    Demand("flood", 10, 10),
+    Demand("flash", 1_000, 5),
+    Demand("upgrade", 300, 6),
+)
+
+
+def all_bars(*, long: bool, jobs: int) -> int:
+    """Run every demand, each in a process of its own, and print the table of bars."""
+    commands = [command for demand in (LONG if long else SHORT) for command in demand.commands()]
+    running: list[tuple[list[str], subprocess.Popen[str]]] = []
+    passed = True
+    for command in commands:
+        if len(running) == jobs:
+            passed &= _show(*running.pop(0))
+        running.append((command, _spawn(command)))
+    for started in running:
+        passed &= _show(*started)
+    print("all bars cleared" if passed else "NOT all bars cleared")
+    return 0 if passed else 1
+
+
+def _spawn(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own module, our own arguments
+        [sys.executable, "-m", "molia.sim", *command], stdout=subprocess.PIPE, text=True
+    )
+
+
+def _show(command: list[str], process: subprocess.Popen[str]) -> bool:
+    """Print the bars of a run that has ended; tell whether they were cleared."""
+    text, _ = process.communicate()
+    print(" ".join(command[:-1]), flush=True)
+    if not text:
+        print("  ended without a report  MISSED")
+        return False
+    told = json.loads(text)
+    for bar in told["bars"]:
+        print(Bar(bar["name"], bar["demanded"], bar["measured"], bar["passed"]).line())
+    if not told["passed"]:
+        print(f"  replay: {told['replay']}")
+    return bool(told["passed"]) and process.returncode == 0
