@@ -10,6 +10,7 @@ It decides nothing itself: each conversation has its file, and they share a `Hub
 Source: docs/reference/dht.md.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -243,6 +244,12 @@ class Engine:
     def own(self) -> Contact | None:
         """Where others reach this node; None of a client."""
         return self._hub.family.own
+
+    @property
+    def table_counts(self) -> Counter[str]:
+        """What happened in both tables: inserted, evicted, gone, moved and the like."""
+        ipv4, ipv6 = self._hub.families.values()
+        return ipv4.table.counts + ipv6.table.counts
 
     @property
     def places(self) -> list[Address]:

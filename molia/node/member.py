@@ -97,6 +97,7 @@ class Member:
             own_records=len(self.records), announced=self.announcer.blob_count,
             events={
                 **asdict(engine.counters),
+                **{f"table_{name}": value for name, value in engine.table_counts.items()},
                 **{f"row_{name}": value for name, value in asdict(rows.counters).items()},
                 "announce_walks": sweep.walks, "announce_keys": sweep.keys,
                 "announce_failed": sweep.failures, "announce_acks": self.announcer.acks,
