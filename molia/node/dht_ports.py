@@ -1,11 +1,13 @@
 """What the DHT's engine is given by the node: the transport as its wire, a gate, its settings."""
 
 from molia.base.config import Config
+from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.dht import config as core
 from molia.dht.contact import Contact
 from molia.dht.ports import Asker
-from molia.node.network import Network
+from molia.node.network import Network, socket_address
+from molia.wire.addresses import Address
 from molia.wire.peer import Peer
 from molia.wire.proof import ProofVerdict
 from molia.wire.transport import Answer, Transport
@@ -39,9 +41,16 @@ class TransportWire:
     """The transport as the engine's `Wire`."""
 
     def __init__(self, transport: Transport) -> None:
-        self.ask_at = transport.ask_at
         self.cancel, self.has_session = transport.cancel, transport.has_session
         self._transport = transport
+
+    def ask_at(
+        self, key: PeerKey, address: Address, number: int, body: bytes, now: Now, *,
+        timeout_s: float | None = None,
+    ) -> int | None:  # fmt: skip
+        """See `Wire.ask_at`."""
+        place = socket_address(address)
+        return self._transport.ask_at(key, place, number, body, now, timeout_s=timeout_s)
 
     def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
         """See `Wire.reply`."""

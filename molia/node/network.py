@@ -165,8 +165,8 @@ class Network:
         Raises TimedOut, ConnectionLost, Busy when the peer says so, BadAnswer.
         """
         request_id = self.transport.ask_at(
-            key, address, message.number, messages.encode(message), self._clock.now(),
-            timeout_s=timeout_s,
+            key, socket_address(address), message.number, messages.encode(message),
+            self._clock.now(), timeout_s=timeout_s,
         )  # fmt: skip
         if request_id is None:
             raise _nobodys(key)
@@ -182,7 +182,7 @@ class Network:
 
     def connect(self, key: PeerKey, address: Address) -> Peer:
         """Return the peer of a key. Raises ConnectionLost when the key cannot be anybody's."""
-        peer = self.transport.connect(key, address, self._clock.now())
+        peer = self.transport.connect(key, socket_address(address), self._clock.now())
         if peer is None:
             raise _nobodys(key)
         return peer
@@ -427,6 +427,13 @@ class Network:
         if self._driven.part is not None:
             self._driven.part.on_proof(self._clock.now())
             self.driver.flush_soon()
+
+
+def socket_address(address: Address) -> Address:
+    """Return an address in the form that a socket of its family gives: of IPv6 in four parts."""
+    if len(address) == 2 and ":" in address[0]:
+        return address[0], address[1], 0, 0
+    return address
 
 
 def _misfit(said: Message | None) -> CloseReason | None:
