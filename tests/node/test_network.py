@@ -98,6 +98,15 @@ def test_a_ping_says_where_it_came_from() -> None:
     run(work)
 
 
+def has_ipv6() -> bool:
+    """Tell whether this machine has an IPv6 loopback."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback")
 def test_an_ipv6_address_may_be_given_by_host_and_port_alone() -> None:
     async def work(made: list[Host]) -> None:
         ours, theirs = made
