@@ -174,6 +174,8 @@ class Asks:
 
     def _send(self, asked: _Ask, now: Now, *, is_trusted: bool = False) -> None:
         contact, timeout_s = asked.contact, asked.timeout_s
+        if contact in self._knocking and self._knock_with(asked):
+            return
         if not self.unproved.is_proved(contact):
             if not self.unproved.spend(contact, now.mono_s) and not is_trusted:
                 self._hub.counters.unproved_held += 1

@@ -9,9 +9,10 @@ CHECK_MIN_S: Final = 10.0
 CHECK_MAX_S: Final = 600.0
 CHECK_SHARE: Final = 0.1
 """Contacts that may have died since they were last heard of: half of this are dead on average."""
-_PRIOR_DEATHS: Final = 2.0
-_PRIOR_RATE: Final = 1 / 3600
-"""What is believed before anything was seen, with the weight of two deaths: sessions of an hour."""
+_PRIOR_DEATHS: Final = 1.0
+_PRIOR_RATE: Final = 1 / 1200
+"""What is believed before anything was seen, with the weight of one death: sessions of 20 minutes.
+Most nodes of a network that churns are young: what they believe is what checks follow."""
 _MEMORY_S: Final = 600.0
 """Time constant of forgetting."""
 OUTCOMES: Final = 32

@@ -13,7 +13,7 @@ from molia.dht.asking import Asks, Reply
 from molia.dht.blinding import Place
 from molia.dht.contact import Contact
 from molia.dht.faults import note_fault
-from molia.dht.hub import Hub
+from molia.dht.hub import Family, Hub
 from molia.dht.outcome import End, Goal
 from molia.dht.providers import ProviderRecord
 from molia.dht.records import Fault, Opened, RecordAddress
@@ -56,6 +56,13 @@ class RecordQuery:
         return records.read(encoded, network, self.address, self.place, unix_s=now.unix_s)
 
 
+def keeps(side: Family, target: int) -> bool:
+    """Tell whether this node itself is one of those who keep what lies at a target."""
+    if side.own is None and side.table.size:
+        return False
+    return side.own_id ^ target < side.size.radius
+
+
 class Getting:
     """One read of one record, at all places where it may lie now."""
 
@@ -70,10 +77,17 @@ class Getting:
         self._is_over = False
 
     def begin(self, searches: Searches, now: Now, trace: int | None) -> None:
-        """Look on our own shelf, then around each place."""
+        """Look on our own shelf, then around each place.
+
+        Where this node keeps what lies there, it is a holder like any; elsewhere its row may be a
+        leftover, so that it is only what is left if nobody else has the record.
+        """
+        is_ours = False
         for query in self._queries:
             self._look_here(query, now)
-        if not self._queries or (self._values and not self._is_consistent):
+            target = int.from_bytes(query.place.loc, "big")
+            is_ours = is_ours or (bool(self._values) and keeps(self._hub.family, target))
+        if not self._queries or (is_ours and not self._is_consistent):
             self._end(now, is_complete=True)
             return
         goal = Goal.GET_QUORUM if self._is_consistent else Goal.GET
@@ -98,7 +112,7 @@ class Getting:
             if isinstance(value, Opened):
                 self._values.append((query, contact, value))
         is_last = len(self._lookups) == len(self._queries)
-        if is_last or (self._values and not self._is_consistent):
+        if is_last or (result.values and not self._is_consistent):
             ends = [lookup.end for lookup in self._lookups]
             self._end(now, is_complete=all(end in _COMPLETE for end in ends))
 

@@ -15,6 +15,7 @@ from molia.dht import providers, records
 from molia.dht.asking import Asks, Reply
 from molia.dht.contact import Contact
 from molia.dht.faults import note_fault
+from molia.dht.getting import keeps
 from molia.dht.hub import Family, Hub
 from molia.dht.outcome import Goal
 from molia.dht.providers import ProviderRecord
@@ -46,13 +47,6 @@ def locate(
         then(chosen, side, later)
 
     searches.run(goal, target, None, found, now, trace=trace)
-
-
-def keeps(side: Family, target: int) -> bool:
-    """Tell whether this node itself is one of those who keep what lies at a target."""
-    if side.own is None and side.table.size:
-        return False
-    return side.own_id ^ target < side.size.radius
 
 
 class Putting:

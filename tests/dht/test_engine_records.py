@@ -12,7 +12,7 @@ from molia.dht.records import RecordAddress, publish
 from molia.dht.results import Got, Stored
 from molia.wire.dht_messages import Put, PutCode, PutReply
 from molia.wire.messages import Number, decode, encode
-from tests.dht.world import NETWORK, FakePeer, Node, World, joined, public
+from tests.dht.world import NETWORK, FakePeer, Node, World, contacts_of, joined, public
 
 WRITER = Identity(b"w" * 32)
 ADDRESS = RecordAddress(WRITER.peer_key, b"site")
@@ -138,6 +138,23 @@ def test_a_consistent_read_sends_the_newest_to_those_who_gave_an_older() -> None
         repaired += got.stale
     assert repaired > 0
     assert reader.engine.counters.repaired > 0
+
+
+def test_a_leftover_on_the_own_shelf_does_not_hide_what_the_holders_have() -> None:
+    world = joined(60)
+    world.run(120)
+    old, new = signed(b"old", world.now, seq=1), signed(b"new", world.now, seq=2)
+    place = locations(NETWORK, WRITER.peer_key, ADDRESS.salt, world.now.unix_s)[0]
+    number = int.from_bytes(place.loc, "big")
+    far = max(world.nodes, key=lambda n: contacts_of([n], world)[0].id ^ number)
+    record = records.parse(old[0])
+    assert isinstance(record, records.SignedRecord)
+    row = held.decide(None, record, cas=None, unix_s=world.now.unix_s).row
+    assert row is not None
+    put(world.nodes[3], new)
+    far.shelf.rows[held.RECORD, place.loc] = row
+    assert far.engine.radius < contacts_of([far], world)[0].id ^ number
+    assert value_of(get(far)) == b"new"
 
 
 # ---------------------------------------------------------------------------- what is refused

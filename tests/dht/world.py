@@ -92,7 +92,7 @@ class FakeWire:
         if key != self._node.key:
             return
         self.sessions[asker.key] = None
-        peer = FakePeer(asker.key, asker.seen_as)
+        peer = FakePeer(asker.key, asker.seen_at(self._node.address))
         handler = self._node.handlers.get(request.number)
         if handler is None:
             return
@@ -178,9 +178,14 @@ class Node:
         now = self.world.now
         return Now(now.mono_s, now.unix_s + self.clock_s)
 
-    @property
-    def seen_as(self) -> Address:
-        return self.address
+    def seen_at(self, place: Address) -> Address:
+        """Return the address that whoever is at a place sees: of the same family."""
+        if (":" in place[0]) == (":" in self.address[0]):
+            return self.address
+        number = self.world.nodes.index(self) + 1
+        other = f"10.9.{number}.1" if ":" in self.address[0] else f"2001:db8:f{number:03x}::1"
+        self.world.by_address[other, self.address[1]] = self
+        return other, self.address[1]
 
     def follow(self) -> None:
         """Carry out the engine's effects and ask when it wants to be woken."""
