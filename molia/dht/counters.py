@@ -26,8 +26,6 @@ class DhtCounters:
     """Relayed contacts that are this node itself."""
     contacts_unadmitted: int = 0
     """Contacts that answered and showed no identity proof that holds for their address."""
-    contacts_surplus: int = 0
-    """Contacts of a reply beyond what a reply may carry."""
     dead_contacts: int = 0
     """Peers penalised because most contacts that they relayed were dead."""
     hints: int = 0
