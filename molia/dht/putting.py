@@ -28,8 +28,10 @@ from molia.wire import messages
 from molia.wire.dht_messages import AddCode, Added, AddProvider, Put, PutCode, PutReply
 from molia.wire.messages import Number
 
-FIRST_MAX: Final = 4
+FIRST_MAX: Final = 8
 """Closest nodes that are asked one after the other for leave, until one gives or denies it."""
+LATE_MAX: Final = 4
+"""Closest nodes that are given what belongs to them though they did not answer the walk in time."""
 OnCode: TypeAlias = Callable[[int | None, Now], None]
 OnTargets: TypeAlias = Callable[[Sequence[Contact], Family, Now], None]
 
@@ -38,13 +40,19 @@ def locate(
     hub: Hub, searches: Searches, target: int, then: OnTargets, now: Now, *,
     trace: int | None = None,
 ) -> None:  # fmt: skip
-    """Find who is to keep what lies at a target: the closest first."""
+    """Find who is to keep what lies at a target: the closest first.
+
+    The very closest belong to them even if they were late, so that writers who race agree on them.
+    """
     side, nearest = hub.family, hub.config.stores_nearest
     goal = Goal.FIND if nearest else Goal.REGION
 
     def found(result: Found, later: Now) -> None:
-        chosen = result.heard[:nearest] if nearest else result.responders
-        then(chosen, side, later)
+        if nearest:
+            then(result.heard[:nearest], side, later)
+            return
+        chosen = dict.fromkeys((*result.heard[:LATE_MAX], *result.responders))
+        then(sorted(chosen, key=lambda contact: contact.id ^ target), side, later)
 
     searches.run(goal, target, None, found, now, trace=trace)
 

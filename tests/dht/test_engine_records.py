@@ -70,8 +70,11 @@ def test_a_later_record_takes_the_place_of_an_older_and_the_older_is_refused() -
     assert sum(node.engine.counters.records_stale for node in world.nodes) > 0
 
 
-def test_of_sixteen_writers_at_once_one_wins_and_the_others_are_told() -> None:
-    world = joined(20)
+@pytest.mark.parametrize(("seed", "loss"), [(1, 0.0), (5, 0.02), (6, 0.02)])
+def test_of_sixteen_writers_at_once_one_wins_and_the_others_are_told(
+    seed: int, loss: float
+) -> None:
+    world = joined(20, seed=seed, loss=loss)
     writers = world.nodes[:16]
     ids = {}
     for index, node in enumerate(writers):
