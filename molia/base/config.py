@@ -188,6 +188,10 @@ class Config:
 
     network: str = "molia"
     """Name of the network; nodes of different networks never meet."""
+    bind_ids: bool = True
+    """Positions in the DHT follow from addresses, so that nobody chooses where they land. `false`
+    suits a network whose many nodes share few address ranges and trust each other; it makes
+    another network: nodes that differ in it never meet."""
     workers: int = 0
     """Processes of the node. 0: the physical cores. 1: no second process and no parent."""
     threads: int = 0

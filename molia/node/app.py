@@ -106,7 +106,7 @@ async def open_node(
         if seat.count > 1:
             locks = RangeLocks(home / LOCKS_NAME)
             held.callback(locks.close)
-        network = network_id(config.network, read_network_secret(home))
+        network = network_id(config.network, read_network_secret(home), bind_ids=config.bind_ids)
         context = _context(
             config, identity.peer_key, network, quota_bytes, clock, offload, ShardSet(writers),
             team, locks,
@@ -128,6 +128,7 @@ async def on_network(node: LocalNode, home: Path, sockets: Sequence[socket]) -> 
         identity=read_identity(home),
         name=config.network,
         secret=read_network_secret(home),
+        bind_ids=config.bind_ids,
         worker=seat.index,
         worker_count=seat.count,
         admission=config.admission,

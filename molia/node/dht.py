@@ -81,7 +81,7 @@ class Dht:
         self._given = read_bootstrap(home, config.dht.bootstrap)
         self._file = ContactsFile(home, seat.index)
         self.rows = Rows(context)
-        self.space = Space(context.network)
+        self.space = Space(context.network, bind_ids=context.config.bind_ids)
         self.engine = Engine(
             core_config(config), identity=context.peer, space=self.space,
             own=self._own_contact(bound), wire=TransportWire(network.transport), shelf=self.rows,

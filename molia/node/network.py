@@ -83,6 +83,8 @@ class NetworkSettings:
     name: str
     secret: bytes = b""
     """Of a private network; empty for an open one."""
+    bind_ids: bool = True
+    """Whether positions in the DHT follow from addresses."""
     worker: int = 0
     worker_count: int = 1
     admission: AdmissionConfig
@@ -92,7 +94,7 @@ class NetworkSettings:
     @property
     def network(self) -> bytes:
         """The network's id."""
-        return network_id(self.name, self.secret)
+        return network_id(self.name, self.secret, bind_ids=self.bind_ids)
 
 
 class Network:
