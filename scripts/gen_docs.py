@@ -262,11 +262,12 @@ def _meaning(schema: dict[str, Any]) -> str:
 
 def metrics_page() -> str:
     """Return the page of all metrics."""
-    from molia.node.metrics import Metrics, WireCounts
+    from molia.node.metrics import DhtCounts, Metrics, WireCounts
 
     metrics = Metrics()
     metrics.watch(list)
     metrics.watch_wire(WireCounts)
+    metrics.watch_dht(DhtCounts)
     named: dict[str, Sequence[str]] = {
         getattr(m, "_name", ""): getattr(m, "_labelnames", ()) for m in vars(metrics).values()
     }

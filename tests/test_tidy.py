@@ -31,6 +31,8 @@ MAY_IMPORT = {
 ALSO = {  # files that may import more than their package, and why
     "cli/run.py": {"node", "api"},  # the composition root: it builds the node and its API
     "cli/worker.py": {"node", "api"},  # the same in each process of several
+    "cli/testnet_forked.py": {"node", "api"},  # many nodes, a process each
+    "cli/testnet_inside.py": {"node", "api"},  # many nodes in one process
     "cli/init.py": {"node.home"},  # makes a home, without a node
     "cli/verify.py": {"node.offline"},  # a store that no node serves can be checked all the same
     "cli/only_hash.py": {"blobs"},  # a CID can be computed without a node

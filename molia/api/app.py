@@ -8,6 +8,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
@@ -15,10 +16,12 @@ from molia.api.blobs import add_blob_routes, add_pin_routes
 from molia.api.gets import GetBlob
 from molia.api.guards import Guard
 from molia.api.jobs import add_job_routes
+from molia.api.network import add_network_routes
 from molia.api.openapi import openapi_document
 from molia.api.pages import CONTENT_SECURITY_POLICY, errors_page, routes_page
 from molia.api.problems import problem_answer
 from molia.api.puts import PutBlob
+from molia.api.records import add_record_routes
 from molia.api.status import add_status_routes
 from molia.base.config import ApiConfig
 from molia.base.errors import BadInput, MethodNotAllowed, MoliaError, NotFound
@@ -30,9 +33,12 @@ _ERRORS_SHOWN = 3
 
 
 class _Api(FastAPI):
+    needs_token = False
+
     def openapi(self) -> dict[str, Any]:
-        """Return the document that `/openapi.json` serves."""
-        assert self.openapi_schema is not None, "create_app made it"
+        """Return the document that `/openapi.json` serves; making it takes a tenth of a second."""
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi_document(self, needs_token=self.needs_token)
         return self.openapi_schema
 
 
@@ -58,8 +64,11 @@ def create_app(
     add_blob_routes(app, service)
     add_pin_routes(app, service)
     add_job_routes(app, service, app.state.closing)
+    add_record_routes(app, service)
+    add_network_routes(app, service, app.state.closing)
     add_status_routes(app, service)
-    _add_documents(app, openapi_document(app, needs_token=config.auth == "required"))
+    app.needs_token = config.auth == "required"
+    _add_documents(app)
     app.add_middleware(Guard, config=config, token=token)
     app.add_exception_handler(MoliaError, _on_molia_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -80,21 +89,23 @@ def _add_data_routes(app: FastAPI, service: NodeService, config: ApiConfig) -> N
     ]
 
 
-def _add_documents(app: FastAPI, document: dict[str, Any]) -> None:
-    encoded = json.dumps(document).encode()
-    pages = {"/docs": routes_page(document), "/docs/errors": errors_page()}
+def _add_documents(app: FastAPI) -> None:
+    """Register what describes the API. It is made when it is first asked for, in a thread."""
 
     async def openapi_json(_: Request) -> Response:
-        return Response(encoded, media_type="application/json")
+        document = await run_in_threadpool(app.openapi)
+        return Response(json.dumps(document), media_type="application/json")
 
     async def page(request: Request) -> Response:
-        policy = {"content-security-policy": CONTENT_SECURITY_POLICY}
-        return HTMLResponse(pages[request.url.path], headers=policy)
+        if request.url.path == "/docs":
+            text = routes_page(await run_in_threadpool(app.openapi))
+        else:
+            text = errors_page()
+        return HTMLResponse(text, headers={"content-security-policy": CONTENT_SECURITY_POLICY})
 
-    app.openapi_schema = document
     app.router.routes += [
         Route("/openapi.json", openapi_json, methods=["GET"]),
-        *(Route(path, page, methods=["GET"]) for path in pages),
+        *(Route(path, page, methods=["GET"]) for path in ("/docs", "/docs/errors")),
     ]
 
 

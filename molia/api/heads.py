@@ -60,6 +60,16 @@ class Head:
         """Return the last part of the path, percent-decoded. Raises BadInput unless UTF-8."""
         return _utf8(unquote_to_bytes(self.raw_path.rpartition(b"/")[2]), "the path")
 
+    def after_first_segment(self) -> str:
+        """Return what follows the path's first part, decoded; it may hold slashes.
+
+        Raises BadInput unless there is such a part and it is UTF-8.
+        """
+        _, slash, rest = self.raw_path.removeprefix(b"/").partition(b"/")
+        if not slash:
+            raise BadInput("the path is cut in an odd place")
+        return _utf8(unquote_to_bytes(rest), "the path")
+
     def query(self, names: frozenset[str]) -> dict[str, str]:
         """Return the query's parameters of these names; others are ignored.
 

@@ -13,8 +13,13 @@ from pydantic.json_schema import models_json_schema
 from molia.api.negotiation import JSON, TEXT
 from molia.api.options import EXPIRES_MAX, NAME_LENGTH_MAX
 from molia.api.problems import MEDIA_TYPE
-from molia.api.schemas import REF_PATTERN, Problem, Put
+from molia.api.schemas import REF_PATTERN, Problem, Put, Record
+from molia.base import limits
 
+_KEY_LENGTH: Final = 56
+"""Characters of a peer key."""
+_NAME: Final = r"^[^\u0000-\u001f\u007f]*$"
+_SEGMENT: Final = r"^[^/\u0000-\u001f\u007f]+$"
 _REF: Final = "#/components/schemas/{model}"
 _BLOB_TYPE: Final = "application/octet-stream"
 _COMMON: Final = (400, 401, 403, 421, 503)
@@ -48,6 +53,12 @@ def binary(media_type: str) -> dict[str, Any]:
     return {media_type: {"schema": {"type": "string", "format": "binary"}}}
 
 
+def record_parameter(*, with_key: bool) -> dict[str, Any]:
+    """Return the schema of a record's name, or of its whole address."""
+    length = limits.RECORD_NAME_MAX + (_KEY_LENGTH + 1 if with_key else 0)
+    return {"minLength": 1, "maxLength": length, "pattern": _NAME}
+
+
 def openapi_document(app: FastAPI, *, needs_token: bool) -> dict[str, Any]:
     """Return the whole document. needs_token: whether all but the probes ask for one."""
     document = get_openapi(
@@ -58,7 +69,7 @@ def openapi_document(app: FastAPI, *, needs_token: bool) -> dict[str, Any]:
         license_info={"name": "Apache-2.0"},
     )
     _, definitions = models_json_schema(
-        [(Problem, "serialization"), (Put, "serialization")], ref_template=_REF
+        [(kind, "serialization") for kind in (Problem, Put, Record)], ref_template=_REF
     )
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -158,10 +169,6 @@ def _put_parameters() -> list[dict[str, Any]]:
             {"type": "integer", "minimum": 0, "maximum": EXPIRES_MAX},
         ),
     ]
-
-
-_NAME: Final = r"^[^\u0000-\u001f\u007f]*$"
-_SEGMENT: Final = r"^[^/\u0000-\u001f\u007f]+$"
 
 
 def _form_schema() -> dict[str, Any]:

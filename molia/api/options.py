@@ -12,8 +12,7 @@ from molia.base.views import PutOptions
 
 NAME_LENGTH_MAX: Final = limits.NAME_SIZE_MAX // 4
 """Characters of a name: as many as always fit its bytes, so that a schema can say it."""
-EXPIRES_MAX: Final = 253_402_300_799
-"""The last second of the year 9999."""
+EXPIRES_MAX: Final = limits.UNIX_S_MAX
 
 FIELDS: Final = frozenset(("name", "wait", "pin", "expires"))
 _CID_LIKE: Final = re.compile(r"^baf[a-z2-7]{56}$")

@@ -1,11 +1,14 @@
 """The JSON that the API speaks: one model per object, made from the views of `base/views.py`."""
 
+from base64 import b64encode
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from molia.base import limits
 from molia.base.views import (
+    Announced,
     BlobHealth,
     BlobInfo,
     BlobPage,
@@ -14,8 +17,15 @@ from molia.base.views import (
     JobView,
     ManifestView,
     NodeView,
+    PeerState,
+    PeerView,
+    PingView,
+    ProviderKind,
+    ProviderView,
     PutResult,
     Readiness,
+    RecordPut,
+    RecordView,
 )
 
 CID_PATTERN = r"^baf[ky]r4i[a-h][a-z2-7]{50}[aeimquy4]$"
@@ -203,6 +213,21 @@ class Worker(Model):
     restarts: Count
 
 
+class Dht(Model):
+    """How the node stands among the others."""
+
+    is_joined: bool
+    reachable: bool | None
+    """Null while that is being found out."""
+    contacts: Count
+    network_nodes: Count | None
+    """An estimate; null while nothing was looked up."""
+    records: Count
+    provider_records: Count
+    own_records: Count
+    provided: Count
+
+
 class Node(Model):
     """Who the node is and how it is doing."""
 
@@ -224,6 +249,7 @@ class Node(Model):
     addresses: list[str]
     sessions: Count
     proof_epoch: int | None
+    dht: Dht | None
 
     @classmethod
     def of(cls, view: NodeView) -> "Node":
@@ -232,6 +258,7 @@ class Node(Model):
             addresses=list(view.addresses),
             sessions=view.sessions,
             proof_epoch=view.proof_epoch,
+            dht=None if view.dht is None else Dht(**asdict(view.dht)),
             peer=view.peer,
             version=view.version,
             network=view.network,
@@ -326,3 +353,153 @@ class Ready(Model):
     def of(cls, readiness: Readiness) -> "Ready":
         """Return the object for a readiness."""
         return cls(ready=readiness.ready, reasons=list(readiness.reasons))
+
+
+# ---------------------------------------------------------------------------- the network
+
+
+class RecordReceipt(Model):
+    """What became of a record that was published."""
+
+    address: str
+    seq: Count
+    expires: Count
+    """Unix time in seconds."""
+    acks: Count
+    """Nodes that hold it now."""
+
+    @classmethod
+    def of(cls, put: RecordPut) -> "RecordReceipt":
+        """Return the object for a result."""
+        return cls(address=put.address, seq=put.seq, expires=put.expires_unix_s, acks=put.acks)
+
+
+class Record(Model):
+    """A record."""
+
+    address: str
+    seq: Count
+    expires: Count
+    """Unix time in seconds."""
+    size: Count
+    value: str | None
+    """The bytes in base64; null in a listing."""
+
+    @classmethod
+    def of(cls, view: RecordView, *, with_value: bool = False) -> "Record":
+        """Return the object for a record."""
+        return cls(
+            address=view.address,
+            seq=view.seq,
+            expires=view.expires_unix_s,
+            size=len(view.value),
+            value=b64encode(view.value).decode("ascii") if with_value else None,
+        )
+
+
+class Records(Model):
+    """The records that the node signed and keeps alive."""
+
+    records: list[Record]
+
+
+class Provider(Model):
+    """A node that says it has a blob."""
+
+    peer: str
+    kind: ProviderKind
+    shares: list[Count]
+    addresses: list[str]
+    expires: Count
+
+    @classmethod
+    def of(cls, view: ProviderView) -> "Provider":
+        """Return the object for a provider."""
+        return cls(
+            peer=view.peer,
+            kind=view.kind,
+            shares=list(view.shares),
+            addresses=list(view.addresses),
+            expires=view.expires_unix_s,
+        )
+
+
+class Providers(Model):
+    """Who says to have a blob."""
+
+    cid: str
+    """As it was asked for."""
+    providers: list[Provider]
+
+
+class Announcement(Model):
+    """What became of telling the network that the node has a blob."""
+
+    cid: CidText
+    locations: Count
+    acks: Count
+    walks: Count
+
+    @classmethod
+    def of(cls, announced: Announced) -> "Announcement":
+        """Return the object for a result."""
+        return cls(
+            cid=str(announced.cid),
+            locations=announced.locations,
+            acks=announced.acks,
+            walks=announced.walks,
+        )
+
+
+class Peer(Model):
+    """A node that this one knows."""
+
+    peer: str
+    address: str
+    state: PeerState
+    rtt_ms: float | None
+    age_s: float
+    has_session: bool
+    bucket: Count | None
+
+    @classmethod
+    def of(cls, view: PeerView) -> "Peer":
+        """Return the object for a peer."""
+        return cls(**asdict(view))
+
+
+class Peers(Model):
+    """The nodes that this one knows, those known longest first."""
+
+    peers: list[Peer]
+
+
+class Pong(Model):
+    """A peer's sign of life."""
+
+    peer: str
+    address: str
+    rtt_ms: float
+    seen_address: str
+    """From where it saw this node."""
+    clock_offset_s: float
+    """Its clock less ours."""
+    serves: bool
+
+    @classmethod
+    def of(cls, view: PingView) -> "Pong":
+        """Return the object for an answer."""
+        return cls(**asdict(view))
+
+
+class LookupResult(BaseModel):
+    """What a lookup found: the nodes closest to the key, how it went, and what was there."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    key: str
+    closest: list[dict[str, Any]]
+    rpcs: Count
+    took_ms: float
+    why: str
+    """Why it ended."""

@@ -6,11 +6,15 @@ ends in `_bytes` takes `10GiB` or a number, one that ends in `_s` takes `30s`, `
 number of seconds.
 """
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Final
 
 from molia.base import limits
 from molia.base.errors import BadConfig
+
+_BOOTSTRAP: Final = re.compile(r"molia://b[a-z2-7]{55}@[^@\s]{1,260}:[0-9]{1,5}")
 
 
 def require(holds: bool, setting: str, allowed: str) -> None:  # noqa: FBT001 - reads as a sentence
@@ -109,6 +113,34 @@ class AdmissionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DhtConfig:
+    """How the node finds others and what it does for them."""
+
+    bootstrap: tuple[str, ...] = ()
+    """Nodes to begin with, as `molia://<peer key>@<host>:<port>`. Once joined the node remembers
+    others, and needs these only when none of them answers."""
+    lan: bool = False
+    """Look for nodes on the local network too. It tells everybody there that a node runs here."""
+    reachable: str = "auto"
+    """`auto`: others are asked whether they reach this node, and it serves when they do. `yes`
+    serves at once; wrongly said, others waste their time on it. `no`: it asks and never serves."""
+    snapshot_s: int = 600
+    """How often the routing table is kept on disk. Less finds the way back sooner after a crash."""
+    records_max: int = 250_000
+    """Records of others that are held, about 1 KiB each. More serves a larger network."""
+
+    def __post_init__(self) -> None:
+        few = len(self.bootstrap) <= limits.BOOTSTRAP_MAX
+        require(few, "dht.bootstrap", f"at most {limits.BOOTSTRAP_MAX} addresses")
+        spelled = all(_BOOTSTRAP.fullmatch(address) for address in self.bootstrap)
+        require(spelled, "dht.bootstrap", "addresses like molia://b…@host:port")
+        require(self.reachable in ("auto", "yes", "no"), "dht.reachable", "auto, yes or no")
+        require(10 <= self.snapshot_s <= 86_400, "dht.snapshot_s", "10 s to 1 day")
+        held = 1_000 <= self.records_max <= limits.RECORDS_MAX
+        require(held, "dht.records_max", f"1000 to {limits.RECORDS_MAX}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """What the node says on stderr."""
 
@@ -156,6 +188,10 @@ class Config:
 
     network: str = "molia"
     """Name of the network; nodes of different networks never meet."""
+    bind_ids: bool = True
+    """Positions in the DHT follow from addresses, so that nobody chooses where they land. `false`
+    suits a network whose many nodes share few address ranges and trust each other; it makes
+    another network: nodes that differ in it never meet."""
     workers: int = 0
     """Processes of the node. 0: the physical cores. 1: no second process and no parent."""
     threads: int = 0
@@ -166,6 +202,7 @@ class Config:
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     durability: DurabilityConfig = field(default_factory=DurabilityConfig)
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
+    dht: DhtConfig = field(default_factory=DhtConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:

@@ -57,6 +57,32 @@ class BadManifest(BadInput):
     """The bytes are no version 1 manifest: whoever gave them is wrong; ask another holder."""
 
 
+class BadRecord(BadInput):
+    """The bytes are no signed record of this network, or the signature does not hold: sign anew."""
+
+
+class BadRecordAddress(BadInput):
+    """The text names no record: it is `<peer key>`, `<peer key>/<name>`, or a name of our own."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        shown = text[:120].encode("ascii", "backslashreplace").decode()
+        super().__init__(
+            f"not a record's address: {shown!r} ({reason})",
+            hint="an address is <peer key>, <peer key>/<name>, or a name of the node's own",
+        )
+
+
+class BadLookupKey(BadInput):
+    """The text is nothing that can be looked up: a peer key, a record, a CID or 64 hex digits."""
+
+    def __init__(self, text: str) -> None:
+        shown = text[:120].encode("ascii", "backslashreplace").decode()
+        super().__init__(
+            f"nothing to look up: {shown!r}",
+            hint="it is a peer key, a record's address, a CID, or 64 hex digits",
+        )
+
+
 class BadConfig(BadInput):
     """A setting is unknown or out of its range: the message names it and what it may be."""
 
@@ -75,6 +101,16 @@ class RangeNotSatisfiable(BadInput):
 
 class BodyTooLarge(BadInput):
     """The body is larger than a blob or a field may be: split it."""
+
+
+class RecordTooLarge(BodyTooLarge):
+    """A record's value is larger than a record may be: store a blob and point to its CID."""
+
+    def __init__(self, size_max: int) -> None:
+        super().__init__(
+            f"a record has at most {size_max} bytes",
+            hint="store a blob and put its CID in the record",
+        )
 
 
 class DigestMismatch(BadInput):
@@ -113,6 +149,17 @@ class Conflict(MoliaError):
     """What is asked does not fit the present state, such as cancelling a finished job."""
 
 
+class RecordStale(Conflict):
+    """The network holds a later record of this address: read it, and sign one with a higher seq."""
+
+    def __init__(self, held_seq: int) -> None:
+        super().__init__(
+            f"the network holds a later record of this address, with seq {held_seq}",
+            hint="read it, and put one with a higher seq",
+        )
+        self.held_seq = held_seq
+
+
 # ---------------------------------------------------------------------------- what is not there
 
 
@@ -132,6 +179,31 @@ class JobNotFound(NotFound):
 
     def __init__(self, job: str) -> None:
         super().__init__(f"no job {job[:40]!r}", hint="GET /jobs lists them")
+
+
+class RecordNotFound(NotFound):
+    """The nodes that would hold the record were asked, and none does."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"no record at {address}", hint="a record lives 24 hours after its last put"
+        )
+
+
+class NoProviders(NotFound):
+    """The nodes that would know who has the blob were asked, and none does."""
+
+    def __init__(self, ref: object) -> None:
+        super().__init__(f"nobody says to have {ref}")
+
+
+class PeerNotFound(NotFound):
+    """No address of the peer is known, and none was found: name it as a `molia://` address."""
+
+    def __init__(self, peer: object) -> None:
+        super().__init__(
+            f"no address of {peer} was found", hint="name it as molia://<peer key>@<host>:<port>"
+        )
 
 
 class NotCached(MoliaError):
@@ -231,6 +303,24 @@ class TimedOut(MoliaError):
     """Someone did not answer in time: trying again may help."""
 
 
+class LookupTimedOut(TimedOut):
+    """Too few of the nodes that had to be asked answered in time: trying again may help."""
+
+
+class PeerSilent(TimedOut):
+    """The peer did not answer: it is down, elsewhere, or something between drops the packets."""
+
+
+class NotJoined(MoliaError):
+    """The node knows no other node: give it one with `dht.bootstrap`, or wait until it joins."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this node knows no other node yet",
+            hint="molia run --bootstrap names one to begin with",
+        )
+
+
 class ChannelFault(MoliaError):
     """A peer broke the rules of streams: its channel ends; other peers have what it offered."""
 
@@ -310,9 +400,13 @@ OUTCOMES: dict[type[MoliaError], Outcome] = {
     BadPeerKey: Outcome("bad-peer-key", 400, 2, "Not a peer key"),
     BadAddress: Outcome("bad-address", 400, 2, "Not a peer's address"),
     BadManifest: Outcome("bad-manifest", 400, 6, "Not a manifest"),
+    BadRecord: Outcome("bad-record", 400, 6, "Not a sound record"),
+    BadRecordAddress: Outcome("bad-record-address", 400, 2, "Not a record's address"),
+    BadLookupKey: Outcome("bad-lookup-key", 400, 2, "Nothing to look up"),
     BadConfig: Outcome("bad-config", 400, 2, "A setting is wrong"),
     RangeNotSatisfiable: Outcome("range-not-satisfiable", 416, 2, "Range outside the blob"),
     BodyTooLarge: Outcome("body-too-large", 413, 2, "The body is too large"),
+    RecordTooLarge: Outcome("record-too-large", 413, 2, "The record is too large"),
     DigestMismatch: Outcome("digest-mismatch", 422, 6, "The body does not match its digest"),
     UploadCutOff: Outcome("upload-cut-off", 400, 1, "The upload was cut off"),
     UploadStalled: Outcome("upload-stalled", 408, 5, "The upload stalled"),
@@ -322,9 +416,13 @@ OUTCOMES: dict[type[MoliaError], Outcome] = {
     Misdirected: Outcome("misdirected", 421, 8, "Not a host name of this node"),
     MethodNotAllowed: Outcome("method-not-allowed", 405, 2, "Method not allowed"),
     Conflict: Outcome("conflict", 409, 1, "Not possible in this state"),
+    RecordStale: Outcome("record-stale", 409, 1, "A later record exists"),
     NotFound: Outcome("not-found", 404, 4, "Not found"),
     BlobNotFound: Outcome("blob-not-found", 404, 4, "No such blob"),
     JobNotFound: Outcome("job-not-found", 404, 4, "No such job"),
+    RecordNotFound: Outcome("record-not-found", 404, 4, "No such record"),
+    NoProviders: Outcome("no-providers", 404, 4, "Nobody has it"),
+    PeerNotFound: Outcome("peer-not-found", 404, 4, "No way to the peer"),
     NotCached: Outcome("not-cached", 412, 4, "Not kept locally"),
     BlobError: Outcome("blob-unreadable", 502, 6, "The blob cannot be read"),
     TooFewShares: Outcome("too-few-shares", 502, 6, "Too few sound shares"),
@@ -341,6 +439,9 @@ OUTCOMES: dict[type[MoliaError], Outcome] = {
     Busy: Outcome("busy", 503, 5, "The node is busy"),
     ShuttingDown: Outcome("shutting-down", 503, 5, "The node is stopping"),
     TimedOut: Outcome("timed-out", 504, 5, "Timed out"),
+    LookupTimedOut: Outcome("lookup-timed-out", 504, 5, "The lookup timed out"),
+    PeerSilent: Outcome("peer-silent", 504, 5, "The peer does not answer"),
+    NotJoined: Outcome("not-joined", 503, 5, "No other node is known"),
     Interrupted: Outcome("interrupted", 503, 130, "Interrupted"),
     NotInitialised: Outcome("not-initialised", 503, 10, "Not initialised"),
     HomeLocked: Outcome("home-locked", 503, 11, "Locked by another process"),

@@ -51,9 +51,13 @@ class PeerKey:
         return cls(body[2:])
 
 
-def network_id(name: str, secret: bytes = b"") -> bytes:
-    """Return the 32-byte id of the network `name`; `secret` is empty for an open one."""
-    return purpose_digest("network", name.encode() + b"\0" + secret)
+def network_id(name: str, secret: bytes = b"", *, bind_ids: bool = True) -> bytes:
+    """Return the 32-byte id of the network `name`; `secret` is empty for an open one.
+
+    bind_ids: whether routing ids follow from addresses. Nodes that differ in it never meet.
+    """
+    parameters = b"" if bind_ids else b"\0"
+    return purpose_digest("network", name.encode() + b"\0" + secret + parameters)
 
 
 def network_label(network: bytes) -> str:

@@ -123,6 +123,8 @@ CONNECTIONS_MAX: Final = 1_024
 JSON_BODY_MAX: Final = 1 * MIB
 """A JSON request body: the longest names `JOB_TARGETS_MAX` blobs."""
 CURSOR_SIZE_MAX: Final = 256
+UNIX_S_MAX: Final = 253_402_300_799
+"""The last second of the year 9999: later ones cannot be written down."""
 REQUEST_HEAD_MAX: Final = 64 * KIB
 """Request line and headers together."""
 REQUEST_HEAD_WAIT_S: Final = 30.0
@@ -247,6 +249,33 @@ UDP_PAYLOAD_BASE: Final = 1_200
 """Every path carries UDP payloads of this size."""
 UDP_PAYLOAD_MAX: Final = 1_472
 """The largest UDP payload that is probed for: Ethernet without IP options."""
+
+# -- dht: what the node and its faces take
+RECORD_NAME_MAX: Final = 64
+"""Bytes of a record's name under its peer key."""
+SIGNED_RECORD_MAX: Final = 2 * KIB
+"""Bytes of a signed record as an application hands it in."""
+RECORDS_MAX: Final = 10_000_000
+"""The most records of others that a node may be told to hold."""
+BOOTSTRAP_MAX: Final = 64
+TESTNET_NODES_MAX: Final = 1_000
+"""Nodes of one `molia testnet`, about 30 MB each."""
+LOOKUP_STREAMS_MAX: Final = 64
+"""Lookups that are watched at once."""
+LOOKUP_EVENTS_MAX: Final = 10_000
+"""Steps of one lookup that are shown."""
+
+# -- dht: the node's shell
+BOOTSTRAP_FILE_BYTES_MAX: Final = 64 * KIB
+BOOTSTRAP_PLACES_MAX: Final = 8
+"""Addresses that one name may stand for."""
+CONTACTS_FILE_BYTES_MAX: Final = 4 * MIB
+DHT_WRITES_MAX: Final = 1_024
+"""Rows that one worker writes at once; a record that finds no room is refused."""
+CHANGED_BLOBS_MAX: Final = 10_000
+"""Blobs that came or went within half a second and are looked at for announcing."""
+SHARED_CONTACTS_MAX: Final = 256
+"""Contacts that a worker tells the others of at a time."""
 
 # -- dht: records and messages
 RECORD_VALUE_MAX: Final = 1_000

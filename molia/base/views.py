@@ -149,6 +149,28 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DhtView:
+    """How the node stands among the others, over all its workers."""
+
+    is_joined: bool
+    """Whether it knows a node that it has verified."""
+    reachable: bool | None
+    """Whether others reach it unasked; None while that is being found out."""
+    contacts: int
+    """Verified contacts of its routing table."""
+    network_nodes: int | None
+    """Estimated nodes of the network; None while nothing was looked up."""
+    records: int
+    """Records of others that it holds."""
+    provider_records: int
+    """Provider records of others that it holds."""
+    own_records: int
+    """Records of its own that it keeps alive."""
+    provided: int
+    """Blobs that it tells the network it has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
     """Who this node is and how it is doing."""
 
@@ -175,6 +197,8 @@ class NodeView:
     """Peers with a session, over all workers."""
     proof_epoch: int | None = None
     """The 30-day epoch of the identity proof that is shown to others; None while there is none."""
+    dht: DhtView | None = None
+    """None while the node takes no part in a network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,3 +244,119 @@ class JobView:
     arguments: dict[str, object]
     progress: dict[str, object]
     error: str
+
+
+# ---------------------------------------------------------------------------- the DHT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPut:
+    """What became of a record that was published."""
+
+    address: str
+    """`<peer key>` or `<peer key>/<name>`."""
+    seq: int
+    expires_unix_s: int
+    acks: int
+    """Nodes that hold it now."""
+    created: bool
+    """False when an earlier record of this address was replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordView:
+    """A record that was found, its signature checked."""
+
+    address: str
+    """`<peer key>` or `<peer key>/<name>`."""
+    value: bytes
+    seq: int
+    expires_unix_s: int
+
+
+class ProviderKind(StrEnum):
+    """What a node says it has of a blob."""
+
+    SHARE = "share"
+    WHOLE = "whole"
+    CACHE = "cache"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderView:
+    """A node that says it has the blob or shares of it; only its signature was checked."""
+
+    peer: str
+    kind: ProviderKind
+    shares: tuple[int, ...]
+    """Share indices it holds; empty unless `kind` is a share."""
+    addresses: tuple[str, ...]
+    """`molia://` addresses that it gives as hints."""
+    expires_unix_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """What became of an announcement."""
+
+    cid: Cid
+    locations: int
+    """Places in the key space where it is announced: the CID's, and its content hash's."""
+    acks: int
+    """Nodes that took a provider record, over all locations."""
+    walks: int
+    """Walks through the network that it took."""
+
+
+class PeerState(StrEnum):
+    """What the node knows of another one."""
+
+    VERIFIED = "verified"
+    """In the routing table: it answered from this address."""
+    DOUBTED = "doubted"
+    """In the routing table, and the last question got no answer."""
+    SESSION = "session"
+    """Has a session, and no place in the table: a client, or not needed there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerView:
+    """A node that this one knows."""
+
+    peer: str
+    address: str
+    """`molia://` address."""
+    state: PeerState
+    rtt_ms: float | None
+    """Smoothed round trip; None while none was measured."""
+    age_s: float
+    """Since when it is known."""
+    has_session: bool
+    bucket: int | None
+    """Bucket of the routing table, 0 the far half of the space; None outside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingView:
+    """A node's answer to a ping."""
+
+    peer: str
+    address: str
+    """`molia://` address that answered."""
+    rtt_ms: float
+    seen_address: str
+    """`host:port` from which it saw this node's packet come."""
+    clock_offset_s: float
+    """Its clock less ours."""
+    serves: bool
+    """Whether it says that others reach it and it answers for the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookupEvent:
+    """One step of a lookup, in order."""
+
+    kind: str
+    """`start`, `ask`, `answer`, `silence` and the like while it runs; the last is `done`."""
+    data: dict[str, object] = field(default_factory=dict)
+    """JSON values; of `done` the result: `closest`, `rpcs`, `took_ms`, and what was found."""

@@ -28,6 +28,20 @@ def identity(session: Session) -> None:
         epoch = node.get("proof_epoch")
         none = "none: one is computed once an external address is confirmed"
         output.line(f"{'proof:':<11}{none if epoch is None else f'epoch {epoch}'}")
+        dht = node.get("dht")
+        output.line(f"{'others:':<11}{_standing(dht) if isinstance(dht, dict) else 'alone'}")
+
+
+def _standing(dht: dict[str, object]) -> str:
+    """Return in a few words how the node stands among the others."""
+    if not dht.get("is_joined"):
+        return "no other node is known yet: molia run --bootstrap names one"
+    known = f"{dht.get('contacts')} contacts"
+    if dht.get("network_nodes") is not None:
+        known += f" of about {dht.get('network_nodes')} nodes"
+    reachable = dht.get("reachable")
+    serves = {True: "reachable", False: "not reachable, a client"}
+    return f"{known}, {serves.get(bool(reachable)) if reachable is not None else 'not yet reached'}"
 
 
 @click.command(cls=Verb, help="Show the version of this command.")

@@ -60,13 +60,19 @@ class Node:
         path: str,
         *,
         body: Mapping[str, object] | None = None,
+        data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Return the answer to a small request. Raises NodeRefused on an error status."""
-        sent = b"" if body is None else json.dumps(body).encode()
+        """Return the answer to a small request. Raises NodeRefused on an error status.
+
+        body: what goes out as JSON; data: what goes out as it is.
+        """
+        sent = json.dumps(body).encode() if body is not None else data or b""
         named = {"Accept": "application/json", **(headers or {})}
         if body is not None:
-            named |= {"Content-Type": "application/json", "Content-Length": str(len(sent))}
+            named["Content-Type"] = "application/json"
+        if body is not None or data is not None:
+            named["Content-Length"] = str(len(sent))
         with self._connected() as connection:
             self._start(connection, method, path, named)
             with _answer_may_be_there():

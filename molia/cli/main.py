@@ -21,6 +21,13 @@ VERBS: Final = {
     "rm": LazyVerb("molia.cli.blob:rm", "Remove blobs from the node and free their space."),
     "pin": LazyVerb("molia.cli.blob:pin", "Keep blobs until they are removed."),
     "verify": LazyVerb("molia.cli.verify:verify", "Read and check everything stored; heal it."),
+    "record": LazyVerb("molia.cli.record:record", "Small signed values that can change."),
+    "peers": LazyVerb("molia.cli.peers:peers", "List the nodes that the node knows."),
+    "ping": LazyVerb("molia.cli.peers:ping", "Ask a peer for a sign of life."),
+    "lookup": LazyVerb("molia.cli.peers:lookup", "Find the nodes closest to a key."),
+    "testnet": LazyVerb(
+        "molia.cli.testnet:testnet", "Run a network of many nodes on this machine, until Ctrl-C."
+    ),
     "id": LazyVerb("molia.cli.admin:identity", "Show who the node is."),
     "config": LazyVerb("molia.cli.admin:config", "Settings of the node."),
     "version": LazyVerb("molia.cli.admin:version", "Show the version of this command."),

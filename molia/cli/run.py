@@ -24,7 +24,13 @@ from molia.cli.settings import load, toml_text
 from molia.cli.verb import Session, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from molia.api.listeners import Listeners
+    from molia.node.local import LocalNode
+
+    OnReady = Callable[[LocalNode, Listeners, tuple[str, ...]], None]
+    """Told the node, where its API listens, and its UDP addresses."""
 
 SOCKET_NAME: Final = "api.sock"
 
@@ -32,6 +38,9 @@ SOCKET_NAME: Final = "api.sock"
 @click.command(cls=Verb, help="Run the node; what is missing of its home is made.")
 @click.option("--api", metavar="ADDR", multiple=True, help="Address of the API. [127.0.0.1:7070]")
 @click.option("--listen", metavar="UDP", multiple=True, help="UDP address. [127.0.0.1:7071]")
+@click.option(
+    "--bootstrap", metavar="ADDR", multiple=True, help="A node to begin with; repeatable."
+)
 @click.option("--workers", type=int, help="Processes of the node. [0: the physical cores]")
 @click.option("--network", help="Name of the network. [molia]")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, as the node always does.")
@@ -41,6 +50,7 @@ def run(
     *,
     api: tuple[str, ...],
     listen: tuple[str, ...],
+    bootstrap: tuple[str, ...],
     workers: int | None,
     network: str | None,
     foreground: bool,  # noqa: ARG001 - service files say it; there is no other way to run
@@ -49,6 +59,7 @@ def run(
     flags: dict[str, tuple[str, object]] = {
         "api.listen": ("--api", api or None),
         "udp.listen": ("--listen", listen or None),
+        "dht.bootstrap": ("--bootstrap", bootstrap or None),
         "workers": ("--workers", workers),
         "network": ("--network", network),
     }
@@ -81,8 +92,13 @@ def serve_node(home: Path, config: Config, output: Output) -> None:
         runner.run(_serve(home, config, output))
 
 
-async def _serve(home: Path, config: Config, output: Output) -> None:
-    """Run a node of one process."""
+async def serve_alone(
+    home: Path, config: Config, *, stop: asyncio.Event, on_ready: "OnReady"
+) -> None:
+    """Run a node of one process in a home that is there, until `stop` is set.
+
+    on_ready: called once, when the node answers. Raises as `serve_node` does.
+    """
     from molia.api.app import create_app
     from molia.api.listeners import bind
     from molia.api.server import serve
@@ -91,7 +107,6 @@ async def _serve(home: Path, config: Config, output: Output) -> None:
     from molia.node.identity import read_token
     from molia.node.steering import open_udp
 
-    stop = _stop_signals()
     async with open_node(home, config) as node:
         with closing(open_udp(config.udp.listen, 1)) as udp:
             listeners = bind(config.api, socket_path(home, config))
@@ -101,10 +116,19 @@ async def _serve(home: Path, config: Config, output: Output) -> None:
                 try:
                     await serve(
                         app, listeners, stop=stop,
-                        ready=lambda: _announce(home, output, listeners, udp.addresses),
+                        ready=lambda: on_ready(node, listeners, udp.addresses),
                     )  # fmt: skip
                 finally:
                     remove_node_file(home)
+
+
+async def _serve(home: Path, config: Config, output: Output) -> None:
+    """Run a node of one process until a signal ends it."""
+
+    def on_ready(_: object, listeners: "Listeners", udp: tuple[str, ...]) -> None:
+        announce(home, output, listeners, udp)
+
+    await serve_alone(home, config, stop=stop_signals(), on_ready=on_ready)
 
 
 async def _supervise(home: Path, config: Config, output: Output, count: int) -> None:
@@ -116,7 +140,7 @@ async def _supervise(home: Path, config: Config, output: Output, count: int) -> 
     from molia.node.steering import open_udp
     from molia.node.workers import Handed, Supervisor, bus_directory, forget_past, listen_on_bus
 
-    stop = _stop_signals()
+    stop = stop_signals()
     with ExitStack() as held:
         lock = held.enter_context(home_lock(home))
         forget_past(store_path(home, config))
@@ -134,12 +158,14 @@ async def _supervise(home: Path, config: Config, output: Output, count: int) -> 
         supervisor = Supervisor(handed, count)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.replace_all)
         held.callback(remove_node_file, home)
-        await supervisor.run(
-            stop=stop, ready=lambda: _announce(home, output, listeners, udp.addresses)
-        )
+
+        def on_ready() -> None:
+            announce(home, output, listeners, udp.addresses)
+
+        await supervisor.run(stop=stop, ready=on_ready)
 
 
-def _stop_signals() -> asyncio.Event:
+def stop_signals() -> asyncio.Event:
     """Return an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -165,8 +191,8 @@ def socket_path(home: Path, config: Config) -> Path | None:
     return fallback
 
 
-def _announce(home: Path, output: Output, listeners: "Listeners", udp: tuple[str, ...]) -> None:
-    """Tell the CLI and whoever watches that the node answers."""
+def announce(home: Path, output: Output, listeners: "Listeners", udp: tuple[str, ...]) -> str:
+    """Tell the CLI and whoever watches that the node answers; return its peer key."""
     from molia.node.home import write_node_file
     from molia.node.identity import read_identity
 
@@ -183,3 +209,4 @@ def _announce(home: Path, output: Output, listeners: "Listeners", udp: tuple[str
         for place in udp:
             output.line(f"node  molia://{peer}@{place}")
     sys.stdout.flush()
+    return peer

@@ -6,12 +6,10 @@ Of a job's progress it reads `blobs`, `blob_count`, `bytes`, `log_bytes` and `un
 `cid` ("" for the store itself), `detail` and `healed`. Whatever else is there goes into the JSON.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from http.client import HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +26,7 @@ from molia.base.errors import (
 )
 from molia.cli.client import Node, find_node
 from molia.cli.environment import environment, home_path
+from molia.cli.event_stream import read_events
 from molia.cli.output import Bar, Output, printable
 from molia.cli.verb import Session, Verb
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 RECONNECTS_MAX: Final = 5
 RECONNECT_AFTER_S: Final = 0.5
-LINE_SIZE_MAX: Final = 64 * 1024
 _ENDED: Final = ("done", "failed", "cancelled")
 _LAST_EVENTS: Final = ("done", "error")
 Progress = dict[str, object]
@@ -173,7 +171,7 @@ def _follow(node: Node, job: str, on_event: OnEvent) -> Progress:
         before, finished = last_id, False
         headers = {"Last-Event-ID": str(last_id)} if last_id else {}
         with suppress(ConnectionLost), node.stream("GET", _events_path(job), headers) as response:
-            for event_id, kind, data in _events(response):
+            for event_id, kind, data in read_events(response):
                 last_id = max(last_id, event_id)
                 finished = finished or kind in _LAST_EVENTS
                 on_event(kind, data)
@@ -199,31 +197,6 @@ def _ended(view: dict[str, object]) -> Progress:
     if view.get("state") == "cancelled":
         raise MoliaError("the job was cancelled by someone else")
     return dict(progress) if isinstance(progress, dict) else {}
-
-
-def _events(response: HTTPResponse) -> Iterator[tuple[int, str, Progress]]:
-    """Yield the id, kind and data of each server-sent event. Source: the HTML standard, 9.2."""
-    event_id, kind, data = 0, "message", ""
-    while line := response.readline(LINE_SIZE_MAX):
-        name, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(":")
-        value = value.removeprefix(" ")
-        if name == "id" and value.isdigit():
-            event_id = int(value[:18])
-        elif name == "event":
-            kind = value
-        elif name == "data":
-            data += value
-        elif not name and not value and data:
-            yield event_id, kind, _object(data)
-            kind, data = "message", ""
-
-
-def _object(text: str) -> Progress:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _count(data: Progress, key: str) -> int:

@@ -94,7 +94,7 @@ class Orders:
 def main() -> int:
     """Be a worker; return its exit code."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    _end_with_parent()
+    end_with_parent()
     plan = json.loads(_read_line(control))
     from molia.api.server import new_event_loop
     from molia.cli.logs import set_up_logging
@@ -191,7 +191,7 @@ def _read_line(control: socket.socket) -> bytes:
     return bytes(line)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let the kernel end this process with its parent, should it hang just then."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

@@ -219,19 +219,25 @@ class Asks:
             else:
                 table.on_alive(contact, now.mono_s)
             return
-        if reply.number == Number.PONG and not self._heed_pong(reply, now):
+        pong = self._heed_pong(reply, now) if reply.number == Number.PONG else None
+        if reply.number == Number.PONG and (pong is None or not pong.serves):
             table.on_gone(contact, now.mono_s)
             return
-        hub.on_verified(contact, reply.rtt_s, now)
+        if hub.entrance.lets_in(contact, b"" if pong is None else pong.proof, now):
+            hub.on_verified(contact, reply.rtt_s, now)
+            return
+        hub.counters.contacts_unadmitted += 1
+        if pong is None:
+            self.hint(contact, now)  # a PONG shows its proof
 
-    def _heed_pong(self, reply: Reply, now: Now) -> bool:
-        """Pass a PONG on; return whether its sender serves."""
+    def _heed_pong(self, reply: Reply, now: Now) -> Pong | None:
+        """Return a PONG that was passed on; None when it is none."""
         pong = messages.decode(reply.number, reply.body)
         if not isinstance(pong, Pong):
             self._hub.counters.bad_replies += 1
-            return False
+            return None
         self.on_pong(reply, pong, now)
-        return pong.serves
+        return pong
 
 
 def _is_client(reply: Reply) -> bool:

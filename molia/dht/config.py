@@ -44,6 +44,8 @@ class DhtConfig:
     """Distinct networks that must agree. Fewer lets fewer liars decide."""
     rows_max: int = 1_000_000
     """Records and provider records kept for others. More takes about 1.2 kB each."""
+    may_serve: bool = True
+    """Whether the node serves when it finds that others reach it; else it stays a client."""
     has_duties: bool = True
     """Whether this node keeps what it stores on the right neighbours. Off only in comparisons."""
     checks_table: bool = True

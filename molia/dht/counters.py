@@ -24,6 +24,8 @@ class DhtCounters:
     """Relayed addresses at which nobody can be, or keys that are nobody's."""
     contacts_own: int = 0
     """Relayed contacts that are this node itself."""
+    contacts_unadmitted: int = 0
+    """Contacts that answered and showed no identity proof that holds for their address."""
     dead_contacts: int = 0
     """Peers penalised because most contacts that they relayed were dead."""
     hints: int = 0

@@ -10,6 +10,7 @@ It decides nothing itself: each conversation has its file, and they share a `Hub
 Source: docs/reference/dht.md.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -22,6 +23,7 @@ from molia.dht.config import DhtConfig
 from molia.dht.contact import Contact, Space
 from molia.dht.counters import DhtCounters
 from molia.dht.effects import Effect
+from molia.dht.entrance import Gate
 from molia.dht.hub import Hub, family_of
 from molia.dht.joining import Joining
 from molia.dht.keeping import Keeping
@@ -51,14 +53,17 @@ class Engine:
     def __init__(
         self, config: DhtConfig, *, identity: PeerKey, space: Space, own: Contact | None,
         wire: Wire, shelf: Shelf, entropy: Entropy, share: tuple[int, int] = (0, 1),
+        gate: Gate | None = None,
     ) -> None:  # fmt: skip
         """own: where others reach this node, when its owner knows; else it finds out.
+
+        gate: judges who may have a place in the table; None: all who answer.
 
         share: this worker's index and how many there are; duties are split among them.
         """
         self._hub = hub = Hub(
             config, identity=identity, space=space, wire=wire, shelf=shelf, entropy=entropy,
-            share=share,
+            share=share, gate=gate,
         )  # fmt: skip
         self._own = own
         self._asks = Asks(hub)
@@ -114,11 +119,17 @@ class Engine:
     def on_sibling_verified(self, contact: Contact, now: Now) -> None:
         """Take over what another worker of this node found: a contact answered it."""
         self._asks.unproved.prove(contact)
-        self._hub.table_of(contact.address).on_verified(contact, None, now.mono_s)
+        self._hub.take_in(contact, None, now)
 
     def on_goodbye(self, contact: Contact, now: Now) -> None:
         """Take that a contact stops: it makes room at once, and is probed now and then."""
         self._hub.table_of(contact.address).on_gone(contact, now.mono_s)
+
+    def on_proof(self, now: Now) -> None:
+        """Take that this node has an identity proof to show now: neighbours are told it serves."""
+        if any(side.own is not None for side in self._hub.families.values()):
+            self._joining.on_reachable(now)
+            self._settle(now)
 
     def hint(self, contact: Contact, now: Now) -> None:
         """Take it that a node may be at an address: it is asked, and kept when it answers."""
@@ -233,6 +244,18 @@ class Engine:
     def own(self) -> Contact | None:
         """Where others reach this node; None of a client."""
         return self._hub.family.own
+
+    @property
+    def table_counts(self) -> Counter[str]:
+        """What happened in both tables: inserted, evicted, gone, moved and the like."""
+        ipv4, ipv6 = self._hub.families.values()
+        return ipv4.table.counts + ipv6.table.counts
+
+    @property
+    def places(self) -> list[Address]:
+        """Where others reach this node, on each address family that it serves on."""
+        sides = self._hub.families.values()
+        return [side.own.address for side in sides if side.own is not None]
 
     @property
     def is_joined(self) -> bool:

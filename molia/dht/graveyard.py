@@ -72,6 +72,12 @@ class Graveyard:
             if left:
                 self._groups[grave.contact.group] = left
 
+    def doubt(self, key: PeerKey) -> None:
+        """Take that whoever has this key said something: it is worth asking."""
+        grave = self._graves.get(key.key)
+        if grave is not None:
+            self._graves[key.key] = grave._replace(buried_s=float("-inf"))
+
     # -- probing
 
     def hurry(self) -> None:

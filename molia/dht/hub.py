@@ -17,6 +17,7 @@ from molia.dht.config import DhtConfig
 from molia.dht.contact import Contact, Space
 from molia.dht.counters import DhtCounters
 from molia.dht.effects import Effect, Verified
+from molia.dht.entrance import Entrance, Gate, OpenGate
 from molia.dht.pace import Pace
 from molia.dht.ports import Shelf, Wire
 from molia.dht.size import SizeEstimate
@@ -26,6 +27,10 @@ from molia.wire.addresses import Address, is_local, pack_host
 
 IPV4: Final = 4
 IPV6: Final = 6
+FIRST_S: Final = 0.25
+"""From the first contact to the look around, so that there may be a second."""
+UNKNOWN_S: Final = 1.0
+"""The same while this node does not know whether others reach it: see `dht/joining.py`."""
 TELL_SIBLINGS_S: Final = 10.0
 """How often the other workers are told of one contact."""
 
@@ -52,11 +57,12 @@ class Hub:
 
     def __init__(
         self, config: DhtConfig, *, identity: PeerKey, space: Space, wire: Wire, shelf: Shelf,
-        entropy: Entropy, share: tuple[int, int],
+        entropy: Entropy, share: tuple[int, int], gate: Gate | None = None,
     ) -> None:  # fmt: skip
         self.config, self.identity, self.space = config, identity, space
         self.wire, self.shelf, self.entropy, self.share = wire, shelf, entropy, share
         self.counters = DhtCounters()
+        self.entrance = Entrance(OpenGate() if gate is None else gate)
         self.timers: DeadlineTable[str] = DeadlineTable()
         self.pace = Pace()
         unbound = int.from_bytes(purpose_digest("routing-id", identity.key), "big")
@@ -114,9 +120,17 @@ class Hub:
         """Take note that our request to a contact was answered from its address."""
         if contact.key == self.identity:
             return
-        self.table_of(contact.address).on_verified(contact, rtt_s, now.mono_s)
+        self.take_in(contact, rtt_s, now)
         if self.share[1] > 1:
             self._tell_siblings(contact, now.mono_s)
+
+    def take_in(self, contact: Contact, rtt_s: float | None, now: Now) -> None:
+        """Tell the table of a verified contact; the first one is a reason to look around."""
+        table = self.table_of(contact.address)
+        if not table.size:
+            wait_s = UNKNOWN_S if self.family.own is None else FIRST_S
+            self.timers.set("join", now.mono_s + wait_s)
+        table.on_verified(contact, rtt_s, now.mono_s)
 
     def _tell_siblings(self, contact: Contact, now_s: float) -> None:
         told = self._told_s

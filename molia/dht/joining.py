@@ -48,6 +48,8 @@ class Joining:
     def __init__(self, hub: Hub, asks: Asks, searches: Searches, keeping: Keeping) -> None:
         self._hub, self._asks, self._searches, self._keeping = hub, asks, searches, keeping
         self._seeds: list[Contact] = []
+        self._kept: Sequence[Contact] = ()
+        """Contacts of the snapshot; while the node knows nobody they are asked again and again."""
         self._remembered: deque[Contact] = deque()
         self._wait_s = hub.config.rejoin_s
         self._pinging = 0
@@ -74,7 +76,8 @@ class Joining:
                 self._seeds.append(contact)
         snapshot = read_snapshot(remembered, self._hub.space) if remembered else None
         if snapshot is not None:
-            self._remembered.extend(snapshot.contacts[: limits.DHT_REMEMBERED_MAX])
+            self._kept = snapshot.contacts[: limits.DHT_REMEMBERED_MAX]
+            self._remembered.extend(self._kept)
             for number, side in self._hub.families.items():
                 graves = [c for c in snapshot.graves if family_of(c.address) == number]
                 side.table.graveyard.restore(graves)
@@ -239,6 +242,8 @@ class Joining:
             return
         if self._size:
             self.look_around(now)
+        elif not self._remembered:
+            self._remembered.extend(self._kept)
         self.is_joined = False
         self._hurry(HEAL_BURST, now)
         self.rejoin(now)

@@ -48,7 +48,7 @@ class Reachability:
     ) -> None:
         self._hub, self._asks, self._serving = hub, asks, serving
         self._joining, self._keeping = joining, keeping
-        self._is_fixed = {IPV4: False, IPV6: False}
+        self._is_fixed = dict.fromkeys((IPV4, IPV6), not hub.config.may_serve)
         self._seen: dict[bytes, Address] = {}
         """Where contacts of each network see this node; the newest last."""
         self._got_through: OrderedDict[bytes, float] = OrderedDict()

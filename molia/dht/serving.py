@@ -78,7 +78,10 @@ class Serving:
                 self._hub.table_of(address).on_alive(contact, now.mono_s)
                 self._asks.hint(contact, now)
         self._hub.counters.served += 1
-        pong = Pong(seen=address, unix_ms=now.unix_ms, serves=self._hub.serves(address))
+        pong = Pong(
+            seen=address, unix_ms=now.unix_ms, serves=self._hub.serves(address),
+            proof=self._hub.entrance.gate.own_proof(),
+        )  # fmt: skip
         return Number.PONG, messages.encode(pong)
 
     def _on_find_node(self, peer: Asker, _request_id: int, body: bytes, _now: Now) -> Answer | None:

@@ -203,6 +203,7 @@ class Table:
     def on_alive(self, contact: Contact, now_s: float) -> None:
         """Take that something authenticated came from this contact; inserts nobody."""
         self._answered_s = now_s
+        self.graveyard.doubt(contact.key)
         entry = self._places.entries.get(contact.key.key)
         if entry is not None and entry.contact.address == contact.address:
             entry.heard_s = now_s

@@ -30,6 +30,7 @@ from molia.node.home import LOCKS_NAME, OpenDisk, check_private, home_lock, quot
 from molia.node.identity import read_identity, read_network_secret
 from molia.node.leaves import LeafCache
 from molia.node.local import LocalNode
+from molia.node.member import Member
 from molia.node.metrics import Metrics
 from molia.node.network import Network, NetworkSettings
 from molia.node.objects import Objects
@@ -105,7 +106,7 @@ async def open_node(
         if seat.count > 1:
             locks = RangeLocks(home / LOCKS_NAME)
             held.callback(locks.close)
-        network = network_id(config.network, read_network_secret(home))
+        network = network_id(config.network, read_network_secret(home), bind_ids=config.bind_ids)
         context = _context(
             config, identity.peer_key, network, quota_bytes, clock, offload, ShardSet(writers),
             team, locks,
@@ -127,15 +128,19 @@ async def on_network(node: LocalNode, home: Path, sockets: Sequence[socket]) -> 
         identity=read_identity(home),
         name=config.network,
         secret=read_network_secret(home),
+        bind_ids=config.bind_ids,
         worker=seat.index,
         worker_count=seat.count,
         admission=config.admission,
         external=config.udp.external_address,
     )
     network = Network(settings, context.offload, clock=context.clock)
-    node.join(network)
+    bound = [sock.getsockname()[:2] for sock in sockets]
+    member = Member.create(context, network, home, bound=bound)
+    node.join(member)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(network.run, sockets)
+        tasks.start_soon(member.run)
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """What every part of a running node is given, in one frozen value."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from molia.base.cid import Cid
 from molia.base.config import Config
@@ -38,6 +39,8 @@ class Context:
     metrics: Metrics
     leaves: LeafCache
     team: Team
+    on_blob: list[Callable[[Cid], None]] = field(default_factory=list)
+    """Told of a blob that came, went, or is wanted in another way than before."""
 
     def now(self) -> Now:
         """Return this instant."""
@@ -55,6 +58,11 @@ class Context:
         """Count a blob that came or went; one of another worker's shard is counted there."""
         if self.owns(cid):
             self.metrics.blob_count += change
+
+    def note_blob(self, cid: Cid) -> None:
+        """Say that a blob came, went, or is wanted in another way than before."""
+        for told in self.on_blob:
+            told(cid)
 
     @property
     def blob_count(self) -> int:

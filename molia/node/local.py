@@ -40,11 +40,12 @@ from molia.node.audits import answer_audit
 from molia.node.bus import Caller
 from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.context import Context
+from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
 from molia.node.health import health_of
 from molia.node.home import store_path
 from molia.node.jobs import Jobs
-from molia.node.network import Network
+from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reads import LocalReader
@@ -63,7 +64,7 @@ log = structlog.get_logger(__name__)
 WATCH_INTERVAL_S: Final = 0.5
 
 
-class LocalNode:
+class LocalNode(NetworkFace):
     """A node as one of its workers serves it."""
 
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
@@ -77,8 +78,8 @@ class LocalNode:
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
-        self.network: Network | None = None
-        """This worker's side of the network; None until it joins."""
+        self.member: Member | None = None
+        """This worker's part in the network; None until it joins."""
         self.gave_up = anyio.Event()
         """Set when only a new process helps: the composition root then ends this one."""
 
@@ -108,10 +109,11 @@ class LocalNode:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)
 
-    def join(self, network: Network) -> None:
+    def join(self, member: Member) -> None:
         """Take part in a network, and show so."""
-        self.network = self._overview.network = network
-        self.context.metrics.watch_wire(partial(counts_of, network))
+        self.member = self._overview.member = member
+        self.context.metrics.watch_wire(partial(counts_of, member.network))
+        self.context.metrics.watch_dht(member.counts)
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""
@@ -171,6 +173,7 @@ class LocalNode:
                 bound, pinned=pinned, lease_s=context.config.leases.default_s, now=context.now()
             )
             await context.home_writer(bound.cid).write(change)
+            context.note_blob(bound.cid)
             bound = await self._find(bound.cid)
         return bound.info
 
@@ -260,6 +263,8 @@ class LocalNode:
                 return await answer_audit(self.context, arguments)
             case "damage":
                 await self._take_damage(*arguments)
+            case _ if verb in VERBS and self.member is not None:
+                return await self.member.answer(verb, arguments)
             case _ if verb in team_jobs.VERBS:
                 return await self._team_jobs.answer(verb, arguments)
             case _:

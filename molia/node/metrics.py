@@ -65,6 +65,7 @@ class Metrics:
         self.jobs_ended = Counter(
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
+        self.dht_operations, self.dht_seconds = _dht_metrics(self.registry)
         self.blob_count = 0
         """Blobs whose rows lie on the shards of this process."""
         self.gauge("molia_blobs", "Blobs kept", lambda: self.blob_count)
@@ -87,6 +88,10 @@ class Metrics:
         """Show what the network moved, answered and dropped, read anew at each scrape."""
         self.registry.register(_WireCollector(read))
 
+    def watch_dht(self, read: Callable[[], "DhtCounts"]) -> None:
+        """Show how this worker stands in the DHT, read anew at each scrape."""
+        self.registry.register(_DhtCollector(read))
+
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read at each scrape."""
         Gauge(name, text, registry=self.registry).set_function(read)
@@ -101,6 +106,24 @@ class Metrics:
     def render(self, others: Iterable[list[Any]] = ()) -> bytes:
         """Return everything, and what other workers exported, in Prometheus' text format."""
         return generate_latest(_Sums([self.export(), *others]))
+
+
+def _dht_metrics(registry: CollectorRegistry) -> tuple[Counter, Histogram]:
+    """Return what counts and times the operations of the DHT."""
+    operations = Counter(
+        "molia_dht_operations",
+        "What this node asked of the DHT, by what it was and how it ended",
+        ["operation", "outcome"],
+        registry=registry,
+    )
+    seconds = Histogram(
+        "molia_dht_operation_seconds",
+        "Time of what this node asked of the DHT",
+        ["operation"],
+        buckets=_LATENCY_S,
+        registry=registry,
+    )
+    return operations, seconds
 
 
 class _Sums(CollectorRegistry):
@@ -168,6 +191,55 @@ class _WireCollector:
                 family.add_metric([key], value)
             yield family
         yield GaugeMetricFamily("molia_wire_sessions", "Peers with a session", counts.sessions)
+
+
+@dataclass(slots=True, kw_only=True)
+class DhtCounts:
+    """How one worker stands in the DHT, and what it counted."""
+
+    worker: int = 0
+    contacts: int = 0
+    network_nodes: int = 0
+    held: dict[str, int] = field(default_factory=dict)
+    """Rows kept for others: records, providers."""
+    own_records: int = 0
+    announced: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    """By the names of `dht.counters.DhtCounters` and of the shell's own."""
+
+
+class _DhtCollector:
+    """Turns the counts of the DHT into metric families."""
+
+    def __init__(self, read: Callable[[], DhtCounts]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._read()
+        events = CounterMetricFamily(
+            "molia_dht_events", "What happened in the DHT, bad input included", labels=["event"]
+        )
+        for event, value in counts.events.items():
+            events.add_metric([event], value)
+        held = GaugeMetricFamily(
+            "molia_dht_held_rows", "Locations with records kept for others", labels=["kind"]
+        )
+        for kind, value in counts.held.items():
+            held.add_metric([kind], value)
+        yield from (events, held)
+        for name, text, value in (
+            ("molia_dht_contacts", "Verified contacts in a worker's table", counts.contacts),
+            ("molia_dht_network_nodes", "Estimated nodes of the network", counts.network_nodes),
+        ):  # a sum over workers would say nothing
+            family = GaugeMetricFamily(name, text, labels=["worker"])
+            family.add_metric([str(counts.worker)], value)
+            yield family
+        yield GaugeMetricFamily(
+            "molia_dht_own_records", "Records of this node that are kept alive", counts.own_records
+        )
+        yield GaugeMetricFamily(
+            "molia_dht_announced_blobs", "Blobs that are announced", counts.announced
+        )
 
 
 class _ShardCollector:

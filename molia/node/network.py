@@ -11,7 +11,15 @@ Source: docs/reference/requests.md, docs/reference/admission.md.
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from socket import socket
@@ -28,6 +36,7 @@ from molia.base.ids import PeerKey, network_id, network_label
 from molia.base.now import Now
 from molia.node.asn import open_asn_database
 from molia.node.offload import Offload
+from molia.node.parts import Driven, Part
 from molia.node.peer_streams import PeerStream
 from molia.node.system import SystemClock, SystemEntropy
 from molia.node.udp import UdpDriver
@@ -36,7 +45,7 @@ from molia.wire.addresses import Address as NumericAddress
 from molia.wire.addresses import PeerAddress, pack_host
 from molia.wire.admission import Admission
 from molia.wire.cookies import Address, CookieSecret
-from molia.wire.effects import PeerDown, PeerUp, Roamed, SolvePuzzle
+from molia.wire.effects import PeerDown, PeerLeft, PeerUp, Roamed, SolvePuzzle
 from molia.wire.features import (
     FEATURES,
     VERSION_MAX,
@@ -74,6 +83,8 @@ class NetworkSettings:
     name: str
     secret: bytes = b""
     """Of a private network; empty for an open one."""
+    bind_ids: bool = True
+    """Whether positions in the DHT follow from addresses."""
     worker: int = 0
     worker_count: int = 1
     admission: AdmissionConfig
@@ -83,7 +94,7 @@ class NetworkSettings:
     @property
     def network(self) -> bytes:
         """The network's id."""
-        return network_id(self.name, self.secret)
+        return network_id(self.name, self.secret, bind_ids=self.bind_ids)
 
 
 class Network:
@@ -101,6 +112,8 @@ class Network:
         self.settings = settings
         network = settings.network
         self._clock, self._offload = clock, offload
+        self.external = settings.external
+        """Where others reach us, as far as is known."""
         entropy = SystemEntropy()
         path = settings.admission.asn_database
         self.admission = Admission(
@@ -120,7 +133,8 @@ class Network:
             peer_key=settings.identity.peer_key.key, network=network,
             private_network=bool(settings.secret), entropy=entropy,
         )  # fmt: skip
-        self.driver = UdpDriver(self.transport, clock, after=self._on_events)
+        self._driven = Driven(self.transport)
+        self.driver = UdpDriver(self._driven, clock, after=self._on_events)
         self._hello = messages.encode(
             messages.Hello(
                 version_min=VERSION_MIN, version_max=VERSION_MAX, features=FEATURES,
@@ -137,6 +151,12 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._proving: ProofSolver | None = None
 
+    def add(self, part: Part) -> None:
+        """Let a part talk over the transport, from now on and beside what the network says."""
+        assert self._driven.part is None, "one part is enough"
+        self._driven.part = part
+        self.transport.serve(part.handlers, once=part.once)
+
     # ------------------------------------------------------------------ asking
 
     async def ask(
@@ -147,8 +167,8 @@ class Network:
         Raises TimedOut, ConnectionLost, Busy when the peer says so, BadAnswer.
         """
         request_id = self.transport.ask_at(
-            key, address, message.number, messages.encode(message), self._clock.now(),
-            timeout_s=timeout_s,
+            key, socket_address(address), message.number, messages.encode(message),
+            self._clock.now(), timeout_s=timeout_s,
         )  # fmt: skip
         if request_id is None:
             raise _nobodys(key)
@@ -164,7 +184,7 @@ class Network:
 
     def connect(self, key: PeerKey, address: Address) -> Peer:
         """Return the peer of a key. Raises ConnectionLost when the key cannot be anybody's."""
-        peer = self.transport.connect(key, address, self._clock.now())
+        peer = self.transport.connect(key, socket_address(address), self._clock.now())
         if peer is None:
             raise _nobodys(key)
         return peer
@@ -192,6 +212,7 @@ class Network:
 
     def on_external_address(self, address: NumericAddress) -> None:
         """Take note of where others reach us, once that is confirmed; the proof follows."""
+        self.external = address
         packed = pack_host(address[0])
         if packed is not None:
             self.proof.on_address(packed)
@@ -205,19 +226,28 @@ class Network:
         """Show the proof that another worker found; one computes it for all."""
         proof = Proof.parse(encoded)
         if proof is not None and proof != self.current_proof() and self.proof.restore(proof):
-            self.transport.endpoint.set_proof(encoded)
+            self._show_proof(encoded)
 
     def addresses(self) -> tuple[str, ...]:
         """Return where other nodes reach this one, the confirmed address first."""
         key = self.settings.identity.peer_key
-        places = [self.settings.external] if self.settings.external is not None else []
+        places = [self.external] if self.external is not None else []
         places += [pump.address for pump in self.driver.pumps]
-        return tuple(str(PeerAddress(key, host, port)) for host, port in places)
+        return tuple(str(PeerAddress(key, host, port)) for host, port in dict.fromkeys(places))
 
     @property
     def session_count(self) -> int:
         """How many peers have a session with this worker."""
         return self.transport.peer_count
+
+    def sessions(self) -> Iterator[tuple[PeerKey, NumericAddress, float]]:
+        """Yield who has a session with this worker, where, and for how long in seconds."""
+        now_s = self._clock.now().mono_s
+        for peer in self.transport.up_peers():
+            session = peer.usable(now_s)
+            if peer.identity is not None and peer.address is not None and session is not None:
+                address = peer.address[0], peer.address[1]
+                yield peer.identity, address, now_s - session.created_s
 
     # ------------------------------------------------------------------ life
 
@@ -225,8 +255,8 @@ class Network:
         """Serve until cancelled."""
         for sock in sockets:
             self.driver.add(sock)
-        if self.settings.external is not None:
-            self.on_external_address(self.settings.external)
+        if self.external is not None:
+            self.on_external_address(self.external)
         try:
             while True:
                 await asyncio.sleep(PROOF_LOOK_S)
@@ -279,7 +309,7 @@ class Network:
 
     def _on_events(self) -> bool:
         """Take what the transport has to tell; return whether there was anything."""
-        events = self.transport.take_events()
+        events, part = self.transport.take_events(), self._driven.part
         for event in events:
             if isinstance(event, Ended):
                 self._on_ended(event)
@@ -287,16 +317,23 @@ class Network:
                 self._on_stream_event(event)
             elif isinstance(event, SolvePuzzle):
                 self._spawn(self._solve(event))
+            elif isinstance(event, PeerLeft):
+                if part is not None:
+                    part.on_left(event.peer, self._clock.now())
             else:
                 _log_peer(event)
                 if isinstance(event, PeerUp):
                     self._greet(event.peer)
-        return bool(events)
+        acted = part is not None and part.on_turn(self._clock.now())
+        return bool(events) or acted
 
     def _on_ended(self, ended: Ended[Peer]) -> None:
         if ended.request_id in self._greetings:
             del self._greetings[ended.request_id]
             self._on_greeted(ended)
+            return
+        part = self._driven.part
+        if part is not None and part.on_ended(ended, self._clock.now()):
             return
         done = self._waiting.pop(ended.request_id, None)
         if done is not None and not done.done():
@@ -384,8 +421,21 @@ class Network:
             proof = await self._offload.run(solver.solve, PROOF_SLICE)
         if proof is not None:
             self.proof.on_solved(solver, proof)
-            self.transport.endpoint.set_proof(proof.encode())
+            self._show_proof(proof.encode())
             log.info("identity_proof_found", epoch=proof.epoch)
+
+    def _show_proof(self, encoded: bytes) -> None:
+        self.transport.endpoint.set_proof(encoded)
+        if self._driven.part is not None:
+            self._driven.part.on_proof(self._clock.now())
+            self.driver.flush_soon()
+
+
+def socket_address(address: Address) -> Address:
+    """Return an address in the form that a socket of its family gives: of IPv6 in four parts."""
+    if len(address) == 2 and ":" in address[0]:
+        return address[0], address[1], 0, 0
+    return address
 
 
 def _misfit(said: Message | None) -> CloseReason | None:

@@ -11,8 +11,9 @@ from typing import Any, Final
 import anyio
 
 from molia.base.ids import network_label
-from molia.base.views import NodeView, ShardView, WorkerView
+from molia.base.views import DhtView, NodeView, ShardView, WorkerView
 from molia.node.context import Context
+from molia.node.member import Member
 from molia.node.network import Network
 from molia.node.remote import RemoteWriter
 from molia.node.shards import ShardWriter
@@ -31,7 +32,7 @@ class Overview:
         """reports: what opening this worker's own shards found."""
         self._context, self._home, self._reports = context, home, reports
         self._started = context.now()
-        self.network: Network | None = None
+        self.member: Member | None = None
         metrics, seat = context.metrics, context.team.seat
         metrics.watch(self.own_shards)
         metrics.note_worker(seat.index, restarts=seat.start)
@@ -72,8 +73,32 @@ class Overview:
             "blobs": self._context.metrics.blob_count,
             "worker": asdict(self._own_worker()),
             "sessions": 0 if self.network is None else self.network.session_count,
+            "dht": None if self.member is None else asdict(self.member.view()),
             "proof": b"" if self._proof is None else self._proof.encode(),
         }
+
+    @property
+    def network(self) -> Network | None:
+        """This worker's side of the network."""
+        return None if self.member is None else self.member.network
+
+    def _dht(self) -> DhtView | None:
+        """Return how the node stands among the others, over all workers that answer."""
+        if self.member is None:
+            return None
+        told = [status.get("dht") for status in self._context.team.statuses.values()]
+        views = [self.member.view(), *(DhtView(**fields) for fields in told if fields)]
+        reachable = [view.reachable for view in views if view.reachable is not None]
+        return DhtView(
+            is_joined=any(view.is_joined for view in views),
+            reachable=any(reachable) if reachable else None,
+            contacts=max(view.contacts for view in views),
+            network_nodes=max(view.network_nodes or 0 for view in views) or None,
+            records=sum(view.records for view in views),
+            provider_records=sum(view.provider_records for view in views),
+            own_records=sum(view.own_records for view in views),
+            provided=sum(view.provided for view in views),
+        )
 
     @property
     def _proof(self) -> Proof | None:
@@ -108,6 +133,7 @@ class Overview:
             processes=self._workers(),
             addresses=() if self.network is None else self.network.addresses(),
             sessions=sum(status["sessions"] for status in (self.status(), *others)),
+            dht=self._dht(),
             proof_epoch=None if self._proof is None else self._proof.epoch,
         )
 

@@ -57,6 +57,7 @@ async def put_blob(
     context.metrics.put_seconds.observe(took_s)
     if result.created:
         context.count_blobs(result.cid, 1)
+    context.note_blob(result.cid)
     tell = log.debug if result.size < limits.RAW_SIZE_STOP else log.info
     tell("blob_stored", blob=result.cid.short, size_bytes=result.size, took_ms=int(took_s * 1000))
     return result
@@ -366,6 +367,7 @@ async def remove_bound(context: Context, bound: Bound) -> bool:
     removed = await (_unbind(context, bound) if bound.is_raw else _remove_large(context, bound))
     if removed:
         context.count_blobs(bound.cid, -1)
+        context.note_blob(bound.cid)
     return removed
 
 

@@ -8,18 +8,26 @@ from typing import Protocol
 
 from molia.base.cid import Cid, Ref
 from molia.base.ids import JobId
+from molia.base.record_ref import RecordRef
 from molia.base.views import (
+    Announced,
     BlobHealth,
     BlobInfo,
     BlobPage,
     BlobState,
     JobEvent,
     JobView,
+    LookupEvent,
     ManifestView,
     NodeView,
+    PeerView,
+    PingView,
+    ProviderView,
     PutOptions,
     PutResult,
     Readiness,
+    RecordPut,
+    RecordView,
 )
 
 
@@ -128,4 +136,66 @@ class NodeService(Protocol):
 
     async def metrics(self) -> bytes:
         """Return all metrics, of all workers, in Prometheus' text format."""
+        ...
+
+    # ------------------------------------------------------------------ the network
+
+    async def put_record(self, name: str, value: bytes, *, if_seq: int | None) -> RecordPut:
+        """Sign `value` under this node's key with the salt `name`, publish it, keep it alive.
+
+        if_seq: the put happens only when the network's record of this name has this seq; 0 when
+        there must be none. None replaces whatever is there. Raises PreconditionFailed, RecordStale,
+        RecordTooLarge, NotJoined, LookupTimedOut.
+        """
+        ...
+
+    async def publish_record(self, encoded: bytes) -> RecordPut:
+        """Publish a record that somebody else signed; it is not kept alive.
+
+        encoded: as docs/reference/records.md says. The address in the reply is the hex of its
+        location, since whose it is does not follow from it. Raises BadRecord, RecordStale,
+        RecordTooLarge, NotJoined, LookupTimedOut.
+        """
+        ...
+
+    async def get_record(self, ref: RecordRef, *, consistent: bool) -> RecordView:
+        """Return a record. consistent: a quorum of the holders was asked, the highest seq wins.
+
+        Raises RecordNotFound, LookupTimedOut.
+        """
+        ...
+
+    async def own_records(self) -> tuple[RecordView, ...]:
+        """Return the records that this node signed and keeps alive, by name."""
+        ...
+
+    async def providers(self, ref: Ref) -> tuple[ProviderView, ...]:
+        """Return who says to have a blob, whether or not it is kept here.
+
+        Raises NoProviders, LookupTimedOut.
+        """
+        ...
+
+    async def announce(self, ref: Ref) -> Announced:
+        """Tell the network now that this node has a blob. Raises BlobNotFound, NotJoined."""
+        ...
+
+    async def peers(self) -> tuple[PeerView, ...]:
+        """Return the nodes that this one knows, over all workers, those known longest first."""
+        ...
+
+    async def ping(self, peer: str) -> PingView:
+        """Ask a peer for a sign of life. peer: a peer key or a `molia://` address.
+
+        Raises BadPeerKey, BadAddress, PeerNotFound, PeerSilent.
+        """
+        ...
+
+    def lookup(self, key: str, *, trace: bool) -> AsyncIterator[LookupEvent]:
+        """Look for the nodes closest to a key; for a record or a CID also for what is there.
+
+        key: a peer key, a record's address, a CID, or 64 hex digits. Yields the steps when `trace`,
+        and the result last, of the kind `done`. Closing it early ends the lookup. Raises
+        BadLookupKey before the first, NotJoined, LookupTimedOut.
+        """
         ...

@@ -43,6 +43,8 @@ class Space(IntEnum):
     JOB = 7
     UPLOAD = 8
     CONTACTS = 9
+    OWN_RECORD = 10
+    ANNOUNCE = 11
 
 
 WHOLE_SHARE: Final = 0xFFFF
@@ -53,6 +55,7 @@ MANIFEST_STRIPE: Final = 0xFFFFFFFE
 STRIPE_STOP: Final = 0xFFFFFF00
 """Real stripe numbers stay below this one."""
 OWNER_HASH_SIZE: Final = 16
+NETWORK_LABEL_SIZE: Final = 8
 _BLOCK: Final = struct.Struct(">16sHI")
 _BLOCK_PLACE_SIZE: Final = 18
 _PLACE_SIZE: Final = 32
@@ -133,6 +136,18 @@ def job_key(job_id: JobId) -> bytes:
 def upload_key(object_id: ObjectId) -> bytes:
     """Return the key that marks an object as not yet bound."""
     return bytes((Space.UPLOAD,)) + object_id
+
+
+def own_record_key(label: bytes, salt: bytes) -> bytes:
+    """Return the key of a record that this node signed; label: its network's 8 bytes."""
+    assert len(label) == NETWORK_LABEL_SIZE, "a network's label has 8 bytes"
+    return bytes((Space.OWN_RECORD,)) + label + salt
+
+
+def announce_key(label: bytes, worker: int, part: int) -> bytes:
+    """Return the key of one part of a worker's schedule of announcements in a network."""
+    assert len(label) == NETWORK_LABEL_SIZE, "a network's label has 8 bytes"
+    return bytes((Space.ANNOUNCE,)) + label + bytes((worker,)) + part.to_bytes(2)
 
 
 def shard_of(kind: Kind, key: bytes, count: int) -> int:

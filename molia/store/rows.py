@@ -14,7 +14,13 @@ from molia.base.cid import Cid
 from molia.base.errors import BadCid, Damaged
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import OBJECT_ID_SIZE, ObjectId
-from molia.base.limits import JOB_EVENTS_MAX, MANIFEST_SIZE_MAX, MIB, NAME_SIZE_MAX
+from molia.base.limits import (
+    JOB_EVENTS_MAX,
+    MANIFEST_SIZE_MAX,
+    MIB,
+    NAME_SIZE_MAX,
+    RECORD_VALUE_MAX,
+)
 
 ROW_VERSION: Final = 1
 ROW_SIZE_MAX: Final = 4 * MIB
@@ -189,6 +195,50 @@ class JobRow:
             row.text("error", 4096),
             row.json_maps("events", JOB_EVENTS_MAX),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRecordRow:
+    """A record that this node signed and keeps alive."""
+
+    used_seq: int
+    """The highest that a record was ever signed with; noted before one is sent."""
+    seq: int
+    """Of the value; 0 while none was acknowledged."""
+    value: bytes
+    expires_unix_s: int
+
+    def encode(self) -> bytes:
+        """Return the row's bytes."""
+        return _encode({
+            "used": self.used_seq, "seq": self.seq, "value": self.value,
+            "expires": self.expires_unix_s,
+        })  # fmt: skip
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the row in `data`. Raises Damaged."""
+        row = _Map(data)
+        return cls(
+            row.number("used"), row.number("seq"), row.blob("value", 0, RECORD_VALUE_MAX),
+            row.number("expires"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceRow:
+    """How far the announcing of blobs has come; the bytes are the schedule's own."""
+
+    schedule: bytes
+
+    def encode(self) -> bytes:
+        """Return the row's bytes."""
+        return _encode({"schedule": self.schedule})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the row in `data`. Raises Damaged."""
+        return cls(_Map(data).blob("schedule", 0, ROW_SIZE_MAX))
 
 
 class _Map:

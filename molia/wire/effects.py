@@ -35,6 +35,13 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLeft:
+    """The peer says that it stops; `PeerDown` follows."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class Restarted:
     """The peer remembers nothing of before: what belonged to its streams and requests is void."""
 

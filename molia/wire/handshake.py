@@ -290,8 +290,7 @@ class Handshaker:
             return None
         worker = worker_of(parts.sender) if self.profile.is_molia else 0
         key = static + bytes((worker,))
-        peer = self._table.find(key)
-        if peer is None and not self.profile.is_molia:
+        if not self.profile.is_molia and self._table.find(key) is None:
             self._counters.unknown_peer += 1
             return None
         payload = noise.read_payload(parts.sealed_payload)
@@ -303,10 +302,15 @@ class Handshaker:
         hello = self._read_hello(payload, static, address, now) if self.profile.is_molia else None
         if hello is None and self.profile.is_molia:
             return None
+        reply = self._early_reply(hello, address, now)
+        peer = self._table.find(key)  # only now: who answers may have called back, and made it
         if peer is None:
             peer = Peer(static, identity=None, address=None, timing=self._config.timing,
                         worker=worker)  # fmt: skip
-        answer = self._welcome(peer, hello, size, address, now)
+            guess = self._table.primary.get(static)
+            if guess is not None and not guess.has_sessions:
+                peer.life = self._life_of(guess)  # both may turn out to be the same worker
+        answer = self._welcome(peer, hello, reply, size, address, now)
         return self._respond(noise, peer, parts.sender, answer, hello, address, now)
 
     def _count_static(self, static: bytes | None) -> None:
@@ -345,15 +349,18 @@ class Handshaker:
             return hello
         return None
 
+    def _early_reply(self, hello: Hello | None, address: Address, now: Now) -> bytes | None:
+        if hello is None or hello.request is None:
+            return None
+        return self._early.on_early(hello.identity, address, hello.request, now)
+
     def _welcome(
-        self, peer: Peer, hello: Hello | None, size: int, address: Address, now: Now
-    ) -> bytes:
+        self, peer: Peer, hello: Hello | None, reply: bytes | None, size: int, address: Address,
+        now: Now,
+    ) -> bytes:  # fmt: skip
         """Return the payload of the response to an initiation of `size` bytes."""
         if hello is None:
             return b""
-        reply = None
-        if hello.request is not None:
-            reply = self._early.on_early(hello.identity, address, hello.request, now)
         welcome = Welcome(
             features=self._config.features,
             reply=reply,

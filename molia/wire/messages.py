@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 from molia.base.limits import (
     BUSY_WAIT_MS_MAX,
     ERROR_TEXT_MAX,
+    PROOF_SIZE_MAX,
     PUZZLE_BITS_MAX,
     SOFTWARE_LABEL_MAX,
     WORKERS_MAX,
@@ -125,6 +126,8 @@ class Pong:
     """The answering node's clock."""
     serves: bool = False
     """Whether the answering node can be reached; one that cannot belongs in no table."""
+    proof: bytes = b""
+    """The answering node's identity proof; what is in it is checked elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +211,9 @@ def _ping(body: bytes) -> Ping | None:
 def _pong(body: bytes) -> Pong | None:
     it = parsed(pb.Pong, body)
     seen = None if it is None else unpack_address(it.seen)
-    return None if seen is None else Pong(seen=seen, unix_ms=it.unix_ms, serves=it.serves)
+    if seen is None or len(it.proof) > PROOF_SIZE_MAX:
+        return None
+    return Pong(seen=seen, unix_ms=it.unix_ms, serves=it.serves, proof=it.proof)
 
 
 def _busy(body: bytes) -> Busy | None:
@@ -247,7 +252,7 @@ _ENCODERS: Final[dict[Number, Callable[[Any], bytes]]] = {
     ),
     Number.PING: lambda m: serialized(pb.Ping, serves=m.serves, nonce=m.nonce),
     Number.PONG: lambda m: serialized(
-        pb.Pong, seen=pack_address(m.seen), unix_ms=m.unix_ms, serves=m.serves
+        pb.Pong, seen=pack_address(m.seen), unix_ms=m.unix_ms, serves=m.serves, proof=m.proof
     ),
     Number.BUSY: lambda m: serialized(
         pb.Busy, retry_after_ms=m.retry_after_ms, effort_bits=m.effort_bits

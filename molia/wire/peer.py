@@ -117,6 +117,11 @@ class Peer:
             return session
         return None
 
+    @property
+    def has_sessions(self) -> bool:
+        """Whether anything was ever agreed with the peer that is still kept."""
+        return (self.previous or self.current or self.next) is not None
+
     def install(self, session: Session) -> list[Session]:
         """Take the session of a finished handshake; return those that it drives out."""
         self.forget_due_s = session.created_s + FORGET_S

@@ -19,13 +19,32 @@ from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.wire.channel import Channel, ChannelConfig
 from molia.wire.cookies import Address, CookieSecret
-from molia.wire.effects import EarlyReply, PeerDown, PeerUp, Restarted, Roamed, Send, SolvePuzzle
+from molia.wire.effects import (
+    EarlyReply,
+    PeerDown,
+    PeerLeft,
+    PeerUp,
+    Restarted,
+    Roamed,
+    Send,
+    SolvePuzzle,
+)
 from molia.wire.endpoint import Endpoint
 from molia.wire.frames import CLOSE, STREAMS, decode_frames, encode_frame, must_be_known
 from molia.wire.gate import Admission, OpenAdmission
 from molia.wire.handshake import EndpointConfig
 from molia.wire.hello import REQUEST_SIZE_MAX
-from molia.wire.messages import EARLY, Busy, Close, CloseReason, Error, ErrorCode, Number, encode
+from molia.wire.messages import (
+    EARLY,
+    Busy,
+    Close,
+    CloseReason,
+    Error,
+    ErrorCode,
+    Number,
+    decode,
+    encode,
+)
 from molia.wire.noise import Profile
 from molia.wire.peer import WIREGUARD_TIMING, Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Answered, Ended, Outcome, Requests, pack
@@ -63,7 +82,7 @@ class StreamEvent:
     event: Event
 
 
-TransportEvent = PeerUp | PeerDown | Roamed | SolvePuzzle | StreamEvent | Ended[Peer]
+TransportEvent = PeerUp | PeerDown | PeerLeft | Roamed | SolvePuzzle | StreamEvent | Ended[Peer]
 
 
 @dataclass(slots=True)
@@ -198,6 +217,11 @@ class Transport:
 
     # ------------------------------------------------------------------ the owner's side
 
+    def serve(self, handlers: Mapping[int, Handler], *, once: Collection[int] = ()) -> None:
+        """Answer these numbers too; both as at birth. For owners that need a transport to exist."""
+        self._handlers.update(handlers)
+        self._once |= frozenset(once)
+
     def connect(self, key: PeerKey, address: Address, now: Now) -> Peer | None:
         """Return the peer of a key, with a session or on its way to one; None: it is nobody's."""
         return self.endpoint.connect(key, address, now)
@@ -300,6 +324,10 @@ class Transport:
     def peer_count(self) -> int:
         """How many peers have a session that both sides know."""
         return len(self._up)
+
+    def up_peers(self) -> list[Peer]:
+        """Return the peers that have such a session."""
+        return list(self._up)
 
     # ------------------------------------------------------------------ what peers say
 
@@ -426,6 +454,9 @@ class Transport:
                 if answer is not None:
                     answers.append(answer)
             elif kind == CLOSE:
+                said = decode(Number.CLOSE, body)
+                if isinstance(said, Close) and said.reason == CloseReason.SHUTTING_DOWN:
+                    self._events.append(PeerLeft(peer))
                 self.endpoint.close(peer)
                 return None
             elif must_be_known(kind):

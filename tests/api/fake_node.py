@@ -26,6 +26,7 @@ from molia.base.views import (
     BlobInfo,
     BlobPage,
     BlobState,
+    DhtView,
     JobEvent,
     JobState,
     JobView,
@@ -38,6 +39,7 @@ from molia.base.views import (
     ShareHealth,
     WorkerView,
 )
+from tests.api.fake_network import OWN, FakeNetwork
 
 CHUNK = 256 * limits.KIB
 
@@ -69,10 +71,11 @@ class FakeReader:
             yield self.data[offset:end]
 
 
-class FakeNode:
+class FakeNode(FakeNetwork):
     """Implements NodeService."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.kept: dict[Cid, Kept] = {}
         self.job_views: dict[JobId, JobView] = {}
         self.job_logs: dict[JobId, list[JobEvent]] = {}
@@ -149,6 +152,9 @@ class FakeNode:
             n=1 if small else 14,
         )
         return Kept(info, data, manifest)
+
+    def has_blob(self, ref: Ref) -> bool:
+        return any(ref in (cid, ContentHash(kept.info.content)) for cid, kept in self.kept.items())
 
     def _find(self, ref: Ref) -> Kept:
         for cid, kept in self.kept.items():
@@ -228,7 +234,7 @@ class FakeNode:
             last_recovery="",
         )
         return NodeView(
-            peer="bpeer",
+            peer=str(OWN),
             version="0.1.0",
             network="molia",
             network_id="00" * 8,
@@ -243,6 +249,16 @@ class FakeNode:
             disk_free_bytes=0,
             shards=(shard,),
             processes=(WorkerView(index=0, state="running", pid=1, uptime_s=1.5, restarts=0),),
+            dht=DhtView(
+                is_joined=True,
+                reachable=True,
+                contacts=2,
+                network_nodes=None,
+                records=0,
+                provider_records=0,
+                own_records=len(self.records),
+                provided=len(self.kept),
+            ),
         )
 
     async def readiness(self) -> Readiness:

@@ -217,10 +217,9 @@ async def test_an_open_stream_tells_news_beats_and_ends_when_the_node_stops(
     assert sent[-1] == b""
 
 
-async def test_too_many_event_streams_are_refused(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_event_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "JOB_STREAMS_MAX", 0)
+    client = Client(unix=True)
     job = (await start(client, {"kind": "verify"})).json()["id"]
     assert (await client("GET", f"/jobs/{job}/events")).code == "busy"
 

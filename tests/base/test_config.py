@@ -10,6 +10,7 @@ from molia.base.config import (
     AdmissionConfig,
     ApiConfig,
     Config,
+    DhtConfig,
     DurabilityConfig,
     LeaseConfig,
     LogConfig,
@@ -17,6 +18,7 @@ from molia.base.config import (
     UdpConfig,
 )
 from molia.base.errors import BadConfig
+from molia.base.ids import PeerKey
 
 SECTIONS = (
     Config,
@@ -25,8 +27,10 @@ SECTIONS = (
     LeaseConfig,
     DurabilityConfig,
     AdmissionConfig,
+    DhtConfig,
     LogConfig,
 )
+BOOTSTRAP = f"molia://{PeerKey(bytes(32))}@[2001:db8::1]:7071"
 
 BAD: list[tuple[str, Callable[[], object]]] = [
     ("api.auth", lambda: ApiConfig(auth="none")),
@@ -43,6 +47,13 @@ BAD: list[tuple[str, Callable[[], object]]] = [
     ("durability.floor", lambda: DurabilityConfig(floor=5)),
     ("admission.handshake_percent", lambda: AdmissionConfig(handshake_percent=0)),
     ("admission.handshake_percent", lambda: AdmissionConfig(handshake_percent=101)),
+    ("dht.bootstrap", lambda: DhtConfig(bootstrap=(BOOTSTRAP,) * (limits.BOOTSTRAP_MAX + 1))),
+    ("dht.bootstrap", lambda: DhtConfig(bootstrap=("127.0.0.1:7071",))),
+    ("dht.bootstrap", lambda: DhtConfig(bootstrap=(BOOTSTRAP, BOOTSTRAP + "x"))),
+    ("dht.reachable", lambda: DhtConfig(reachable="maybe")),
+    ("dht.snapshot_s", lambda: DhtConfig(snapshot_s=9)),
+    ("dht.records_max", lambda: DhtConfig(records_max=999)),
+    ("dht.records_max", lambda: DhtConfig(records_max=limits.RECORDS_MAX + 1)),
     ("log.level", lambda: LogConfig(level="loud")),
     ("log.format", lambda: LogConfig(format="xml")),
     ("network", lambda: Config(network="")),
@@ -94,3 +105,7 @@ def test_the_defaults_listen_on_loopback_alone() -> None:
     for address in (*ApiConfig().listen, *UdpConfig().listen):
         host = address.rpartition(":")[0]
         assert host in ("127.0.0.1", "[::1]")
+
+
+def test_a_list_to_begin_with_is_taken_as_it_is() -> None:
+    assert DhtConfig(bootstrap=(BOOTSTRAP, BOOTSTRAP)).bootstrap == (BOOTSTRAP, BOOTSTRAP)

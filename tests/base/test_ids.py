@@ -72,6 +72,12 @@ def test_networks_differ_by_name_and_by_secret() -> None:
     assert network_id("molia") == network_id("molia", b"")
 
 
+def test_a_network_that_does_not_bind_ids_is_another_one() -> None:
+    names = [("a", b""), ("a", b"s" * 32)]
+    ids = {network_id(*name, bind_ids=bound) for name in names for bound in (True, False)}
+    assert len(ids) == 4
+
+
 def test_a_networks_label_is_short_and_not_its_id() -> None:
     network = network_id("molia", b"secret")
     assert len(network_label(network)) == 16

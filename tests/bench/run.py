@@ -38,6 +38,7 @@ BENCHES = {
     "admission": "bench_wire_admission:bench_wire_admission",
     "table": "bench_dht:bench_table",
     "lookup": "bench_lookup:bench_lookup",
+    "testnet": "bench_testnet:bench_testnet",
 }
 
 

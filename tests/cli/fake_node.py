@@ -4,6 +4,7 @@ It keeps blobs in memory, hashes them really, answers ranges, and can be told to
 an answer off, to refuse an upload before it is read, to give wrong bytes, to name files badly.
 """
 
+import base64
 import json
 import os
 import re
@@ -22,11 +23,28 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import cbor2
 
 from molia.base.cid import Cid, Codec
-from molia.base.errors import OUTCOMES, BlobNotFound, MoliaError, NoSpace, TooFewShares, outcome_of
+from molia.base.errors import (
+    OUTCOMES,
+    BlobNotFound,
+    MoliaError,
+    NoSpace,
+    PreconditionFailed,
+    RecordNotFound,
+    TooFewShares,
+    outcome_of,
+)
 from molia.base.hashing import blake3_digest
+from molia.base.ids import PeerKey
 from molia.base.limits import RAW_SIZE_STOP
 
-PEER = "b" + "a" * 55
+PEER = str(PeerKey(bytes(31) + b"\x01"))
+ADDRESS = f"molia://{PEER}@198.51.100.7:7071"
+PEER_ROW = {"peer": PEER, "address": ADDRESS, "state": "verified", "rtt_ms": 12.5, "age_s": 3700.0,
+            "has_session": True, "bucket": 0}  # fmt: skip
+PONG = {"address": ADDRESS, "rtt_ms": 12.5, "serves": True, "seen_address": "203.0.113.9:1",
+        "clock_offset_s": -0.25}  # fmt: skip
+RESULT = {"closest": [{"peer": PEER, "address": "198.51.100.7:7071"}], "rpcs": 3, "took_ms": 38.0,
+          "why": "the closest answered"}  # fmt: skip
 TOKEN = "token-of-the-home"
 JOB = "j" * 26
 
@@ -79,6 +97,11 @@ class World:
     progress: dict[str, object] = field(default_factory=dict)
     job_state: str = "done"
     cut_events_after: int = 0
+    records: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """Seq and value by name."""
+    steps: list[dict[str, object]] = field(default_factory=list)
+    """What a traced lookup streams; `kind` names each."""
+    dht: dict[str, object] | None = None
 
     def add(self, body: bytes, *, name: str = "", pinned: bool = True) -> Kept:
         """Keep a blob as the node does; a large one's manifest is short of its real roots."""
@@ -167,7 +190,25 @@ class Handler(BaseHTTPRequestHandler):
                     kept.pinned = self.command == "PUT"
                 self._json(200, kept.row())
             case ("GET", "node"):
-                self._json(200, {"peer": PEER, "version": "0.1.0", "network": "molia", "api": []})
+                self._json(200, {"peer": PEER, "version": "0.1.0", "network": "molia", "api": [],
+                                 "dht": self.world.dht})  # fmt: skip
+            case ("GET", "record"):
+                rows = [self._record(name) for name in self.world.records]
+                self._json(200, {"records": rows})
+            case ("PUT", "record", *name):
+                self._put_record("/".join(name))
+            case ("GET", "record", *name):
+                self._get_record("/".join(name))
+            case ("GET", "peers"):
+                self._json(200, {"peers": [PEER_ROW]})
+            case ("POST", "peers", peer, "ping"):
+                self._controls()
+                self._json(200, {"peer": peer, **PONG})
+            case ("GET", "lookup", _) if query.get("trace") == "true":
+                self.world.events = self.world.steps
+                self._events()
+            case ("GET", "lookup", key):
+                self._json(200, {"key": key, **RESULT})
             case ("POST", "jobs"):
                 self._controls()
                 self.world.requests.append(("BODY", self._body().decode(), {}))
@@ -182,6 +223,32 @@ class Handler(BaseHTTPRequestHandler):
                 self._events()
             case _:
                 raise BlobNotFound(self.path)
+
+    def _record(self, name: str) -> dict[str, object]:
+        seq, value = self.world.records[name]
+        return {"address": f"{PEER}/{name}", "seq": seq, "expires": int(time.time()) + 86_000,
+                "size": len(value)}  # fmt: skip
+
+    def _put_record(self, name: str) -> None:
+        self._controls()
+        held = self.world.records[name][0] if name in self.world.records else 0
+        condition, value = self.headers.get("If-Match"), self._body()
+        fails = condition is not None and condition != f'"{held}"'
+        if fails or (held and self.headers.get("If-None-Match") == "*"):
+            raise PreconditionFailed("the record has another seq", hint="read it")
+        self.world.records[name] = held + 1, value
+        self._json(201, {**self._record(name), "acks": 20})
+
+    def _get_record(self, name: str) -> None:
+        name = name.removeprefix(f"{PEER}/")
+        if name not in self.world.records:
+            raise RecordNotFound(name)
+        seq, value = self.world.records[name]
+        if "json" in self.headers.get("Accept", ""):
+            encoded = base64.b64encode(value).decode()
+            self._json(200, {**self._record(name), "value": encoded})
+        else:
+            self._send(200, value, {"ETag": f'"{seq}"'})
 
     def _find(self, ref: str) -> Kept:
         kept = self.world.find(ref)

@@ -74,6 +74,7 @@ def test_a_home_that_others_can_enter_is_exit_8(home: Path, molia: Run) -> None:
         (["--api", "0.0.0.0:7070"], "api.auth"),
         (["--api", "nonsense"], "nonsense"),
         (["--network", ""], "network: must be 1 to 64 bytes"),
+        (["--bootstrap", "127.0.0.1:7071"], "dht.bootstrap: must be addresses like molia://"),
     ],
 )
 def test_a_wrong_flag_is_exit_2_and_one_line(home: Path, flags: list[str], words: str) -> None:

@@ -51,16 +51,24 @@ SAMPLES: dict[tuple[str, ...], list[str]] = {
     ("pin", "rm"): ["CID"],
     ("pin", "ls"): [],
     ("verify",): [],
+    ("record", "put"): ["name", "file"],
+    ("record", "get"): ["kept"],
+    ("record", "ls"): [],
+    ("peers",): [],
+    ("ping",): ["peer"],
+    ("lookup",): ["key"],
+    ("testnet",): ["--nodes", "0"],  # a refusal
     ("id",): [],
     ("config", "show"): [],
     ("version",): [],
     ("completion",): ["bash"],
 }
-REFUSED: dict[tuple[str, ...], int] = {("init",): 2, ("run",): 2}
+REFUSED: dict[tuple[str, ...], int] = {("init",): 2, ("run",): 2, ("testnet",): 2}
 
 
 def words_of(path: tuple[str, ...], node: FakeNode) -> list[str]:
     kept = node.world.add(b"some bytes", name="name")
+    node.world.records["kept"] = 3, b"value"
     Path("file").write_bytes(b"file")
     return [kept.cid if word == "CID" else word for word in SAMPLES[path]]
 
@@ -201,7 +209,7 @@ def test_completion_offers_the_verbs() -> None:
         command(), capture_output=True, check=False, cwd=ROOT,
         env={"_MOLIA_COMPLETE": "bash_complete", "COMP_WORDS": "molia p", "COMP_CWORD": "1"},
     )  # fmt: skip
-    assert ran.stdout.split() == [b"plain,put", b"plain,pin"]
+    assert ran.stdout.split() == [b"plain,put", b"plain,pin", b"plain,peers", b"plain,ping"]
 
 
 def test_config_show_names_each_origin(

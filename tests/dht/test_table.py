@@ -421,3 +421,15 @@ def test_a_choice_by_chance_names_nobody_twice() -> None:
 def test_sizes_out_of_their_range_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(BadConfig):
         TableConfig(**wrong)
+
+
+def test_one_that_said_goodbye_is_worth_asking_as_soon_as_it_speaks_again() -> None:
+    contact = placed(OWN + 5)
+    table = table_of([contact])
+    table.on_gone(contact, 10.0)
+    assert table.size == 0
+    assert not table.wants(contact, 11.0)  # others may still name it
+    table.on_alive(contact, 12.0)
+    assert table.wants(contact, 12.0)
+    table.on_verified(contact, 0.05, 12.5)
+    assert table.contacts() == [contact]

@@ -12,6 +12,7 @@ from molia.dht.config import DhtConfig
 from molia.dht.contact import Contact, Space
 from molia.dht.effects import Effect, Finished, Store
 from molia.dht.engine import Engine
+from molia.dht.entrance import Gate
 from molia.dht.ports import Asker
 from molia.sim.entropy import SeededEntropy
 from molia.wire.addresses import Address
@@ -260,7 +261,7 @@ class World:
 
     def add(
         self, address: Address, *, is_known: bool = False, config: DhtConfig | None = None,
-        is_natted: bool = False, share: tuple[int, int] = (0, 1),
+        is_natted: bool = False, share: tuple[int, int] = (0, 1), gate: Gate | None = None,
     ) -> Node:  # fmt: skip
         """Add a node. is_known: its owner told it its address."""
         key = PeerKey(blake3_digest(repr(address).encode() + self.entropy.token(8)))
@@ -269,6 +270,7 @@ class World:
         node.engine = Engine(
             config or self.config, identity=key, space=self.space, own=own, wire=node.wire,
             shelf=node.shelf, entropy=SeededEntropy(f"{len(self.nodes)}"), share=share,
+            gate=gate,
         )  # fmt: skip
         node.handlers = node.engine.handlers
         self.nodes.append(node)

@@ -36,7 +36,7 @@ class Host:
 @asynccontextmanager
 async def hosts(
     count: int = 2, *, stream_handlers: Mapping[int, StreamHandler] | None = None,
-    names: tuple[str, ...] = ("test", "test"), secret: bytes = b"",
+    names: tuple[str, ...] = ("test", "test"), secret: bytes = b"", host: str = "127.0.0.1",
 ) -> AsyncIterator[list[Host]]:  # fmt: skip
     """Give running networks on loopback."""
     offload = Offload(2)
@@ -45,8 +45,9 @@ async def hosts(
     with contextlib.ExitStack() as held:
         held.callback(offload.close)
         for number in range(count):
-            sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            sock.bind(("127.0.0.1", 0))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sock = held.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            sock.bind((host, 0))
             settings = NetworkSettings(
                 identity=Identity(bytes((number + 1,)) * 32), name=names[number], secret=secret,
                 admission=AdmissionConfig(),
@@ -95,6 +96,25 @@ def test_a_ping_says_where_it_came_from() -> None:
         assert hello.software.startswith("molia/")
 
     run(work)
+
+
+def has_ipv6() -> bool:
+    """Tell whether this machine has an IPv6 loopback."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback")
+def test_an_ipv6_address_may_be_given_by_host_and_port_alone() -> None:
+    async def work(made: list[Host]) -> None:
+        ours, theirs = made
+        pong = await ours.network.ask(theirs.key, theirs.address[:2], Ping(), timeout_s=20.0)
+        assert isinstance(pong, Pong)
+        assert pong.seen == ours.address[:2]
+
+    run(work, host="::1")
 
 
 @pytest.mark.parametrize("newer", [0, 1])

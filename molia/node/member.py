@@ -1,0 +1,121 @@
+"""A worker's part in a network: all that talks to other nodes, begun and ended as one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+
+from molia.base.cid import Cid
+from molia.base.errors import MoliaError
+from molia.base.views import DhtView
+from molia.node.announcing import Announcer
+from molia.node.context import Context
+from molia.node.dht import Dht
+from molia.node.metrics import DhtCounts
+from molia.node.network import Network
+from molia.node.own_records import OwnRecords
+from molia.store.keys import Kind
+from molia.wire.addresses import PeerAddress
+
+ADDRESS_SALT: Final = b"molia/addr"
+"""The name under which every node says where it is."""
+ADDRESS_LOOK_S: Final = 2.0
+ADDRESS_RETRY_S: Final = 30.0
+VERBS: Final = ("dht_contacts", "dht_blobs", "dht_peers", "record_put")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The parts of one worker that take part in the network."""
+
+    context: Context
+    network: Network
+    dht: Dht
+    records: OwnRecords
+    announcer: Announcer
+
+    @classmethod
+    def create(
+        cls, context: Context, network: Network, home: Path, *, bound: Sequence[tuple[str, int]]
+    ) -> "Member":
+        """Return the parts, joined to each other. Raises BadConfig, HomeUnsafe."""
+        identity = network.settings.identity
+        dht = Dht(context, network, home, bound=bound)
+        network.add(dht)
+        made = cls(
+            context, network, dht, OwnRecords(context, dht, identity),
+            Announcer(context, dht, identity),
+        )  # fmt: skip
+        context.on_blob.append(made.announcer.note)
+        return made
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.dht.run)
+            tasks.start_soon(self.records.run)
+            tasks.start_soon(self.announcer.run)
+            if self.context.team.seat.index == 0:
+                tasks.start_soon(self._say_where)
+
+    async def answer(self, verb: str, arguments: Any) -> object:  # noqa: ANN401 - by the verb
+        """Return as CBOR values what another worker of this node asks."""
+        match verb:
+            case "dht_contacts":
+                self.dht.take_contacts(arguments)
+            case "dht_blobs":
+                for text in arguments:
+                    self.announcer.note(Cid.parse(text))
+            case "dht_peers":
+                return self.dht.peers()
+            case _:
+                assert verb == "record_put", "workers of one node know the same words"
+                return await self.records.put_for(arguments)
+        return None
+
+    def view(self) -> DhtView:
+        """Return how this worker stands among the others."""
+        engine, held = self.dht.engine, self.dht.rows.held
+        nodes = engine.size_estimate
+        return DhtView(
+            is_joined=engine.is_joined, reachable=self.dht.reachable,
+            contacts=len(engine.contacts()),
+            network_nodes=round(nodes) if engine.is_joined else None,
+            records=held[Kind.RECORD], provider_records=held[Kind.PROVIDER],
+            own_records=len(self.records), provided=self.announcer.blob_count,
+        )  # fmt: skip
+
+    def counts(self) -> DhtCounts:
+        """Return what this worker counted."""
+        engine, rows, sweep = self.dht.engine, self.dht.rows, self.announcer.sweep
+        return DhtCounts(
+            worker=self.context.team.seat.index, contacts=len(engine.contacts()),
+            network_nodes=round(engine.size_estimate) if engine.is_joined else 0,
+            held={"record": rows.held[Kind.RECORD], "provider": rows.held[Kind.PROVIDER]},
+            own_records=len(self.records), announced=self.announcer.blob_count,
+            events={
+                **asdict(engine.counters),
+                **{f"table_{name}": value for name, value in engine.table_counts.items()},
+                **{f"row_{name}": value for name, value in asdict(rows.counters).items()},
+                "announce_walks": sweep.walks, "announce_keys": sweep.keys,
+                "announce_failed": sweep.failures, "announce_acks": self.announcer.acks,
+            },
+        )  # fmt: skip
+
+    async def _say_where(self) -> None:
+        """Keep a record of this node's addresses, a new one when they change."""
+        said = ""
+        while True:
+            await anyio.sleep(ADDRESS_LOOK_S)
+            key, places = self.context.peer, self.dht.engine.places
+            where = ",".join(str(PeerAddress(key, *place)) for place in places)
+            if not where or where == said or not self.dht.engine.is_joined:
+                continue
+            try:
+                await self.records.put(ADDRESS_SALT, where.encode())
+            except MoliaError:
+                await anyio.sleep(ADDRESS_RETRY_S)
+            else:
+                said = where

@@ -1,0 +1,159 @@
+"""Blobs are announced soon after a put, once a day after that, and never when they are gone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from molia.base.cid import Cid, Codec, ContentHash
+from molia.base.config import Config, StoreConfig
+from molia.base.ids import PeerKey
+from molia.base.now import Now
+from molia.base.views import PutOptions
+from molia.dht import providers
+from molia.dht.blinding import content_loc
+from molia.dht.contact import Contact, Space
+from molia.dht.outcome import End, LookupResult
+from molia.dht.providers import Kind, ProviderRecord
+from molia.node.announcing import Announcer
+from molia.node.app import open_node
+from molia.node.dht import Dht
+from molia.node.home import init_home
+from molia.node.identity import read_identity
+from molia.node.local import LocalNode
+from molia.wire.dht_messages import AddCode, Added, AddProvider
+from molia.wire.messages import Message
+from tests.node.process import body_of
+
+
+class World:
+    """An engine that finds two nodes everywhere, which take all and note it."""
+
+    def __init__(self, network: bytes) -> None:
+        self.engine = self.network = self
+        self.id, self.is_joined, self.size_estimate, self.radius = network, True, 2.0, 2**256
+        space = Space(network)
+        made = [space.contact(bytes((n,)) * 32, ("127.0.0.1", n)) for n in (1, 2, 3)]
+        self.own, *self.others = [contact for contact in made if contact is not None]
+        self.walks = 0
+        self.taken: list[ProviderRecord] = []
+
+    def walk(self, center: bytes, now: Now, *, radius: int | None = None) -> int:
+        self.walks += 1
+        return self.walks
+
+    async def run_operation(
+        self, kind: str, begin: Callable[[Now], int], *, timeout_s: float
+    ) -> object:
+        begin(Now(1.0, 1.0))
+        some: tuple[Contact, ...] = tuple(self.others)
+        return LookupResult(
+            end=End.COVERED, closest=some, heard=some, responders=some, values=(), probes=2,
+            answers=2, failures=0, late=0, is_attacked=False, took_s=0.1,
+        )  # fmt: skip
+
+    async def ask(
+        self, key: PeerKey, address: tuple[str, int], message: Message, *, timeout_s: float
+    ) -> Message:
+        assert isinstance(message, AddProvider)
+        for encoded in message.records:
+            record = providers.parse(encoded)
+            assert isinstance(record, ProviderRecord)
+            self.taken.append(record)
+        return Added(tuple(AddCode.OK for _ in message.records))
+
+    def locs(self) -> set[bytes]:
+        """Return the locations at which something was announced."""
+        return {record.loc for record in self.taken}
+
+
+async def put(node: LocalNode, body: bytes, *, pin: bool = True) -> Cid:
+    """Put a blob."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    return (await node.put_blob(chunks(), PutOptions(size=len(body), pin=pin))).cid
+
+
+@asynccontextmanager
+async def announcing(node: LocalNode, home: Path) -> AsyncIterator[tuple[Announcer, World]]:
+    """Give a running announcer of a node."""
+    world = World(node.context.network)
+    made = Announcer(node.context, cast("Dht", world), read_identity(home))
+    node.context.on_blob.append(made.note)
+    running = asyncio.ensure_future(made.run())
+    try:
+        yield made, world
+    finally:
+        node.context.on_blob.remove(made.note)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return when something holds."""
+    async with asyncio.timeout(30.0):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+def with_node(home: Path, act: Callable[[LocalNode], Awaitable[None]]) -> None:
+    """Act on a new node."""
+
+    async def go() -> None:
+        config = Config(store=StoreConfig(shards=2, quota_bytes=1 << 30), workers=1)
+        init_home(home, config, "")
+        async with open_node(home, config) as node:
+            await act(node)
+
+    asyncio.run(go())
+
+
+def test_a_blob_is_announced_with_its_binding_and_not_again_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+
+    async def act(node: LocalNode) -> None:
+        network = node.context.network
+        async with announcing(node, home) as (made, world):
+            cid = await put(node, body_of(1, 1_000_001))
+            content = (await node.blob_info(cid)).content
+            named = Cid(Codec.RAW, content)
+            wanted = {content_loc(network, cid), content_loc(network, named)}
+            await until(lambda: world.locs() == wanted)
+            kinds = {record.loc: record.kind for record in world.taken}
+            assert kinds[content_loc(network, named)] is Kind.BINDING
+            binding = next(r for r in world.taken if r.kind is Kind.BINDING)
+            opened = providers.read(binding, network, named)
+            assert isinstance(opened, providers.Provided)
+            assert opened.manifest == cid
+            assert ContentHash(content).digest == named.digest
+            assert made.blob_count == 1
+            await until(lambda: made.sweep.keys >= 2)
+        async with announcing(node, home) as (made, world):
+            await until(lambda: made.blob_count == 1)
+            new = await put(node, b"new")
+            await until(lambda: content_loc(network, new) in world.locs())
+            assert world.locs() == {content_loc(network, new)}  # the others are not yet due
+
+    with_node(home, act)
+
+
+def test_what_is_not_pinned_or_was_removed_is_not_announced(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    async def act(node: LocalNode) -> None:
+        async with announcing(node, home) as (made, world):
+            kept, gone = await put(node, b"kept"), await put(node, b"gone")
+            loose = await put(node, b"loose", pin=False)
+            await until(lambda: made.blob_count == 2)
+            await node.delete_blob(gone)
+            await node.pin_blob(loose, pinned=True)
+            await node.pin_blob(kept, pinned=False)
+            await until(lambda: made.blob_count == 1)
+            await until(lambda: content_loc(node.context.network, loose) in world.locs())
+
+    with_node(home, act)

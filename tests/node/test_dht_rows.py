@@ -1,0 +1,109 @@
+"""Records of others in the node's own store: read at once, written under guard, in order."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molia.base.config import Config, StoreConfig
+from molia.dht import held
+from molia.dht.effects import Store
+from molia.node.app import open_node
+from molia.node.dht_rows import Rows, _before
+from molia.node.home import init_home
+from molia.store.keys import Kind
+
+RECORD, PROVIDER = held.RECORD, held.PROVIDERS
+FAR = 4_000_000_000
+
+
+def with_rows(home: Path, act: Callable[[Rows], Awaitable[None]], *, shards: int = 4) -> None:
+    """Act on the rows of a new node's store."""
+
+    async def go() -> None:
+        config = Config(store=StoreConfig(shards=shards, quota_bytes=1 << 30), workers=1)
+        init_home(home, config, "")
+        async with open_node(home, config) as node:
+            await act(Rows(node.context))
+
+    asyncio.run(go())
+
+
+def store(
+    loc: bytes, row: bytes | None, expected: bytes | None = None, *, kind: int = RECORD,
+    expires: int = FAR,
+) -> Store:  # fmt: skip
+    """Return the effect that writes a row."""
+    return Store(
+        token=1, kind=kind, loc=loc, row=row, expected=expected, expires_unix_s=expires
+    )  # fmt: skip
+
+
+def loc(number: int) -> bytes:
+    """Return a location, far from the next one."""
+    return bytes((number,)) * 32
+
+
+def test_a_row_is_written_only_over_the_one_that_was_expected(tmp_path: Path) -> None:
+    async def act(rows: Rows) -> None:
+        assert await rows.write(store(loc(1), b"first"))
+        assert not await rows.write(store(loc(1), b"other"))  # somebody was first
+        assert not await rows.write(store(loc(1), b"other", b"unknown"))
+        assert rows.read(RECORD, loc(1)) == b"first"
+        assert await rows.write(store(loc(1), b"second", b"first"))
+        assert rows.read(RECORD, loc(1)) == b"second"
+        assert rows.read(PROVIDER, loc(1)) is None
+        assert await rows.write(store(loc(1), None, b"second"))
+        assert rows.read(RECORD, loc(1)) is None
+        assert (rows.counters.written, rows.counters.raced) == (3, 2)
+
+    with_rows(tmp_path / "home", act)
+
+
+def test_of_writers_that_race_for_a_row_one_wins(tmp_path: Path) -> None:
+    async def act(rows: Rows) -> None:
+        assert await rows.write(store(loc(7), b"base"))
+        wanted = [store(loc(7), b"by %d" % n, b"base") for n in range(16)]
+        won = await asyncio.gather(*(rows.write(each) for each in wanted))
+        assert won.count(True) == 1
+        assert rows.read(RECORD, loc(7)) == wanted[won.index(True)].row
+
+    with_rows(tmp_path / "home", act)
+
+
+def test_locations_come_in_order_over_all_shards_from_any_start(tmp_path: Path) -> None:
+    async def act(rows: Rows) -> None:
+        numbers = list(range(0, 256, 5))
+        for number in numbers:
+            assert await rows.write(store(loc(number), b"row", kind=PROVIDER))
+        every = [loc(number) for number in numbers]
+        assert list(rows.locations(PROVIDER, bytes(32), 1000)) == every
+        assert list(rows.locations(RECORD, bytes(32), 1000)) == []
+        for start in (0, 1, 5, 128, 250, 255):
+            expected = [each for each in every if each >= loc(start)]
+            assert list(rows.locations(PROVIDER, loc(start), 1000)) == expected
+            assert list(rows.locations(PROVIDER, loc(start), 3)) == expected[:3]
+        rows.count()
+        assert rows.held == {Kind.RECORD: 0, Kind.PROVIDER: len(numbers)}
+
+    with_rows(tmp_path / "home", act)
+
+
+def test_an_expired_row_is_none_and_gives_way(tmp_path: Path) -> None:
+    async def act(rows: Rows) -> None:
+        assert await rows.write(store(loc(1), b"old", expires=1))
+        assert rows.read(RECORD, loc(1)) is None
+        assert list(rows.locations(RECORD, bytes(32), 10)) == []
+        assert await rows.write(store(loc(1), b"new"))
+        assert rows.read(RECORD, loc(1)) == b"new"
+
+    with_rows(tmp_path / "home", act, shards=1)
+
+
+@given(st.integers(1, 2**256 - 1))
+def test_a_scan_begins_right_before_its_start(number: int) -> None:
+    before = _before(number.to_bytes(32, "big"))
+    assert len(before) == 32
+    assert int.from_bytes(before, "big") == number - 1
