@@ -63,9 +63,7 @@ class Asks:
         self._hub = hub
         self.on_pong: Callable[[Reply, Pong, Now], None] = _nothing
         """Is told of every PONG, by whoever puts itself here."""
-        self.unproved = Unproved(
-            per_group=hub.config.unproved_per_group, workers=hub.share[1]
-        )
+        self.unproved = Unproved(per_group=hub.config.unproved_per_group, workers=hub.share[1])
         self._hinted: dict[Contact, None] = {}
         """Contacts that are said to serve and are asked themselves."""
         self._written: dict[str, None] = {}
