@@ -170,15 +170,16 @@ def test_a_peer_does_not_stand_where_it_is_named_by_a_session_from_elsewhere(
     assert (place is not None) == bool(sent_to(asker, "198.51.100.66"))
 
 
-def test_a_contact_that_moved_leaves_its_place_in_the_table() -> None:
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_contact_that_moved_leaves_its_place_in_the_table(*, is_shown: bool) -> None:
     world = joined(8)
     asker, moved = world.nodes[0], world.nodes[5]
-    old, new = moved.address, public(50)
+    new = public(50)
     moved.address, world.by_address[new] = new, moved
-    asker.wire.moved[moved.key] = new
+    asker.wire.moved[moved.key] = new if is_shown else None
     world.run(300)
-    known = [c for c in asker.engine.contacts() if c.key == moved.key]
-    assert [contact.address for contact in known] == [new] != [old]
+    known = [c.address for c in asker.engine.contacts() if c.key == moved.key]
+    assert known == ([new] if is_shown else [])
 
 
 @pytest.mark.parametrize(
