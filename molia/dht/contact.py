@@ -33,6 +33,10 @@ class Contact(NamedTuple):
     encoded: bytes
     """As a part of a NODES body."""
 
+    def __hash__(self) -> int:
+        """Return the hash of the encoding, which says it all and remembers its hash."""
+        return hash(self.encoded)
+
 
 def routing_id(network: bytes, packed: bytes, key: bytes, *, bind_ids: bool = True) -> int:
     """Return the routing id of a peer key at a packed host, as a number.

@@ -143,12 +143,12 @@ class Hub:
 
     def contacts_of(self, told: Iterable[messages.Contact], namer: Contact) -> list[Contact]:
         """Return the contacts of a reply that can be; the others are counted and dropped."""
-        contacts = []
+        contacts, find, own = [], self.space.contact, self.identity.key
         for key, address in told:
-            contact = self.space.contact(key, address)
+            contact = find(key, address)
             if contact is None:
                 self.counters.contacts_impossible += 1
-            elif contact.key == self.identity:
+            elif key == own:
                 self.counters.contacts_own += 1
             elif contact.is_local and not _is_as_near(namer, contact):
                 self.counters.contacts_local += 1

@@ -236,18 +236,18 @@ class ReplicaRepair:
         self._round_radius = self._radius
         if is_urgent:
             interval_s = INTERVAL_MIN_S
+        grown = [n for n, it in self._neighbours.items() if now_s - it.since_s >= MATURE_S]
         for contact in self._near:
             neighbour = self._neighbours[contact.id]
             if neighbour.is_due(self._radius, now_s):
-                slots = self._rank(contact, now_s) + 1
+                slots = self._rank(contact, grown) + 1
                 wait_s = slots * interval_s / SLOTS * between(self._entropy, 0.5, 1.5)
                 self._telling.begin(contact, self._radius, now_s + wait_s)
 
-    def _rank(self, contact: Contact, now_s: float) -> int:
+    def _rank(self, contact: Contact, grown: Sequence[int]) -> int:
         """Return how many grown neighbours are closer to a contact than we are."""
         center, own = contact.id, self._own_id ^ contact.id
-        grown = (n for n, it in self._neighbours.items() if now_s - it.since_s >= MATURE_S)
-        return sum(0 < n ^ center < own for n in grown)
+        return sum([0 < n ^ center < own for n in grown])
 
     # -- being told
 

@@ -158,6 +158,9 @@ class DhtHost:
         self._link.stop(goodbye=goodbye)
         for operation in running.values():
             operation.done(None, self.world.now.mono_s - operation.begun_s)
+        for part in list(vars(self.engine).values()):
+            if hasattr(part, "__dict__"):
+                vars(part).clear()  # they know each other: nothing else would free them
         vars(self.engine).clear()
         self._link.forget()
         self._charged.clear()

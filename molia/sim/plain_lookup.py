@@ -36,7 +36,7 @@ class PlainLookup(Lookup):
         self._begun_s = self._at_s = now_s
         self._known: list[tuple[int, int, Contact]] = []
         """By distance; the number in between keeps contacts from being compared."""
-        self._states: dict[Contact, int] = {}
+        self._states: dict[bytes, int] = {}
         self._due_s: dict[Contact, float] = {}
         self._found: list[tuple[Contact, object]] = []
         self._asked_count = self._late_count = 0
@@ -62,7 +62,7 @@ class PlainLookup(Lookup):
             contact = self._next()
             if contact is None or flying + len(probes) >= self._settings.parallelism:
                 break
-            self._states[contact] = _ASKED
+            self._states[contact.encoded] = _ASKED
             self._due_s[contact] = self._at_s + self._paces.soft_s(contact)
             self._asked_count += 1
             probes.append(Probe(contact, asks=self.goal is not Goal.REGION))
@@ -74,7 +74,7 @@ class PlainLookup(Lookup):
     ) -> None:
         """Take an answer."""
         self._at_s = now_s
-        if self._ended is not None or self._states.get(contact) not in (_ASKED, _LATE):
+        if self._ended is not None or self._states.get(contact.encoded) not in (_ASKED, _LATE):
             return
         self._end_wait(contact, _ANSWERED)
         for each in closer[: 2 * K]:
@@ -86,7 +86,7 @@ class PlainLookup(Lookup):
     def on_failed(self, contact: Contact, now_s: float) -> None:
         """Take that a peer gives no answer."""
         self._at_s = now_s
-        if self._states.get(contact) in (_ASKED, _LATE):
+        if self._states.get(contact.encoded) in (_ASKED, _LATE):
             self._end_wait(contact, _FAILED)
             self._look()
 
@@ -100,8 +100,8 @@ class PlainLookup(Lookup):
         """Take that time has passed."""
         self._at_s = now_s
         for contact in [c for c, due_s in self._due_s.items() if due_s <= now_s]:
-            if self._states[contact] == _ASKED:
-                self._states[contact] = _LATE
+            if self._states[contact.encoded] == _ASKED:
+                self._states[contact.encoded] = _LATE
                 self._due_s[contact] = now_s + self._paces.hard_s()
                 self._late_count += 1
             else:
@@ -130,23 +130,23 @@ class PlainLookup(Lookup):
     # ------------------------------------------------------------------ within
 
     def _hear(self, contact: Contact) -> None:
-        if contact in self._states or contact.key == self._own:
+        if contact.encoded in self._states or contact.key == self._own:
             return
         if len(self._states) < limits.LOOKUP_CANDIDATES_MAX:
-            self._states[contact] = _HEARD
+            self._states[contact.encoded] = _HEARD
             insort(self._known, (contact.id ^ self.target, len(self._states), contact))
 
     def _end_wait(self, contact: Contact, state: int) -> None:
-        self._states[contact] = state
+        self._states[contact.encoded] = state
         self._due_s.pop(contact, None)
 
     def _of(self, *states: int) -> tuple[Contact, ...]:
-        return tuple(c for _, _, c in self._known if self._states[c] in states)
+        return tuple(c for _, _, c in self._known if self._states[c.encoded] in states)
 
     def _next(self) -> Contact | None:
         """Return the nearest that was not asked, of the K nearest that did not fail."""
         nearest = self._of(_HEARD, _ASKED, _LATE, _ANSWERED)[:K]
-        return next((c for c in nearest if self._states[c] == _HEARD), None)
+        return next((c for c in nearest if self._states[c.encoded] == _HEARD), None)
 
     def _look(self) -> None:
         """End it when there is nothing more to do."""

@@ -158,8 +158,3 @@ def baseline_lines(reports: Sequence[Report]) -> list[str]:
             f"upkeep {report.upkeep_mean:.0f} B/s"
         )
     return lines
-
-
-def worst(reports: Sequence[Report]) -> Report:
-    """Return the report of the worst seed: by success, then by the slowest percent."""
-    return min(reports, key=lambda r: (r.lookups.success, -r.lookups.quantile_ms(0.99)))

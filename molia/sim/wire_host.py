@@ -118,11 +118,11 @@ class WireHost:
         if not self.is_up or armed_s != self._armed_s:
             return  # it was armed anew for an earlier time, or the node is gone
         self._armed_s = NEVER
-        now, due_s = self.world.now, self.transport.next_deadline_s()
-        if due_s is not None and due_s <= now.mono_s:
-            self.transport.on_deadline(now)
-        own_s = self.due_s()
-        if own_s is not None and own_s <= now.mono_s:
+        now = self.world.now
+        self.transport.on_deadline(now)
+        if self.is_touched:
+            self.is_touched, self._own_s = False, self.due_s()
+        if self._own_s is not None and self._own_s <= now.mono_s:
             self.is_touched = True
             self.on_due(now)
         self.settle()

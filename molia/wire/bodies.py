@@ -6,11 +6,12 @@ Source: docs/reference/messages.md; molia/wire/schema.
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from molia.base.limits import MESSAGE_SIZE_MAX, NODES_CONTACTS_MAX
+from molia.base.limits import ADDRESS_CACHE_MAX, MESSAGE_SIZE_MAX, NODES_CONTACTS_MAX
 from molia.wire._pb import messages_pb as pb
 from molia.wire.addresses import IPV4_SIZE, IPV6_SIZE, Address, is_unicast, pack_host, unpack_host
 
@@ -18,6 +19,9 @@ KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 8
 _PORT_SIZE: Final = 2
 _PACKED_SIZES: Final = (IPV4_SIZE + _PORT_SIZE, IPV6_SIZE + _PORT_SIZE)
+_PART_SIZE: Final = 44
+"""Of what `encode_contact` gives for IPv4."""
+_PART: Final = bytes([_PART_SIZE - 2])
 _CONTACT_TAG: Final = bytes([1 << 3 | 2])
 
 
@@ -103,6 +107,27 @@ def encode_contact(key: bytes, address: Address) -> bytes:
 
 def contacts_in(body: bytes) -> tuple[Contact, ...] | None:
     """Return the contacts of a NODES or MISS body, at most 20; None when one is impossible."""
+    count, rest = divmod(len(body), _PART_SIZE)
+    if rest or body[::_PART_SIZE] != _CONTACT_TAG * count or body[1::_PART_SIZE] != _PART * count:
+        return _parsed_contacts(body)
+    if count > NODES_CONTACTS_MAX:
+        return None
+    contacts: list[Contact] = []
+    for at in range(0, len(body), _PART_SIZE):  # the usual body: parts of one size, mostly known
+        contact = _contact_in(body[at : at + _PART_SIZE])
+        if contact is None:
+            return None
+        contacts.append(contact)
+    return tuple(contacts)
+
+
+@lru_cache(maxsize=ADDRESS_CACHE_MAX)
+def _contact_in(part: bytes) -> Contact | None:
+    contacts = _parsed_contacts(part)
+    return contacts[0] if contacts else None
+
+
+def _parsed_contacts(body: bytes) -> tuple[Contact, ...] | None:
     it = parsed(pb.Nodes, body)
     if it is None or len(it.contacts) > NODES_CONTACTS_MAX:
         return None

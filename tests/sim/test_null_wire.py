@@ -2,9 +2,12 @@
 
 import pytest
 
+from molia.sim.churn import Churn, ChurnConfig
 from molia.sim.delays import CLEAN, PathConfig
 from molia.sim.null_wire import NullTransport
+from molia.sim.scenarios.base import Options, Run
 from molia.sim.wire_host import transport_type
+from molia.sim.workload import LoadConfig
 from molia.wire.requests import Outcome
 from molia.wire.transport import Transport
 from tests.sim.chatter import Town
@@ -44,6 +47,25 @@ def test_real_and_null_wires_give_one_trace(
     assert {e.outcome for node in null.nodes for e in node.ended} >= {
         Outcome.REPLIED, Outcome.TIMED_OUT,
     }  # fmt: skip
+
+
+def test_real_and_null_wires_give_one_trace_of_a_network_that_churns() -> None:
+    """Whole nodes: their engines draw, ask, store and repair alike on both wires."""
+    kept = []
+    for wire in ("real", "null"):
+        options = Options(scenario="churn", nodes=30, wire=wire, seed=6)
+        it = Run(options, load=LoadConfig(keys=3, per_node_s=4.0), keep_trace=True)
+        it.settle(8.0)
+        churn = Churn(ChurnConfig(mean_s=60.0), it.world, it.fleet.newcomer)
+        churn.start(list(it.fleet.nodes))
+        it.load.fill(1.0)
+        it.measure(14.0)
+        assert churn.joins > 0 < churn.leaves
+        assert it.load.tallies["get"].successes > 5
+        kept.append(it.world.trace.kept)
+    assert kept[0] is not None
+    assert len(kept[0]) > 5_000
+    assert kept[0] == kept[1]
 
 
 def test_a_null_handshake_for_another_key_is_not_answered() -> None:

@@ -1,9 +1,11 @@
 """Scenarios at sizes that cost a second: they clear their bars, replay, and can fail."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from statistics import mean
 
 import pytest
@@ -138,6 +140,24 @@ def test_users_find_what_was_written_and_a_node_that_goes_away_fails_its_users()
     assert it.load.tallies["find"].causes["asker gone"] == 1
 
 
+def test_a_node_that_ends_is_freed_without_a_search_for_cycles() -> None:
+    it = Run(tiny("steady"), load=LoadConfig(keys=1))
+    it.settle(5.0)
+    node = it.fleet.nodes[3]
+    assert node.host is not None
+    engine = node.host.engine
+    parts = [weakref.ref(part) for part in vars(engine).values() if hasattr(part, "__weakref__")]
+    assert len(parts) > 5
+    del engine
+    gc.disable()
+    try:
+        node.leave(goodbye=True)
+        it.world.run(1.0)
+        assert [part() for part in parts if part() is not None] == []
+    finally:
+        gc.enable()
+
+
 # ---------------------------------------------------------------------------- the scenarios
 
 
@@ -159,7 +179,8 @@ def test_a_small_network_lives_through_churn(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_attack_that_takes_the_textbook_down_does_not_reach_the_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sybil, "CREEP_S", 20.0)
+    monkeypatch.setattr(sybil, "SETTLE_S", 5.0)
+    monkeypatch.setattr(sybil, "CREEP_S", 15.0)
     monkeypatch.setattr(sybil, "READS", 40)
     report = sybil.run(tiny("sybil", nodes=100, minutes=0.1, variant="free-64/drop"))
     assert report.tallies["get"].success >= 0.99, report.lines()
@@ -206,7 +227,7 @@ def say(*arguments: str, hash_seed: str = "0") -> tuple[int, dict[str, object]]:
 
 
 def test_a_seed_has_one_trace_whatever_python_hashes_by_and_json_says_what_was_found() -> None:
-    words = ("churn", "--nodes", "16", "--minutes", "0.2", "--wire", "null", "--seed", "4")
+    words = ("churn", "--nodes", "10", "--minutes", "0.1", "--wire", "null", "--seed", "4")
     code, told = say(*words, hash_seed="1")
     _, again = say(*words, hash_seed="2")
     assert told == again
@@ -221,3 +242,17 @@ def test_every_scenario_has_a_command_and_every_demand_is_one() -> None:
         assert len(demand.commands()) == len(demand.seeds)
     assert {demand.scenario for demand in runs.SHORT} == set(runs.SCENARIOS)
     assert "vanilla" in DEFENCES
+
+
+def test_the_table_of_bars_shows_each_run_the_worst_seed_and_how_to_replay_a_miss(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fine = runs.Demand("steady", 8, 0.05, (1, 2), ("--wire", "null"))
+    slow = runs.Demand("steady", 8, 0.05, (3,), ("--wire", "null", "--rtt-ms", "99"))
+    code = runs.all_bars([fine, slow], jobs=2)
+    said = capsys.readouterr().out
+    assert said.count("steady --nodes 8") >= 3
+    assert "worst of 2 seeds" in said
+    assert said.count("GET and FIND") == 3
+    assert code == (1 if "MISSED" in said else 0)
+    assert ("replay: python -m molia.sim steady" in said) == ("MISSED" in said)

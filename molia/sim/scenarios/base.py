@@ -106,10 +106,10 @@ class Run:
         """Let the nodes that begin find their rhythm."""
         self.world.run(seconds)
 
-    def fill(self) -> None:
-        """Put the records."""
-        self.load.fill(FILL_S)
-        self.world.run(FILL_S + 10.0)
+    def fill(self, seconds: float = FILL_S) -> None:
+        """Put the records, and let them be kept."""
+        self.load.fill(seconds)
+        self.world.run(seconds + 10.0)
 
     def start_churn(self, law: str) -> None:
         """Let nodes come and go from now on."""

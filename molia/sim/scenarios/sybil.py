@@ -11,6 +11,7 @@ from molia.sim.scenarios.base import Options, Run, success_bar
 from molia.sim.workload import LoadConfig
 
 SHARE: Final = 0.2
+SETTLE_S: Final = 20.0
 CREEP_S: Final = 60.0
 """How long the attackers have before anything is written."""
 READS: Final = 320
@@ -45,7 +46,7 @@ def attacked(options: Options, placement: str, behaviour: str) -> Report:
     load = LoadConfig(keys=1, gets=0.97, finds=0.0, puts=0.03, per_node_s=per_node_s)
     binds = placement == "bound"
     it = Run(options, load=load, bind_ids=binds, nodes=options.nodes - sybils)
-    it.settle()
+    it.settle(SETTLE_S)
     key = it.load.keys[0]
     place = blinding.locations(
         NETWORK, key.identity.peer_key, key.salt, it.world.now.unix_s + CREEP_S
@@ -54,7 +55,7 @@ def attacked(options: Options, placement: str, behaviour: str) -> Report:
     attack = Attack(it.fleet, plan)
     attack.start()
     it.world.run(CREEP_S)
-    it.fill()
+    it.fill(1.0)
     it.measure(60 * options.minutes)
     report = it.report()
     report.facts["attackers"] = f"{sybils}, {placement}, {behaviour}"
