@@ -377,6 +377,8 @@ SIZE_ESTIMATES_MAX: Final = 32
 BUCKET_SIZE_MAX: Final = 128
 TABLE_ENTRIES_MAX: Final = 4_096
 """Contacts of one table with its caches; about 400 bytes each, so 1.6 MB."""
+TABLE_CELLS_MAX: Final = 1_024
+"""Parts of the space whose nearest contacts are at hand; about 3 kB each."""
 GRAVES_MAX: Final = 512
 """Dead contacts that are remembered."""
 SNAPSHOT_SIZE_MAX: Final = 256 * KIB

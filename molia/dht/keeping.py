@@ -166,7 +166,10 @@ class Keeping:
             return BAD
         self._unix_s = now.unix_s
         repair = self._repair_of(side)
-        wanted = b"" if repair is None else repair.wanted(told.entries, now.mono_s)
+        is_known = peer.identity is not None and side.table.find(peer.identity.key) is not None
+        wanted = b""
+        if repair is not None:
+            wanted = repair.wanted(told.entries, now.mono_s, claims=is_known)
         return Number.DIGEST_REPLY, messages.encode(DigestReply(wanted))
 
     def _on_pull(self, peer: Asker, _request_id: int, body: bytes, now: Now) -> Answer | None:

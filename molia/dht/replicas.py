@@ -251,19 +251,23 @@ class ReplicaRepair:
 
     # -- being told
 
-    def wanted(self, digest: bytes, now_s: float) -> bytes:
+    def wanted(self, digest: bytes, now_s: float, *, claims: bool = True) -> bytes:
         """Return the bitmap of what we lack of a neighbour's DIGEST.
 
         What is already on its way from one neighbour is not wanted of another: so three that were
-        asked for our range share the work.
+        asked for our range share the work. claims: whether it may be counted on to put what it
+        offers; a stranger who only says so must not keep others from it.
         """
-        return wanted_bits([self._is_wanted(one, now_s) for one in summaries_in(digest)])
+        return wanted_bits(
+            [self._is_wanted(one, now_s, claims=claims) for one in summaries_in(digest)]
+        )
 
-    def _is_wanted(self, one: Summary, now_s: float) -> bool:
-        return is_wanted(
+    def _is_wanted(self, one: Summary, now_s: float, *, claims: bool) -> bool:
+        is_lacking = is_wanted(
             one, self._shelf, own_id=self._own_id, radius=self._radius,
             summary_of=self._summary_of,
-        ) and self._claim(one, now_s)  # fmt: skip
+        )  # fmt: skip
+        return is_lacking and (not claims or self._claim(one, now_s))
 
     def _claim(self, one: Summary, now_s: float) -> bool:
         """Tell whether a row is on its way from nobody else; it is from now on."""

@@ -333,6 +333,15 @@ def test_what_comes_from_one_neighbour_is_not_wanted_of_another_for_a_while() ->
     assert len(one.core._claims) <= REPAIR_CLAIMS_MAX
 
 
+def test_what_a_stranger_offers_is_still_wanted_of_neighbours() -> None:
+    one, other = One(1), One(1, 10)
+    entries = other.first_tell().digest
+    for now_s in (1.0, 2.0):
+        wanted = one.core.wanted(entries, now_s, claims=False)
+        assert places(wanted, 10) == list(range(10))
+    assert places(one.core.wanted(entries, 3.0), 10) == list(range(10))
+
+
 # ---------------------------------------------------------------------------- rules
 
 
