@@ -21,6 +21,19 @@ BLOCK_SIZE_MIN: Final = 4 * KIB
 MANIFEST_SIZE_MAX: Final = 1 * KIB
 STRIPES_IN_FLIGHT: Final = 4
 
+# -- blobs on the network
+WHOLE_SHARE: Final = 0xFFFF
+"""The share number of a small blob, which is kept whole."""
+SHARES_MAX: Final = 64
+"""Shares of one blob with all the parity that was added later."""
+COPIES_MIN: Final = 5
+"""Nodes that keep a small blob: it survives 4 losses, as a large one on 14 nodes."""
+COPIES_MAX: Final = 20
+FULL_HOLDERS: Final = 3
+"""Nodes that get a readable set each where there are too few nodes for the floor."""
+SURVIVES_EXACT_MAX: Final = 16
+"""Shares up to which duplicates are counted exactly when losses are."""
+
 # -- store
 SHARDS_MAX: Final = 64
 KEY_SIZE_MAX: Final = 80
