@@ -33,6 +33,21 @@ FULL_HOLDERS: Final = 3
 """Nodes that get a readable set each where there are too few nodes for the floor."""
 SURVIVES_EXACT_MAX: Final = 16
 """Shares up to which duplicates are counted exactly when losses are."""
+SUPPLEMENT_SIZE_MAX: Final = 1_652
+"""The roots of 50 shares."""
+LEASE_SIZE: Final = 145
+"""A signed lease, or a claim to repair."""
+LEASES_PER_MESSAGE_MAX: Final = 7
+"""Seven in LEASE, and seven codes and leases in LEASED, fit a datagram."""
+BLOCKS_PER_REQUEST_MAX: Final = 64
+"""Blocks of one GET_BLOCKS: 16 MiB, one stream's window."""
+HAVE_CIDS_MAX: Final = 16
+PARTIAL_SHARES_MAX: Final = 8
+"""Shares of one blob that may come in at once."""
+STRIPES_MAX: Final = 419_431
+"""Stripes of the largest blob."""
+PATH_HASHES_MAX: Final = 19
+"""Hashes between a leaf and the root of the longest list."""
 
 # -- store
 SHARDS_MAX: Final = 64
