@@ -37,6 +37,10 @@ SUPPLEMENT_SIZE_MAX: Final = 1_652
 """The roots of 50 shares."""
 LEASE_SIZE: Final = 145
 """A signed lease, or a claim to repair."""
+HOLDER_CANDIDATES_MAX: Final = 200
+"""Nodes that one job looks at as holders."""
+SHARE_STREAMS_MAX: Final = 64
+"""Shares of one blob that are sent at once."""
 LEASE_LIFE_MAX_S: Final = 400 * 86_400
 """How long one lease may last; a pinner renews it long before."""
 CLAIM_LIFE_MAX_S: Final = 3_600
