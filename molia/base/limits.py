@@ -41,6 +41,10 @@ HOLDER_CANDIDATES_MAX: Final = 200
 """Nodes that one job looks at as holders."""
 SHARE_STREAMS_MAX: Final = 64
 """Shares of one blob that are sent at once."""
+SOURCES_MAX: Final = 128
+"""Nodes that one read knows to have shares."""
+ASKED_SHOWN_MAX: Final = 20
+"""Nodes that an error names as asked."""
 LEASE_LIFE_MAX_S: Final = 400 * 86_400
 """How long one lease may last; a pinner renews it long before."""
 CLAIM_LIFE_MAX_S: Final = 3_600
