@@ -45,6 +45,13 @@ SOURCES_MAX: Final = 128
 """Nodes that one read knows to have shares."""
 ASKED_SHOWN_MAX: Final = 20
 """Nodes that an error names as asked."""
+AUDITS_WAITING_MAX: Final = 4_096
+"""Audits that are due and not begun; the node finds more when these are done."""
+AUDITS_UNDER_WAY_MAX: Final = 8
+AUDIT_FAILURES_MAX: Final = 3
+"""Failures without a success between them that lose a share."""
+REPAIR_CASES_MAX: Final = 65_536
+"""Blobs that lack shares and are watched; the worst off stay. About 400 bytes each."""
 LEASE_LIFE_MAX_S: Final = 400 * 86_400
 """How long one lease may last; a pinner renews it long before."""
 CLAIM_LIFE_MAX_S: Final = 3_600
