@@ -155,12 +155,15 @@ class _Stripe:
 class Gather:
     """A read of [start, stop) of a blob that has a manifest; stop None: to its end.
 
+    shares: for a repair, these shares' blocks of all stripes in place of the range's bytes, in this
+    order and without the empty ones; `position` then counts their bytes.
     Sources come by `on_sources`, any number of times, until `on_lookup_over`.
     """
 
     def __init__(
         self, cid: Cid, *, start: int = 0, stop: int | None = None, now_s: float,
-        manifest: Manifest | None = None, config: GatherConfig | None = None,
+        manifest: Manifest | None = None, shares: Sequence[int] | None = None,
+        config: GatherConfig | None = None,
     ) -> None:  # fmt: skip
         assert cid.codec is Codec.MANIFEST, "small blobs are gathered whole"
         assert 0 <= start <= (start if stop is None else stop), "a range goes forward"
@@ -169,6 +172,7 @@ class Gather:
         """Up to where bytes were delivered."""
         self.manifest = manifest
         self._start, self._stop = start, stop
+        self._shares = None if shares is None else tuple(shares)
         self.sources = Sources()
         self._stripes: dict[int, _Stripe] = {}
         self._deadlines: DeadlineTable[tuple[str, bytes, int, int]] = DeadlineTable()
@@ -338,21 +342,25 @@ class Gather:
             and len(self._stripes) + self._undelivered < self.config.ahead
         ):
             shape = self.manifest.geometry.stripe(self._ask_next)
-            wanted = shape.shares_of(self._start, self._stop or 0)
-            self._stripes[shape.index] = _Stripe(shape, wanted)
+            self._stripes[shape.index] = _Stripe(shape, self._wanted(shape))
             self._ask_next += 1
         for stripe in list(self._stripes.values()):
             if not self.is_over:
                 self._fill(stripe, now_s)
         self._give(now_s)
 
+    def _wanted(self, shape: StripeShape) -> tuple[int, ...]:
+        if self._shares is None:
+            return shape.shares_of(self._start, self._stop or 0)
+        return tuple(share for share in self._shares if shape.size_of(share) > 0)
+
     def _fill(self, stripe: _Stripe, now_s: float) -> None:
         """Ask for what the stripe lacks."""
         missing = stripe.missing()
         if stripe.is_decoding or not missing:
             return
-        if not stripe.must_decode:
-            stripe.must_decode = not self._ask_direct(stripe, missing, now_s)
+        if not stripe.must_decode and not self._ask_direct(stripe, missing, now_s):
+            stripe.must_decode = self._is_lookup_over or self._can_decode(stripe.shape)
         if stripe.must_decode:
             self._ask_any(stripe, missing, now_s)
 
@@ -372,6 +380,11 @@ class Gather:
         for peer, share in chosen:
             self._ask(stripe, peer, share, now_s)
         return True
+
+    def _can_decode(self, shape: StripeShape) -> bool:
+        """Tell whether enough is known to do without the wanted blocks: else more may be found."""
+        known = (share for share in shape.stored_shares if self.sources.of(share))
+        return sum(1 for _ in known) >= shape.needed
 
     def _ask_any(self, stripe: _Stripe, missing: tuple[int, ...], now_s: float) -> None:
         """Ask the fastest for as many blocks as a decode takes, or decode."""
@@ -487,7 +500,9 @@ class Gather:
             self._close()
 
     def _cut(self, shape: StripeShape, share: int, block: bytes) -> bytes:
-        """Return the block's part of the range."""
+        """Return the block's part of the range; in a repair all of it."""
+        if self._shares is not None:
+            return block
         offset = shape.offset + share * shape.block_size
         return block[max(0, self._start - offset) : (self._stop or 0) - offset]
 
