@@ -22,17 +22,20 @@ WEEK_S: Final = 604_800
 _BURST_S: Final = 60.0
 """Seconds of the bandwidth share that may be spent at once after a rest."""
 _RETRY_S: Final = 600.0
+_ROUNDING_S: Final = 0.01
+"""Waited longer than a debt says, or what is lost to rounding would call us again at once."""
+
+
+def ranked(keys: Iterable[bytes], *, loc: bytes, unix_s: float) -> list[bytes]:
+    """Return holders in the order in which they lead this week's repair of what lies at LOC."""
+    week = (int(unix_s) // WEEK_S).to_bytes(4, "big")
+    draws = {key: purpose_digest("repair-lead", loc + key + week) for key in keys}
+    return sorted(draws, key=lambda key: (draws[key], key))
 
 
 def rank_of(own: bytes, keys: Iterable[bytes], *, loc: bytes, unix_s: float) -> int:
-    """Return how many of the keys lead before `own` in this week's repair of what lies at LOC."""
-    week = (int(unix_s) // WEEK_S).to_bytes(4, "big")
-
-    def draw(key: bytes) -> tuple[bytes, bytes]:
-        return purpose_digest("repair-lead", loc + key + week), key
-
-    mine = draw(own)
-    return sum(1 for key in dict.fromkeys(keys) if key != own and draw(key) < mine)
+    """Return how many of the keys lead before `own`, whether or not it is one of them."""
+    return ranked((own, *keys), loc=loc, unix_s=unix_s).index(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class _Case:
     """Since when shares are lost, not only offline."""
     rank: int
     claim: Statement | None = None
-    """Another's, while it lives."""
+    """Another's; once it has run out, turns are counted from its end."""
+    claim_ends_s: float = 0.0
     began_s: float | None = None
     """When our own repair began."""
     own_claim: tuple[int, bytes] | None = None
@@ -130,7 +134,7 @@ class RepairQueue:
         """Return what waits, the most urgent first, with the seconds until it may be our turn."""
         cases = [(cid, case) for cid, case in self._cases.items() if case.began_s is None]
         cases.sort(key=lambda row: row[1].urgency)
-        return [(cid, max(self._turn_s(case, now) - now.mono_s, 0.0)) for cid, case in cases]
+        return [(cid, max(self._turn_s(case) - now.mono_s, 0.0)) for cid, case in cases]
 
     # ------------------------------------------------------------------ facts
 
@@ -152,6 +156,12 @@ class RepairQueue:
         keys = [h.key for h in standing.holdings if h.presence is Presence.HERE]
         case.rank = rank_of(self._own, keys, loc=loc, unix_s=now.unix_s)
 
+    def forget(self, cid: Cid) -> None:
+        """Take that this node neither holds shares of the blob nor pins it any more."""
+        case = self._cases.pop(cid, None)
+        if case is not None and case.began_s is not None:
+            self._stop(cid, case, "it is no longer ours")
+
     def on_claim(self, cid: Cid, claim: Statement, now: Now) -> Statement | None:
         """Take another holder's checked claim; return the one that stands, None: it is this one.
 
@@ -172,7 +182,7 @@ class RepairQueue:
             return before
         if before is not None and _order(before) <= _order(claim):
             return None if before.signer == claim.signer else before
-        case.claim = claim
+        case.claim, case.claim_ends_s = claim, now.mono_s + claim.expires - now.unix_s
         if case.own_claim is not None and _order(claim) < case.own_claim:
             self._stop(cid, case, "another claimed it earlier")
         return None
@@ -197,9 +207,10 @@ class RepairQueue:
             case.began_s + self.config.job_s
             for case in self._cases.values() if case.began_s is not None
         ]  # fmt: skip
-        turns = [self._turn_s(c, now) for c in self._cases.values() if c.began_s is None]
+        turns = [self._turn_s(c) for c in self._cases.values() if c.began_s is None]
         if turns and len(ends) < self.config.jobs:
-            wait_s = max(-self._budget_now(now), 0.0) / self.config.bytes_per_s
+            debt = self._budget_now(now)
+            wait_s = 0.0 if debt >= 0 else -debt / self.config.bytes_per_s + _ROUNDING_S
             ends.append(max(min(turns), now.mono_s + wait_s))
         return min(ends, default=None)
 
@@ -211,18 +222,18 @@ class RepairQueue:
                 case.not_before_s = now.mono_s + _RETRY_S
         due = [
             (case.urgency, cid) for cid, case in self._cases.items()
-            if case.began_s is None and self._turn_s(case, now) <= now.mono_s
+            if case.began_s is None and self._turn_s(case) <= now.mono_s
         ]  # fmt: skip
         for _, cid in sorted(due):
             if len(self.under_way()) >= self.config.jobs or self._budget_now(now) < 0:
                 return
             self._begin(cid, self._cases[cid], now)
 
-    def _turn_s(self, case: _Case, now: Now) -> float:
+    def _turn_s(self, case: _Case) -> float:
         """Return when it is our turn: after those before us, and after a claim has run out."""
         start_s = case.due_s
         if case.claim is not None:
-            start_s = max(start_s, now.mono_s + case.claim.expires - now.unix_s)
+            start_s = max(start_s, case.claim_ends_s)
         return max(start_s + case.rank * self.config.takeover_s, case.not_before_s)
 
     def _begin(self, cid: Cid, case: _Case, now: Now) -> None:

@@ -5,6 +5,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 
+from molia.sim import durability
 from molia.sim.campaign import Failure, Tally, scratch, try_seed, try_seeds
 
 FAILURES_SHOWN = 10
@@ -12,6 +13,8 @@ FAILURES_SHOWN = 10
 
 def main(arguments: Sequence[str]) -> int:
     """Run a campaign. Return 0 if every state was survived, else 1."""
+    if arguments[:1] == ["durability"]:
+        return durability.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m molia.sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     powercut = commands.add_parser("powercut", help="the store's shard under power cuts")

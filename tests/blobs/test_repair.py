@@ -253,6 +253,16 @@ def test_it_stops_when_the_blob_is_whole_or_lost_or_time_is_up() -> None:
     assert it.under_way() == []
 
 
+def test_what_is_no_longer_ours_is_forgotten() -> None:
+    it = queue(leader((3,)))
+    tell(it, standing(lost=(3,)), 0)
+    assert len(begun(it, 60)) == 1
+    it.forget(CID)
+    it.forget(CID)
+    assert it.take_effects() == [Stop(CID, "it is no longer ours")]
+    assert len(it) == 0
+
+
 def test_a_repair_that_failed_lets_others_go_first() -> None:
     it = queue(leader((3,)))
     tell(it, standing(lost=(3,)), 0)
@@ -297,6 +307,21 @@ def test_repair_keeps_within_its_share_of_the_bandwidth() -> None:
             it.on_repaired(effect.cid, is_placed=True, now=at(second))
     assert 60e6 < spent < 1_000 * 1e6 + 60e6 + 2 * 140 * MIB
     assert began >= 6
+
+
+def test_a_debt_is_waited_for_once_and_not_in_ever_smaller_steps() -> None:
+    it, woken = queue(13, config=RepairConfig(bytes_per_s=3e6)), 0
+    for cid in many(20):
+        tell(it, standing(lost=(1, 2, 3, 4)), 0, cid=cid, share_bytes=17 * MIB)
+    now = at(0)
+    while len(it):
+        deadline = it.next_deadline_s(now)
+        assert deadline is not None
+        now, woken = Now(deadline, deadline - START.mono_s + START.unix_s), woken + 1
+        it.on_deadline(now)
+        for cid in it.under_way():
+            it.on_repaired(cid, is_placed=True, now=now)
+        assert woken < 60
 
 
 def test_ranks_are_an_order_that_changes_by_the_week() -> None:
