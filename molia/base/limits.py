@@ -52,6 +52,8 @@ AUDIT_FAILURES_MAX: Final = 3
 """Failures without a success between them that lose a share."""
 REPAIR_CASES_MAX: Final = 65_536
 """Blobs that lack shares and are watched; the worst off stay. About 400 bytes each."""
+INTAKE_BLOCKS_MAX: Final = 4
+"""Blocks of a share that comes in which are not durable yet; more waits in the stream."""
 LEASE_LIFE_MAX_S: Final = 400 * 86_400
 """How long one lease may last; a pinner renews it long before."""
 CLAIM_LIFE_MAX_S: Final = 3_600
