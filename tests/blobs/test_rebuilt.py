@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import zfec
 
 from molia.base.errors import BlobDamaged
 from molia.blobs import gather
+from molia.blobs.elastic import Supplement
+from molia.blobs.erasure import decode_stripe
 from molia.blobs.gather import Gather
 from molia.blobs.manifest import Manifest
+from molia.blobs.merkle import share_root
 from molia.blobs.rebuilt import Rebuilt
 from tests.blobs.remote import Coded, World, coded, fourteen
 
@@ -44,6 +48,23 @@ def test_a_share_that_somebody_has_after_all_is_read_and_not_made() -> None:
     check, _ = rebuilt(BLOB, world, (3,))
     assert check.leaves() == {3: BLOB.leaves[3]}
     assert len(world.blocks_asked()) == 2  # the last stripe's block is empty
+
+
+def test_parity_beyond_the_manifests_is_made_and_gives_the_blob_back() -> None:
+    added = (14, 15, 63)
+    check, joined = rebuilt(BLOB, World(BLOB, fourteen()), added)
+    leaves = check.leaves()
+    shape = BLOB.manifest.geometry.stripe(1)
+    data = [BLOB.blocks[n, 1] for n in range(10)]
+    oracle = zfec.Encoder(10, 256).encode(tuple(data), added)
+    full = shape.block_size
+    made = {share: joined[share][full : 2 * full] for share in added}
+    assert [made[share] for share in added] == oracle
+    supplement = Supplement(BLOB.manifest.cid, (check.root(14), check.root(15)))
+    assert supplement.agrees([share_root(leaves[14]), share_root(leaves[15])])
+    others = {share: BLOB.blocks[share, 1] for share in (0, 2, 4, 6, 8, 10, 12)}
+    back = decode_stripe({**others, **made}, shape, range(10))
+    assert [back[n] for n in range(10)] == data
 
 
 def test_nothing_comes_of_a_blob_that_was_wrongly_coded() -> None:
