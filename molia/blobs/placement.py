@@ -58,7 +58,8 @@ class Plan:
     moves: tuple[Place, ...]
     """Those that do not lie there yet."""
     surplus: tuple[Place, ...]
-    """What lies where the plan has no use for it: let its lease end once the moves are done."""
+    """What lies where the plan has no use for it: once the moves are done, renew its lease no more.
+    It stays until then, for holders that went away once do so again."""
     unplaced: tuple[int, ...]
     """Shares for which there was no room anywhere."""
     survives: int

@@ -85,7 +85,8 @@ class Standing:
     @property
     def missing(self) -> tuple[int, ...]:
         """The shares that cannot be read now."""
-        return tuple(share for share in range(self.shares) if share not in self.reachable)
+        here = self.reachable
+        return tuple(share for share in range(self.shares) if share not in here)
 
     @property
     def losses_left(self) -> int:

@@ -49,6 +49,8 @@ class Trial:
     bytes_per_s: float = 5e6
     """What a repair moves."""
     floor: int = 4
+    surplus_days: float = 30.0
+    """How long what a plan has no use for stays: until its lease ends. 0: it goes at once."""
     repairs: bool = True
     config: RepairConfig = field(default_factory=RepairConfig)
     seed: int = 1
@@ -139,6 +141,8 @@ class _Blob:
     unreadable_since_s: float | None = None
     told: dict[int, None] = field(default_factory=dict)
     """Nodes that were told how it stands, and shall hear of every change."""
+    surplus: dict[tuple[int, int], None] = field(default_factory=dict)
+    """Nodes and shares whose leases nobody renews any more."""
     short_since_s: float | None = None
     """Since when a share is on no living node."""
 
@@ -371,16 +375,31 @@ class World:
             blob.nodes[node.number] = None
             self.report.moves += 1
         for place in plan.surplus:
-            self._let_go(blob, by_key[place.key], place.share)
+            self._end_later(blob, by_key[place.key], place.share)
         for number in [n for n in blob.nodes if self._nodes[n].is_dead]:
             del blob.nodes[number]  # it never comes back, and its record runs out in a day
 
+    def _end_later(self, blob: _Blob, node: _Node, share: int) -> None:
+        """Let a share go when its lease ends, which nobody renews any more."""
+        name = (node.number, share)
+        if name not in blob.surplus:
+            blob.surplus[name] = None
+            wait_s = self.trial.surplus_days * DAY_S
+            self._after(wait_s, lambda: self._let_go(blob, node, share))
+
     def _let_go(self, blob: _Blob, node: _Node, share: int) -> None:
-        shares = node.blobs[blob.number]
+        """Drop a share, unless nobody else who is up has it by now."""
+        blob.surplus.pop((node.number, share), None)
+        shares = node.blobs.get(blob.number, {})
+        others = [self._nodes[n] for n in blob.nodes if n != node.number]
+        if share not in shares or not any(
+            other.is_up and share in other.blobs[blob.number] for other in others
+        ):
+            return
         del shares[share]
         if not shares:
             del node.blobs[blob.number]
-            del blob.nodes[node.number]
+            blob.nodes.pop(node.number, None)
             node.queue.forget(blob.cid)
 
 

@@ -43,6 +43,14 @@ def test_short_absences_move_nothing() -> None:
     assert report.repairs == 0
 
 
+@pytest.mark.slow
+def test_surplus_that_stays_for_a_while_saves_repairs() -> None:
+    trial = Trial(nodes=20, blobs=2, days=40, mttf_days=1e6, up_hours=48, down_hours=3)
+    kept, dropped = run(trial), run(replace(trial, surplus_days=0))
+    assert kept.lost == dropped.lost == 0
+    assert kept.repairs < 0.8 * dropped.repairs
+
+
 def test_the_command_prints_both_and_returns_the_verdict(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
