@@ -449,6 +449,12 @@ SWEEP_KEYS_PER_WALK: Final = 4_096
 SWEEP_NEW_MAX: Final = 4_096
 """New keys that wait for a walk of their own; with more the whole sweep hurries."""
 SWEEP_NEW_SAVED_MAX: Final = 256
+DIGEST_PAGE: Final = 256
+DIGEST_PAGES_MAX: Final = 6
+"""Pages of locations that are read for one DIGEST: 1 ms each."""
+DIGESTS_BURST: Final = 64.0
+DIGESTS_PER_S: Final = 2.0
+"""DIGESTs that one neighbour gets an answer to, and all together who are not verified."""
 REPAIR_NEIGHBOURS_MAX: Final = 256
 """Nodes near us that are told what we hold."""
 REPAIR_JOBS_MAX: Final = 64

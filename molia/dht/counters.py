@@ -71,6 +71,8 @@ class DhtCounters:
     """Stale holders that were sent the newest record after a consistent read."""
     replicas_pushed: int = 0
     replicas_pulled: int = 0
+    digests_refused: int = 0
+    """DIGESTs beyond a neighbour's share, or the strangers'."""
     dials: int = 0
     """Dial-backs carried out for others."""
     dials_refused: int = 0
