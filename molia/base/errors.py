@@ -5,6 +5,7 @@ output), its HTTP status and its exit code; the API and the CLI both read it and
 A class without a row of its own takes its nearest ancestor's.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -237,6 +238,27 @@ class TooFewShares(BlobError):
         self.stripe_index, self.sound_count, self.needed = stripe_index, sound_count, needed
 
 
+class SharesOutOfReach(BlobError):
+    """Too few nodes that have shares of the blob answer: try again when they are back."""
+
+    def __init__(
+        self, ref: object, *, reachable: int, needed: int, asked: Sequence[tuple[str, str]]
+    ) -> None:
+        said = ", ".join(f"{who} {outcome}" for who, outcome in asked) or "nobody"
+        super().__init__(
+            f"{reachable} of {needed} needed shares of {ref} can be reached; asked {said}",
+            hint="nodes that are offline may come back: try again later",
+        )
+        self.reachable, self.needed, self.asked = reachable, needed, tuple(asked)
+
+
+class NoHolders(NotFound):
+    """No node is known to have the blob: it was never put here, or all who had it let it go."""
+
+    def __init__(self, ref: object, *, waited_s: float) -> None:
+        super().__init__(f"nobody is known to have {ref}, after {waited_s:.0f} s of looking")
+
+
 class BlobDamaged(BlobError):
     """A blob's whole copy, manifest or leaf lists are damaged beyond what is kept to mend them."""
 
@@ -426,6 +448,8 @@ OUTCOMES: dict[type[MoliaError], Outcome] = {
     NotCached: Outcome("not-cached", 412, 4, "Not kept locally"),
     BlobError: Outcome("blob-unreadable", 502, 6, "The blob cannot be read"),
     TooFewShares: Outcome("too-few-shares", 502, 6, "Too few sound shares"),
+    SharesOutOfReach: Outcome("shares-out-of-reach", 504, 5, "Too few shares can be reached"),
+    NoHolders: Outcome("no-holders", 404, 4, "Nobody has the blob"),
     BlobDamaged: Outcome("blob-damaged", 502, 6, "The blob is damaged"),
     StoreError: Outcome("store-failed", 503, 5, "The store failed"),
     NoSpace: Outcome("no-space", 507, 9, "No space left"),

@@ -19,6 +19,7 @@ Purpose = Literal[
     "network", "network-public", "psk", "routing-prefix", "routing-id", "merkle-node", "location",
     "provider-key", "record-location", "record-key", "record-nonce", "record-value",
     "blind-offset", "shard", "lease-owner", "cookie-root",
+    "audit", "repair-lead", "schedule",
 ]  # fmt: skip
 EMPTY_DIGEST: Final = blake3(b"").digest()
 _INNER, _OUTER = (bytes(x ^ pad for x in range(256)) for pad in (0x36, 0x5C))

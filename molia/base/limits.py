@@ -21,6 +21,57 @@ BLOCK_SIZE_MIN: Final = 4 * KIB
 MANIFEST_SIZE_MAX: Final = 1 * KIB
 STRIPES_IN_FLIGHT: Final = 4
 
+# -- blobs on the network
+WHOLE_SHARE: Final = 0xFFFF
+"""The share number of a small blob, which is kept whole."""
+SHARES_MAX: Final = 64
+"""Shares of one blob with all the parity that was added later."""
+COPIES_MIN: Final = 5
+"""Nodes that keep a small blob: it survives 4 losses, as a large one on 14 nodes."""
+COPIES_MAX: Final = 20
+FULL_HOLDERS: Final = 3
+"""Nodes that get a readable set each where there are too few nodes for the floor."""
+SURVIVES_EXACT_MAX: Final = 16
+"""Shares up to which duplicates are counted exactly when losses are."""
+SUPPLEMENT_SIZE_MAX: Final = 1_652
+"""The roots of 50 shares."""
+LEASE_SIZE: Final = 145
+"""A signed lease, or a claim to repair."""
+HOLDER_CANDIDATES_MAX: Final = 200
+"""Nodes that one job looks at as holders."""
+SHARE_STREAMS_MAX: Final = 64
+"""Shares of one blob that are sent at once."""
+SOURCES_MAX: Final = 128
+"""Nodes that one read knows to have shares."""
+ASKED_SHOWN_MAX: Final = 20
+"""Nodes that an error names as asked."""
+AUDITS_WAITING_MAX: Final = 4_096
+"""Audits that are due and not begun; the node finds more when these are done."""
+AUDITS_UNDER_WAY_MAX: Final = 8
+AUDIT_FAILURES_MAX: Final = 3
+"""Failures without a success between them that lose a share."""
+REPAIR_CASES_MAX: Final = 65_536
+"""Blobs that lack shares and are watched; the worst off stay. About 400 bytes each."""
+INTAKE_BLOCKS_MAX: Final = 4
+"""Blocks of a share that comes in which are not durable yet; more waits in the stream."""
+LEASE_LIFE_MAX_S: Final = 400 * 86_400
+"""How long one lease may last; a pinner renews it long before."""
+CLAIM_LIFE_MAX_S: Final = 3_600
+"""How long a claim to repair may last: a job has 45 minutes."""
+OWNERS_MAX: Final = 65_536
+"""Owners whose shares are counted; about 150 bytes each."""
+LEASES_PER_MESSAGE_MAX: Final = 7
+"""Seven in LEASE, and seven codes and leases in LEASED, fit a datagram."""
+BLOCKS_PER_REQUEST_MAX: Final = 64
+"""Blocks of one GET_BLOCKS: 16 MiB, one stream's window."""
+HAVE_CIDS_MAX: Final = 16
+PARTIAL_SHARES_MAX: Final = 8
+"""Shares of one blob that may come in at once."""
+STRIPES_MAX: Final = 419_431
+"""Stripes of the largest blob."""
+PATH_HASHES_MAX: Final = 19
+"""Hashes between a leaf and the root of the longest list."""
+
 # -- store
 SHARDS_MAX: Final = 64
 KEY_SIZE_MAX: Final = 80
@@ -377,6 +428,8 @@ SIZE_ESTIMATES_MAX: Final = 32
 BUCKET_SIZE_MAX: Final = 128
 TABLE_ENTRIES_MAX: Final = 4_096
 """Contacts of one table with its caches; about 400 bytes each, so 1.6 MB."""
+TABLE_CELLS_MAX: Final = 1_024
+"""Parts of the space whose nearest contacts are at hand; about 3 kB each."""
 GRAVES_MAX: Final = 512
 """Dead contacts that are remembered."""
 SNAPSHOT_SIZE_MAX: Final = 256 * KIB
@@ -396,6 +449,12 @@ SWEEP_KEYS_PER_WALK: Final = 4_096
 SWEEP_NEW_MAX: Final = 4_096
 """New keys that wait for a walk of their own; with more the whole sweep hurries."""
 SWEEP_NEW_SAVED_MAX: Final = 256
+DIGEST_PAGE: Final = 256
+DIGEST_PAGES_MAX: Final = 6
+"""Pages of locations that are read for one DIGEST: 1 ms each."""
+DIGESTS_BURST: Final = 64.0
+DIGESTS_PER_S: Final = 2.0
+"""DIGESTs that one neighbour gets an answer to, and all together who are not verified."""
 REPAIR_NEIGHBOURS_MAX: Final = 256
 """Nodes near us that are told what we hold."""
 REPAIR_JOBS_MAX: Final = 64

@@ -16,7 +16,7 @@ from typing import Final
 import zfec
 
 from molia.base.errors import GeometryError
-from molia.base.limits import DATA_SHARES, TOTAL_SHARES
+from molia.base.limits import DATA_SHARES, SHARES_MAX, TOTAL_SHARES
 from molia.blobs.geometry import StripeShape
 
 Buffer = bytes | bytearray | memoryview
@@ -39,11 +39,11 @@ def decode_stripe(
     """Return the blocks of the `wanted` shares, unpadded, from enough others.
 
     blocks: by share, unpadded, each known to be sound: a corrupt one gives wrong bytes silently.
-    An empty data block need not be given. Drops the GIL. Raises GeometryError when too few are
-    given, or one has not the size that `shape` says.
+    An empty data block need not be given. Shares from 14 on are parity that was added later. Drops
+    the GIL. Raises GeometryError when too few are given, or one has not the size that `shape` says.
     """
     for share, block in blocks.items():
-        if not 0 <= share < TOTAL_SHARES or len(block) != shape.size_of(share):
+        if not 0 <= share < SHARES_MAX or len(block) != shape.size_of(share):
             raise GeometryError(f"block of {len(block)} bytes as share {share} of {shape}")
     if all(share in blocks for share in wanted):
         return {share: bytes(blocks[share]) for share in wanted}
@@ -69,8 +69,8 @@ def _data_blocks(blocks: Mapping[int, Buffer], shape: StripeShape) -> tuple[Buff
             known[share] = _zeros(shape.block_size)
         elif share in blocks:
             known[share] = _pad(blocks[share], shape.block_size)
-    for share in PARITY_SHARES:
-        if len(known) < DATA_SHARES and share in blocks:
+    for share in sorted(share for share in blocks if share >= DATA_SHARES):
+        if len(known) < DATA_SHARES:
             known[share] = blocks[share]
     if len(known) < DATA_SHARES:
         raise GeometryError(f"{len(known)} blocks of a stripe that needs {DATA_SHARES}")
@@ -111,4 +111,4 @@ def _zeros(size: int) -> bytes:
 @lru_cache(maxsize=1)
 def _coders() -> tuple[zfec.Encoder, zfec.Decoder]:
     """Return the coders; they hold tables that are only read, so threads share them."""
-    return zfec.Encoder(DATA_SHARES, TOTAL_SHARES), zfec.Decoder(DATA_SHARES, TOTAL_SHARES)
+    return zfec.Encoder(DATA_SHARES, SHARES_MAX), zfec.Decoder(DATA_SHARES, SHARES_MAX)

@@ -2,13 +2,28 @@
 
 An object stays while anything wants it: a pin, a lease that has not run out, or its youth. It goes
 when nothing does, or when the time has come that its put named (`expires`), pinned or not.
-Source: docs/reference/store-format.md, the LEASE row.
+Below the sweep: signed leases, which of two counts, when to renew one, and what an owner may have
+kept on this node.
+Source: docs/reference/store-format.md, the LEASE row; docs/reference/leases.md.
 """
 
 from dataclasses import dataclass
+from enum import Enum
+from typing import Final
 
+from molia.base.crypto import Identity
+from molia.base.hashing import purpose_digest
 from molia.base.ids import ObjectId
+from molia.base.limits import OWNERS_MAX
 from molia.base.now import Now
+from molia.blobs.statements import Kind, Statement, state
+
+_RENEW_AFTER: Final = 0.5
+"""The part of a lease's life after which it is renewed, and up to a tenth later."""
+_RENEW_JITTER: Final = 0.1
+_SHARE_OVERHEAD_BYTES: Final = 2_048
+"""What a share costs beside its blocks and leaves: manifest, rows, index entries."""
+_LEAF_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +139,130 @@ def object_stays(claim: Claim, now_s: float, *, has_live_lease: bool, min_age_s:
     if claim.pinned or has_live_lease:
         return True
     return now_s - claim.created_unix_s < min_age_s
+
+
+# ---------------------------------------------------------------------------- signed leases
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A signed lease as it is kept, and for how long."""
+
+    lease: Statement
+    keep_until: int
+    """Unix seconds. A release stays until what it ended would have run out, or anybody could hand
+    the older lease on again."""
+
+
+class Verdict(Enum):
+    """What becomes of a lease that comes in."""
+
+    TAKEN = "taken"
+    SAME = "same"
+    """It is the one that is held."""
+    OLDER = "older"
+    """The one that is held counts: answer with it."""
+
+
+def settle(held: HeldLease | None, offered: Statement) -> tuple[Verdict, HeldLease]:
+    """Return what is to be kept once a checked lease of an owner about a blob has come in."""
+    assert offered.kind is Kind.LEASE, "leases are settled among leases"
+    if held is None:
+        return Verdict.TAKEN, HeldLease(offered, offered.expires)
+    assert held.lease.signer == offered.signer, "each owner's lease stands by itself"
+    if not offered.beats(held.lease):
+        same = offered.encoded == held.lease.encoded
+        return (Verdict.SAME if same else Verdict.OLDER), held
+    return Verdict.TAKEN, HeldLease(offered, max(offered.expires, held.keep_until))
+
+
+def renew(
+    identity: Identity, network: bytes, digest: bytes, *, before: Statement | None, unix_s: float,
+    life_s: int,
+) -> Statement:  # fmt: skip
+    """Return our next lease of a blob: it beats `before`, even when the clock went back."""
+    issued = _next_issued(before, unix_s)
+    return state(
+        Kind.LEASE, identity, network, digest, issued=issued, expires=issued + life_s
+    )  # fmt: skip
+
+
+def release(
+    identity: Identity, network: bytes, digest: bytes, *, before: Statement | None, unix_s: float
+) -> Statement:
+    """Return the lease that ends ours at once wherever it arrives."""
+    issued = _next_issued(before, unix_s)
+    return state(Kind.LEASE, identity, network, digest, issued=issued, expires=issued)
+
+
+def _next_issued(before: Statement | None, unix_s: float) -> int:
+    return max(int(unix_s), 0 if before is None else before.issued + 1)
+
+
+def renewal_due_s(lease: Statement) -> float:
+    """Return when to renew one of our leases: after half its life, spread by blob, unix seconds."""
+    life_s = lease.expires - lease.issued
+    draw = purpose_digest("schedule", lease.digest + lease.signer.key)[:4]
+    jitter = int.from_bytes(draw, "big") / 2**32
+    return lease.issued + life_s * (_RENEW_AFTER + _RENEW_JITTER * jitter)
+
+
+# ---------------------------------------------------------------------------- quotas
+
+
+def share_cost(*, block_bytes: int, stripe_count: int) -> int:
+    """Return what a share counts against quotas: its blocks, its leaf list, and what is kept
+    about it. Of a small blob: its bytes, and no stripes."""
+    return block_bytes + stripe_count * _LEAF_BYTES + _SHARE_OVERHEAD_BYTES
+
+
+class Quotas:
+    """What others' shares take here, in all and by owner.
+
+    total_bytes: the space that this node offers. owner_bytes: how much of it one owner may have.
+    owners_max: how many owners are told apart; a new one beyond that is refused. Costs are those
+    of `share_cost`; a share that has several owners counts for each and once in all.
+    """
+
+    def __init__(self, *, total_bytes: int, owner_bytes: int, owners_max: int = OWNERS_MAX) -> None:
+        self.total_bytes, self.owner_bytes = total_bytes, owner_bytes
+        self._owners_max = owners_max
+        self.used_bytes = 0
+        self.refused = 0
+        self._by_owner: dict[bytes, int] = {}
+
+    def used_by(self, owner: bytes) -> int:
+        """Return what an owner's shares take."""
+        return self._by_owner.get(owner, 0)
+
+    @property
+    def room_bytes(self) -> int:
+        """What is left in all."""
+        return max(self.total_bytes - self.used_bytes, 0)
+
+    def may_take(self, owner: bytes, cost: int, *, is_new: bool = True) -> bool:
+        """Tell whether a share of that cost may be kept for an owner; a no is counted.
+
+        is_new: False when the share is here already, for another owner.
+        """
+        known = owner in self._by_owner or len(self._by_owner) < self._owners_max
+        fits = known and self.used_by(owner) + cost <= self.owner_bytes
+        if fits and not (is_new and cost > self.room_bytes):
+            return True
+        self.refused += 1
+        return False
+
+    def add(self, owner: bytes, cost: int, *, is_new: bool = True) -> None:
+        """Count a share that is kept, as `may_take` allowed or as it was found at the start."""
+        self._by_owner[owner] = self.used_by(owner) + cost
+        self.used_bytes += cost if is_new else 0
+
+    def remove(self, owner: bytes, cost: int, *, is_gone: bool = True) -> None:
+        """Count that a share is no longer kept for an owner; is_gone: nor for anybody."""
+        left = self.used_by(owner) - cost
+        assert left >= 0, "what is removed was added"
+        if left:
+            self._by_owner[owner] = left
+        else:
+            self._by_owner.pop(owner, None)
+        self.used_bytes -= cost if is_gone else 0

@@ -63,7 +63,7 @@ class Asks:
         self._hub = hub
         self.on_pong: Callable[[Reply, Pong, Now], None] = _nothing
         """Is told of every PONG, by whoever puts itself here."""
-        self.unproved = Unproved(per_group=hub.config.unproved_per_group)
+        self.unproved = Unproved(per_group=hub.config.unproved_per_group, workers=hub.share[1])
         self._hinted: dict[Contact, None] = {}
         """Contacts that are said to serve and are asked themselves."""
         self._written: dict[str, None] = {}
@@ -136,9 +136,12 @@ class Asks:
         if asked is None:
             return False
         reply = Reply(asked.contact, ended.number, ended.body, now.mono_s - asked.at_s)
-        if ended.outcome is Outcome.REPLIED:
+        if ended.outcome is Outcome.REPLIED and not _is_at(ended.peer, asked.contact):
+            reply = reply._replace(number=0, body=b"")
+            self._on_elsewhere(asked.contact, ended.peer, now)
+        elif ended.outcome is Outcome.REPLIED:
             self._hub.counters.answered += 1
-            self._on_reply(reply, ended.peer, now)
+            self._on_reply(reply, now)
         else:
             self._hub.counters.failed += 1
             self._hub.table_of(asked.contact.address).on_miss(asked.contact, now.mono_s)
@@ -205,11 +208,23 @@ class Asks:
         if len(self._written) > limits.DHT_PROVED_MAX:
             del self._written[next(iter(self._written))]
 
-    def _on_reply(self, reply: Reply, peer: Asker, now: Now) -> None:
+    def _on_elsewhere(self, contact: Contact, peer: Asker, now: Now) -> None:
+        """Take that a peer has a session from another place: it is not where it was asked.
+
+        Positions follow from addresses, so that its answer must not count for the one it was named
+        at: nobody stands at a place by words alone.
+        """
+        hub = self._hub
+        hub.counters.answers_elsewhere += 1
+        hub.table_of(contact.address).on_miss(contact, now.mono_s)
+        if peer.address is not None:
+            found = hub.space.contact(contact.key.key, (peer.address[0], peer.address[1]))
+            if found is not None:
+                self.hint(found, now)
+
+    def _on_reply(self, reply: Reply, now: Now) -> None:
         """Tell the table what a reply shows of who gave it."""
         hub, contact = self._hub, reply.contact
-        if peer.address is not None and tuple(peer.address[:2]) != contact.address:
-            return  # it moved: nothing is known of the address that was asked
         self.unproved.prove(contact)
         table = hub.table_of(contact.address)
         if not reply.is_answer:
@@ -238,6 +253,10 @@ class Asks:
             return None
         self.on_pong(reply, pong, now)
         return pong
+
+
+def _is_at(peer: Asker, contact: Contact) -> bool:
+    return peer.address is not None and tuple(peer.address[:2]) == contact.address
 
 
 def _is_client(reply: Reply) -> bool:

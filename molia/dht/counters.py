@@ -18,10 +18,14 @@ class DhtCounters:
     """Requests that found the queue full."""
     unproved_held: int = 0
     """Packets that were not sent to a host that never answered and was written to a minute ago."""
+    answers_elsewhere: int = 0
+    """Answers of peers that are not where they were asked: nothing of them counts."""
     bad_replies: int = 0
     """Replies that say nothing this node understands."""
     contacts_impossible: int = 0
     """Relayed addresses at which nobody can be, or keys that are nobody's."""
+    contacts_local: int = 0
+    """Local addresses that somebody named who is not that near himself."""
     contacts_own: int = 0
     """Relayed contacts that are this node itself."""
     contacts_unadmitted: int = 0
@@ -67,6 +71,8 @@ class DhtCounters:
     """Stale holders that were sent the newest record after a consistent read."""
     replicas_pushed: int = 0
     replicas_pulled: int = 0
+    digests_refused: int = 0
+    """DIGESTs beyond a neighbour's share, or the strangers'."""
     dials: int = 0
     """Dial-backs carried out for others."""
     dials_refused: int = 0

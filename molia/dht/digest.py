@@ -3,9 +3,11 @@
 Source: docs/reference/upkeep.md, "Digests"; docs/reference/messages.md.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+from molia.base.limits import DIGEST_PAGE, DIGEST_PAGES_MAX
 from molia.dht.contact import ID_BITS
 from molia.dht.held import PROVIDERS, RECORD, Summary
 from molia.dht.ports import Shelf
@@ -45,3 +47,38 @@ def _is_near(head: bytes, own_id: int, radius: int) -> bool:
     """Tell whether the location may be closer than the radius; its end is not known."""
     distance = int.from_bytes(head, "big") ^ own_id >> 8 * _REST
     return distance << 8 * _REST < min(radius, 1 << ID_BITS)
+
+
+class Ahead:
+    """The rows of a shelf as one digest asks for them: in order, so that a page serves many.
+
+    Looking for each location by itself costs a search of all shards; a digest has 80.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._pages: dict[int, tuple[bytes, list[bytes]]] = {}
+        """By kind: where the last page starts, and its locations."""
+        self.pages_read = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it was asked for more pages than a digest in order needs: it knows no more."""
+        return self.pages_read > DIGEST_PAGES_MAX
+
+    def read(self, kind: int, loc: bytes) -> bytes | None:
+        """See `Shelf.read`."""
+        return self._shelf.read(kind, loc)
+
+    def locations(self, kind: int, start: bytes, limit: int) -> Iterable[bytes]:
+        """Return as `Shelf.locations` up to `limit`, or fewer; none once it is spent."""
+        first, page = self._pages.get(kind, (b"", []))
+        is_last = bool(first) and len(page) < DIGEST_PAGE
+        if not first or start < first or not (is_last or (page and start <= page[-1])):
+            self.pages_read += 1
+            if self.is_spent:
+                return []
+            page = list(self._shelf.locations(kind, start, DIGEST_PAGE))
+            self._pages[kind] = start, page
+        at = bisect_left(page, start)
+        return page[at : at + limit]

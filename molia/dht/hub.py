@@ -23,7 +23,7 @@ from molia.dht.ports import Shelf, Wire
 from molia.dht.size import SizeEstimate
 from molia.dht.table import Table
 from molia.wire import messages
-from molia.wire.addresses import Address, is_local, pack_host
+from molia.wire.addresses import Address, is_local, is_loopback, pack_host
 
 IPV4: Final = 4
 IPV6: Final = 6
@@ -141,7 +141,7 @@ class Hub:
                 del told[next(iter(told))]
             self.emit(Verified(contact))
 
-    def contacts_of(self, told: Iterable[messages.Contact]) -> list[Contact]:
+    def contacts_of(self, told: Iterable[messages.Contact], namer: Contact) -> list[Contact]:
         """Return the contacts of a reply that can be; the others are counted and dropped."""
         contacts, find, own = [], self.space.contact, self.identity.key
         for key, address in told:
@@ -150,6 +150,8 @@ class Hub:
                 self.counters.contacts_impossible += 1
             elif key == own:
                 self.counters.contacts_own += 1
+            elif contact.is_local and not _is_as_near(namer, contact):
+                self.counters.contacts_local += 1
             else:
                 contacts.append(contact)
         return contacts
@@ -175,3 +177,13 @@ class Hub:
     def jitter(self, seconds: float) -> float:
         """Return a time around `seconds`, so that nodes do not act in step."""
         return seconds * (0.75 + self.below(1024) / 2048)
+
+
+def _is_as_near(namer: Contact, local: Contact) -> bool:
+    """Tell whether who names a local address may know it: nobody outside has us knock within."""
+    return namer.is_local and (_is_loopback(namer) or not _is_loopback(local))
+
+
+def _is_loopback(contact: Contact) -> bool:
+    packed = pack_host(contact.address[0])
+    return packed is not None and is_loopback(packed)

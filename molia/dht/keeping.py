@@ -14,6 +14,7 @@ from molia.dht.asking import Asks, Reply
 from molia.dht.contact import Contact
 from molia.dht.hub import Family, Hub
 from molia.dht.ports import Asker
+from molia.dht.quotas import Buckets
 from molia.dht.replicas import AskPull, ReplicaRepair
 from molia.dht.serving import BAD, REFUSED, Serving
 from molia.dht.telling import Push, Tell
@@ -22,6 +23,9 @@ from molia.wire.dht_messages import AddProvider, Digest, DigestReply, Pull, Pull
 from molia.wire.messages import Number
 from molia.wire.transport import Answer, Handler
 
+BUSY: Final[Answer] = (
+    int(Number.BUSY), messages.encode(messages.Busy(retry_after_ms=1_000, effort_bits=0))
+)  # fmt: skip
 _EACH: Final = limits.PROVIDERS_PER_MESSAGE_MAX
 
 
@@ -33,6 +37,11 @@ class Keeping:
         self._repairs: dict[int, ReplicaRepair] = {}
         """By family on which others reach this node."""
         self._unix_s = 0.0
+        self._digests = Buckets(
+            rate=limits.DIGESTS_PER_S, burst=limits.DIGESTS_BURST,
+            table_max=limits.REPAIR_NEIGHBOURS_MAX,
+        )  # fmt: skip
+        """By neighbour; strangers share one."""
         self.handlers: dict[int, Handler] = {
             Number.DIGEST: self._on_digest,
             Number.PULL: self._on_pull,
@@ -166,7 +175,14 @@ class Keeping:
             return BAD
         self._unix_s = now.unix_s
         repair = self._repair_of(side)
-        wanted = b"" if repair is None else repair.wanted(told.entries, now.mono_s)
+        key = b"" if peer.identity is None else peer.identity.key
+        is_known = side.table.find(key) is not None
+        if not self._digests.take(key if is_known else b"", now.mono_s):
+            self._hub.counters.digests_refused += 1
+            return BUSY
+        wanted = b""
+        if repair is not None:
+            wanted = repair.wanted(told.entries, now.mono_s, claims=is_known)
         return Number.DIGEST_REPLY, messages.encode(DigestReply(wanted))
 
     def _on_pull(self, peer: Asker, _request_id: int, body: bytes, now: Now) -> Answer | None:

@@ -5,18 +5,39 @@ bisection, and only a run of about as many as asked for is ever sorted by distan
 """
 
 from bisect import bisect_left, insort
+from typing import Final, NamedTuple
 
-from molia.dht.contact import Contact
+from molia.base.limits import NODES_CONTACTS_MAX, TABLE_CELLS_MAX
+from molia.dht.contact import ID_BITS, Contact
+
+_CELL_BITS: Final = 5
+"""Bits of a target beyond its bucket that its cell follows from."""
+_SHORT_BITS: Final = 30
+"""What CPython compares fastest."""
+
+
+class _Cell(NamedTuple):
+    """Among whom the nearest to every target of one cell of the space are."""
+
+    shift: int
+    mask: int
+    """`target >> shift & mask` is the part of a target that orders them."""
+    parts: tuple[int, ...]
+    """The same part of their ids, each another one."""
+    encoded: dict[int, bytes]
+    """As parts of a NODES body."""
 
 
 class Positions:
     """Contacts by id, at most one for each."""
 
-    __slots__ = ("_by_id", "_ids")
+    __slots__ = ("_by_id", "_cells", "_ids")
 
     def __init__(self) -> None:
         self._ids: list[int] = []
         self._by_id: dict[int, Contact] = {}
+        self._cells: dict[int, _Cell] = {}
+        """Those that were asked about since the contacts changed last."""
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -29,11 +50,41 @@ class Positions:
         assert contact.id not in self._by_id, "two keys never have the same id"
         insort(self._ids, contact.id)
         self._by_id[contact.id] = contact
+        self._cells.clear()
 
     def remove(self, contact: Contact) -> None:
         """Forget a contact that was added."""
         del self._by_id[contact.id]
         del self._ids[bisect_left(self._ids, contact.id)]
+        self._cells.clear()
+
+    def body(self, target: int, distance: int) -> bytes:
+        """Return the NODES body of the nearest to `target`, which is `nearest`'s, in half the time.
+
+        distance: of the target to this node: its cell lies in one bucket.
+        """
+        size = distance.bit_length()
+        free = size - _CELL_BITS - 1 if size > _CELL_BITS else 0
+        name = size << _CELL_BITS + 1 | distance >> free
+        cell = self._cells.get(name) or self._survey(name, target, free)
+        part = target >> cell.shift & cell.mask
+        near = sorted(cell.parts, key=part.__xor__)[:NODES_CONTACTS_MAX]
+        return b"".join(map(cell.encoded.__getitem__, near))
+
+    def _survey(self, name: int, target: int, free: int) -> _Cell:
+        """Make a cell: the smallest part of the space around it that has enough contacts."""
+        is_small = len(self._ids) <= NODES_CONTACTS_MAX
+        free = ID_BITS if is_small else max(free, self._bits(target, NODES_CONTACTS_MAX))
+        low, high = self._run(target, free)
+        ids = self._ids[low:high]
+        shift, mask = max(0, free - _SHORT_BITS), (1 << _SHORT_BITS) - 1
+        if len({one >> shift & mask for one in ids}) < len(ids):
+            shift, mask = 0, (1 << ID_BITS) - 1
+        encoded = {one >> shift & mask: self._by_id[one].encoded for one in ids}
+        if len(self._cells) >= TABLE_CELLS_MAX:
+            self._cells.clear()
+        cell = self._cells[name] = _Cell(shift, mask, tuple(encoded), encoded)
+        return cell
 
     def nearest(self, target: int, count: int) -> list[Contact]:
         """Return the `count` contacts nearest to `target` by XOR, the nearest first."""

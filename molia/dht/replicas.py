@@ -18,7 +18,7 @@ from molia.base.limits import (
 )
 from molia.dht.budget import RepairBudget
 from molia.dht.contact import ID_BITS, Contact
-from molia.dht.digest import SummaryOf, is_wanted
+from molia.dht.digest import Ahead, SummaryOf, is_wanted
 from molia.dht.held import Summary, summaries_in, wanted_bits
 from molia.dht.jitter import between
 from molia.dht.ports import Shelf
@@ -251,19 +251,23 @@ class ReplicaRepair:
 
     # -- being told
 
-    def wanted(self, digest: bytes, now_s: float) -> bytes:
+    def wanted(self, digest: bytes, now_s: float, *, claims: bool = True) -> bytes:
         """Return the bitmap of what we lack of a neighbour's DIGEST.
 
         What is already on its way from one neighbour is not wanted of another: so three that were
-        asked for our range share the work.
+        asked for our range share the work. claims: whether it may be counted on to put what it
+        offers; a stranger who only says so must not keep others from it.
         """
-        return wanted_bits([self._is_wanted(one, now_s) for one in summaries_in(digest)])
+        rows = Ahead(self._shelf)
+        return wanted_bits(
+            [self._is_wanted(one, rows, now_s, claims=claims) for one in summaries_in(digest)]
+        )
 
-    def _is_wanted(self, one: Summary, now_s: float) -> bool:
-        return is_wanted(
-            one, self._shelf, own_id=self._own_id, radius=self._radius,
-            summary_of=self._summary_of,
-        ) and self._claim(one, now_s)  # fmt: skip
+    def _is_wanted(self, one: Summary, rows: Ahead, now_s: float, *, claims: bool) -> bool:
+        is_lacking = is_wanted(
+            one, rows, own_id=self._own_id, radius=self._radius, summary_of=self._summary_of
+        )
+        return is_lacking and not rows.is_spent and (not claims or self._claim(one, now_s))
 
     def _claim(self, one: Summary, now_s: float) -> bool:
         """Tell whether a row is on its way from nobody else; it is from now on."""

@@ -211,7 +211,7 @@ class Searches:
         family = family_of(reply.contact.address)
         closer = [
             contact
-            for contact in self._hub.contacts_of(named)
+            for contact in self._hub.contacts_of(named, reply.contact)
             if family_of(contact.address) == family
         ]
         for contact in closer:

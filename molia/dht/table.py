@@ -112,9 +112,7 @@ class Table:
 
     def nodes_body(self, target: int) -> bytes:
         """Return the body of NODES with the 20 nearest to `target`."""
-        return b"".join(
-            [c.encoded for c in self._places.verified.nearest(target, NODES_CONTACTS_MAX)]
-        )
+        return self._places.verified.body(target, target ^ self.own_id)
 
     def in_region(self, center: int, radius: int) -> list[Contact]:
         """Return the verified contacts whose distance to `center` is below `radius`."""

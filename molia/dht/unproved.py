@@ -19,9 +19,12 @@ UNPROVED_GAP_S: Final = 60.0
 class Unproved:
     """The addresses that proved themselves, and the last tries at those that did not."""
 
-    def __init__(self, *, per_group: int) -> None:
-        """per_group: hosts of one network that may be tried in a minute."""
-        self._per_group = per_group
+    def __init__(self, *, per_group: int, workers: int = 1) -> None:
+        """per_group: hosts of one network that may be tried in a minute.
+
+        workers: of the node. Each has its own memory, so each waits that many times as long.
+        """
+        self._per_group, self._gap_s = per_group, UNPROVED_GAP_S * workers
         self._proved: OrderedDict[tuple[bytes, tuple[str, int]], None] = OrderedDict()
         self._tried: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
         """When a host was tried, and its group; the oldest first."""
@@ -63,9 +66,9 @@ class Unproved:
         return True
 
     def _forget_old(self, now_s: float) -> None:
-        """Drop the tries that are a minute old."""
+        """Drop the tries that are old enough."""
         tried = self._tried
-        while tried and next(iter(tried.values()))[0] <= now_s - UNPROVED_GAP_S:
+        while tried and next(iter(tried.values()))[0] <= now_s - self._gap_s:
             _, (_, group) = tried.popitem(last=False)
             left = self._group_tries[group] - 1
             if left:

@@ -42,7 +42,7 @@ from molia.dht.ports import Asker
 from molia.dht.results import Got, ProvidersFound, Stored
 from molia.node.bootstrap import ContactsFile, read_bootstrap, resolve
 from molia.node.context import Context
-from molia.node.dht_ports import ProofGate, TransportWire, core_config
+from molia.node.dht_ports import Elsewhere, ProofGate, TransportWire, core_config
 from molia.node.dht_rows import Rows
 from molia.node.lan import Lan
 from molia.node.network import Network
@@ -180,8 +180,11 @@ class Dht:
     # ------------------------------------------------------------------ a part of the network
 
     def on_ended(self, ended: Ended[Peer], now: Now) -> bool:
-        """See `Part.on_ended`."""
-        return self.engine.on_ended(cast("Ended[Asker]", ended), now)
+        """See `Part.on_ended`. Where a peer only claims to be, it is not."""
+        told = cast("Ended[Asker]", ended)
+        if not ended.peer.proved:
+            told = told._replace(peer=Elsewhere(ended.peer.identity))
+        return self.engine.on_ended(told, now)
 
     def on_left(self, peer: Peer, now: Now) -> None:
         """See `Part.on_left`."""

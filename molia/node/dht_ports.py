@@ -1,5 +1,7 @@
 """What the DHT's engine is given by the node: the transport as its wire, a gate, its settings."""
 
+from dataclasses import dataclass
+
 from molia.base.config import Config
 from molia.base.ids import PeerKey
 from molia.base.now import Now
@@ -11,6 +13,14 @@ from molia.wire.addresses import Address
 from molia.wire.peer import Peer
 from molia.wire.proof import ProofVerdict
 from molia.wire.transport import Answer, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A peer whose packets come from where it has not shown to be, as the engine sees it."""
+
+    identity: PeerKey | None
+    address: None = None
 
 
 class ProofGate:

@@ -1,6 +1,7 @@
 """`python -m molia.sim COMMAND`: try the store under power cuts, or the network under anything.
 
-`powercut` tries states of the store's shard; every other command is a scenario of the network.
+`powercut` tries states of the store's shard, `durability` counts blobs lost a year; every other command
+is a scenario of the network.
 """
 
 import argparse
@@ -8,7 +9,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 
-from molia.sim import runs
+from molia.sim import durability, runs
 from molia.sim.campaign import Failure, Tally, scratch, try_seed, try_seeds
 
 FAILURES_SHOWN = 10
@@ -16,6 +17,8 @@ FAILURES_SHOWN = 10
 
 def main(arguments: Sequence[str]) -> int:
     """Run a campaign or a scenario. Return 0 if all was well, else 1."""
+    if list(arguments[:1]) == ["durability"]:
+        return durability.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m molia.sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     powercut = commands.add_parser("powercut", help="the store's shard under power cuts")

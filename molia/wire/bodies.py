@@ -54,6 +54,24 @@ class Number(IntEnum):
     REACHED = 81
     DIAL = 82
     DIALED = 83
+    OFFER = 128
+    OFFERED = 129
+    PUT_SHARE = 130
+    SHARE_KEPT = 131
+    GET_MANIFEST = 132
+    MANIFEST = 133
+    GET_LEAVES = 134
+    LEAVES = 135
+    GET_BLOCKS = 136
+    BLOCKS = 137
+    AUDIT = 138
+    AUDITED = 139
+    LEASE = 140
+    LEASED = 141
+    HAVE = 142
+    HAS = 143
+    CLAIM = 144
+    CLAIMED = 145
 
 
 class Contact(NamedTuple):

@@ -2,8 +2,8 @@
 
 `decode` takes bytes of a peer: whatever they are, it returns a value that fits its bounds or None.
 Fields that it does not know it ignores. Nobody may hash, sign or compare an encoding: protobuf has
-several for one value. The messages of the DHT are in `wire.dht_messages`; what is named here of
-them is for those who need a few.
+several for one value. The messages of the DHT are in `wire.dht_messages`, those about blobs in
+`wire.blob_messages`; what is named here of them is for those who need a few.
 Source: docs/reference/messages.md; molia/wire/schema.
 """
 
@@ -20,9 +20,10 @@ from molia.base.limits import (
     SOFTWARE_LABEL_MAX,
     WORKERS_MAX,
 )
-from molia.wire import dht_messages
+from molia.wire import blob_messages, dht_messages
 from molia.wire._pb import messages_pb as pb
 from molia.wire.addresses import Address
+from molia.wire.blob_messages import BlobMessage
 from molia.wire.bodies import (
     NONCE_SIZE,
     Contact,
@@ -159,7 +160,7 @@ class Error:
     """A peer's words: never logged, never shown as ours."""
 
 
-Message: TypeAlias = Hello | Ping | Pong | Busy | Close | Error | DhtMessage
+Message: TypeAlias = Hello | Ping | Pong | Busy | Close | Error | DhtMessage | BlobMessage
 
 
 # ---------------------------------------------------------------------------- all messages
@@ -243,6 +244,7 @@ _DECODERS: Final[dict[int, Callable[[bytes], Message | None]]] = {
     Number.CLOSE: _close,
     Number.ERROR: _error,
     **dht_messages.DECODERS,
+    **blob_messages.DECODERS,
 }
 
 _ENCODERS: Final[dict[Number, Callable[[Any], bytes]]] = {
@@ -260,4 +262,5 @@ _ENCODERS: Final[dict[Number, Callable[[Any], bytes]]] = {
     Number.CLOSE: lambda m: serialized(pb.Close, reason=m.reason),
     Number.ERROR: lambda m: serialized(pb.Error, code=m.code, text=m.text),
     **dht_messages.ENCODERS,
+    **blob_messages.ENCODERS,
 }  # fmt: skip

@@ -6,16 +6,30 @@ from itertools import pairwise
 import pytest
 
 from molia.base import limits
+from molia.base.crypto import Identity
 from molia.base.hashing import blake3_digest
 from molia.base.ids import PeerKey
+from molia.dht.asking import UNPROVED_TIMEOUT_S
 from molia.dht.effects import Penalise
+from molia.dht.outcome import LookupResult
 from molia.dht.unproved import Unproved
+from molia.sim.entropy import SeededEntropy
 from molia.wire.addresses import Address
 from molia.wire.dht_messages import Dial, DialCode, Dialed, Nodes
 from molia.wire.messages import Contact, Number, Ping, decode, encode
+from molia.wire.noise import molia_profile
 from molia.wire.scores import Offence
-from molia.wire.transport import Answer
-from tests.dht.world import START, FakePeer, Node, World, joined
+from molia.wire.transport import Answer, Transport
+from tests.dht.world import (
+    NETWORK,
+    START,
+    FakePeer,
+    Node,
+    World,
+    contacts_of,
+    joined,
+    public,
+)
 
 VICTIM: Address = ("203.0.113.7", 53)
 
@@ -103,6 +117,110 @@ def test_a_local_address_is_never_dialled() -> None:
     answer = node.handlers[Number.DIAL](peer, 1, body, node.now)  # type: ignore[arg-type]
     assert answer is not None
     assert decode(*answer) == Dialed(DialCode.REFUSED)
+
+
+def test_the_workers_of_a_node_share_a_strangers_minute() -> None:
+    world, workers = World(), [Unproved(per_group=8, workers=4) for _ in range(4)]
+    victim = world.space.contact(name(1), VICTIM)
+    assert victim is not None
+    minutes = 40
+    sent = sum(
+        worker.spend(victim, START.mono_s + second)
+        for second in range(60 * minutes)
+        for worker in workers
+    )
+    assert sent == minutes
+
+
+def test_the_wire_sends_a_stranger_who_is_silent_one_packet() -> None:
+    wire = Transport(
+        molia_profile(NETWORK), identity=Identity(b"a" * 32), entropy=SeededEntropy(1), handlers={}
+    )
+    key, now = Identity(b"b" * 32).peer_key, START
+    wire.ask_at(key, VICTIM, Number.PING, encode(Ping()), now, timeout_s=UNPROVED_TIMEOUT_S)
+    sent = [packet for packets, _ in wire.take_sends(now) for packet in packets]
+    for _ in range(2 * 60 * 10):
+        now = now.after(0.1)
+        wire.on_deadline(now)
+        sent += [packet for packets, _ in wire.take_sends(now) for packet in packets]
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("place", [("198.51.100.66", 7071), None])
+def test_a_peer_does_not_stand_where_it_is_named_by_a_session_from_elsewhere(
+    place: Address | None,
+) -> None:
+    world = joined(8)
+    asker, liar = world.nodes[0], world.nodes[7]
+    world.by_address[VICTIM] = liar  # so that asking there is asking the liar
+    claimed = world.space.contact(liar.key.key, VICTIM)
+    assert claimed is not None
+    asker.engine.on_goodbye(contacts_of([liar], world)[0], asker.now)
+    asker.wire.moved[liar.key] = place
+    for node in world.nodes[1:7]:
+        lie(node, [Contact(liar.key.key, VICTIM)])
+    result = asker.run(lambda: asker.engine.walk(claimed.id.to_bytes(32, "big"), asker.now))
+    assert isinstance(result, LookupResult)
+    assert claimed not in (*result.closest, *result.responders)
+    assert result.responders
+    world.run(120)
+    assert claimed not in asker.engine.contacts()
+    assert asker.engine.counters.answers_elsewhere > 0
+    assert spread(sent_to(asker, VICTIM[0])) >= 60.0
+    assert (place is not None) == bool(sent_to(asker, "198.51.100.66"))
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_contact_that_moved_leaves_its_place_in_the_table(*, is_shown: bool) -> None:
+    world = joined(8)
+    asker, moved = world.nodes[0], world.nodes[5]
+    new = public(50)
+    moved.address, world.by_address[new] = new, moved
+    asker.wire.moved[moved.key] = new if is_shown else None
+    world.run(300)
+    known = [c.address for c in asker.engine.contacts() if c.key == moved.key]
+    assert known == ([new] if is_shown else [])
+
+
+@pytest.mark.parametrize(
+    ("namer", "named", "is_believed"),
+    [
+        ("198.51.100.1", "192.168.1.1", False),
+        ("198.51.100.1", "127.0.0.1", False),
+        ("198.51.100.1", "203.0.113.7", True),
+        ("192.168.1.9", "192.168.1.1", True),
+        ("192.168.1.9", "127.0.0.1", False),
+        ("192.168.1.9", "203.0.113.7", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "10.0.0.1", True),
+        ("2001:db8::1", "fd00::1", False),
+        ("2001:db8::1", "::1", False),
+        ("fd00::2", "::1", False),
+        ("::1", "::1", True),
+    ],
+)
+def test_nobody_outside_has_us_knock_at_local_addresses(
+    namer: str, named: str, *, is_believed: bool
+) -> None:
+    world = joined(1)
+    hub = world.nodes[0].engine._hub
+    who = world.space.contact(name(1), (namer, 7071))
+    assert who is not None
+    found = hub.contacts_of([Contact(name(2), (named, 7071))], who)
+    assert bool(found) is is_believed
+    assert hub.counters.contacts_local == (not is_believed)
+
+
+def test_lookups_among_liars_send_nothing_to_the_local_network() -> None:
+    world = joined(6)
+    for node in world.nodes[1:]:
+        lie(node, [Contact(name(n), ("192.168.1.1", 1 + n)) for n in range(20)])
+    asker = world.nodes[0]
+    for _ in range(5):
+        target = world.entropy.token(32)
+        asker.run(lambda to=target: asker.engine.find(to, asker.now))  # type: ignore[misc]
+    assert not sent_to(asker, "192.168.1.1")
+    assert asker.engine.counters.contacts_local >= 20
 
 
 @pytest.mark.parametrize("size", [limits.DHT_UNPROVED_MAX])

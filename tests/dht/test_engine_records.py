@@ -5,9 +5,12 @@ from dataclasses import asdict
 import pytest
 
 from molia.base.crypto import Identity
+from molia.base.limits import LOC_WRITES_BURST
 from molia.base.now import Now
 from molia.dht import held, records
 from molia.dht.blinding import locations
+from molia.dht.engine import Engine
+from molia.dht.quotas import Quotas
 from molia.dht.records import RecordAddress, publish
 from molia.dht.results import Got, Stored
 from molia.wire.dht_messages import Put, PutCode, PutReply
@@ -163,12 +166,16 @@ def test_a_leftover_on_the_own_shelf_does_not_hide_what_the_holders_have() -> No
 # ---------------------------------------------------------------------------- what is refused
 
 
-def offer(world: World, encoded: bytes, *, number: int = Number.PUT) -> int:
-    """Put bytes at a node as a stranger; return the code, -1 for an error."""
-    node, peer = world.nodes[0], FakePeer(world.nodes[1].key, world.nodes[1].address)
+NOT_YET = -2
+
+
+def offer(world: World, encoded: bytes, *, number: int = Number.PUT, writer: int = 1) -> int:
+    """Put bytes at a node as a stranger; return the code, -1 for an error, or NOT_YET."""
+    node, peer = world.nodes[0], FakePeer(world.nodes[writer].key, world.nodes[writer].address)
     answer = node.handlers[number](peer, 7, encode(Put(encoded)), node.now)  # type: ignore[arg-type]
     node.follow()
-    assert answer is not None
+    if answer is None:
+        return NOT_YET
     told = decode(*answer)
     return told.code if isinstance(told, PutReply) else -1
 
@@ -193,6 +200,35 @@ def test_what_does_not_hold_is_refused_and_counted(make, counter: str) -> None: 
     assert offer(world, make(world.now)) in (PutCode.BAD, -1)
     assert asdict(world.nodes[0].engine.counters)[counter] == before + 1
     assert not world.nodes[0].shelf.rows
+
+
+def test_one_location_changes_only_so_often_and_what_is_too_much_is_counted() -> None:
+    world = joined(2)
+    counters = world.nodes[0].engine.counters
+    for seq in range(1, int(LOC_WRITES_BURST) + 6):
+        offer(world, signed(b"again", world.now, seq=seq)[0])
+        world.run(0.01)
+    assert counters.records_stored == LOC_WRITES_BURST
+    assert counters.records_full == 5
+
+
+def test_one_peer_has_a_quota_of_its_own() -> None:
+    world = joined(3)
+    node = world.nodes[0]
+    node.engine._storing.writes.quotas = Quotas(rows_max=1_000, peer_burst=3)
+    put_by = [(1, b"a"), (1, b"b"), (1, b"c"), (1, b"d"), (2, b"e")]
+    codes = []
+    for writer, salt in put_by:
+        expires = int(world.now.unix_s) + 600
+        period = locations(NETWORK, WRITER.peer_key, salt, world.now.unix_s)[0].period
+        record = publish(WRITER, NETWORK, salt, b"x", seq=1, expires=expires, period=period)
+        codes.append(offer(world, record.encoded, writer=writer))
+    assert codes == [NOT_YET, NOT_YET, NOT_YET, PutCode.FULL, NOT_YET]
+    assert node.engine.counters.records_full == 1
+
+
+def test_writes_are_carried_out_once_however_often_they_come() -> None:
+    assert Engine.once >= {Number.PUT, Number.ADD_PROVIDER}
 
 
 def test_a_forged_record_costs_its_sender_its_standing() -> None:

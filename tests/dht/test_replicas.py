@@ -1,6 +1,6 @@
 """Rows stay where they belong while nodes come and go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from molia.base.limits import (
     DIGEST_ENTRIES_MAX,
+    DIGEST_PAGE,
+    DIGEST_PAGES_MAX,
     REPAIR_ASKS_MAX,
     REPAIR_CLAIMS_MAX,
     REPAIR_JOBS_MAX,
@@ -16,7 +18,7 @@ from molia.base.limits import (
 )
 from molia.dht.budget import BURST_S, FLOOR_BYTES_S, SHARE, WINDOW_S, RepairBudget
 from molia.dht.contact import Contact
-from molia.dht.digest import is_wanted
+from molia.dht.digest import Ahead, is_wanted
 from molia.dht.held import Summary, wanted_in
 from molia.dht.replicas import (
     AGAIN_S,
@@ -333,6 +335,15 @@ def test_what_comes_from_one_neighbour_is_not_wanted_of_another_for_a_while() ->
     assert len(one.core._claims) <= REPAIR_CLAIMS_MAX
 
 
+def test_what_a_stranger_offers_is_still_wanted_of_neighbours() -> None:
+    one, other = One(1), One(1, 10)
+    entries = other.first_tell().digest
+    for now_s in (1.0, 2.0):
+        wanted = one.core.wanted(entries, now_s, claims=False)
+        assert places(wanted, 10) == list(range(10))
+    assert places(one.core.wanted(entries, 3.0), 10) == list(range(10))
+
+
 # ---------------------------------------------------------------------------- rules
 
 
@@ -378,6 +389,7 @@ def test_wanted_equals_the_brute_force_answer(
     shelf, radius = MemoryShelf(), SPACE >> 2
     for kind, place, version in held:
         shelf.put(kind, bytes((place << 4,)) + bytes(31), bytes(3) + bytes((version,)))
+    ahead = Ahead(shelf)
     for kind, place, version in offered:
         one = Summary(bytes((place << 4,)) + bytes(7), bytes(3) + bytes((version,)), kind)
         rows = [v for k, p, v in held if (k, p) == (kind, place)]
@@ -385,6 +397,44 @@ def test_wanted_equals_the_brute_force_answer(
         expected = kind in (1, 2) and is_near and (not rows or max(rows) != version)
         got = is_wanted(one, shelf, own_id=0, radius=radius, summary_of=summary)
         assert got == expected
+        paged = is_wanted(one, ahead, own_id=0, radius=radius, summary_of=summary)
+        assert paged == expected or ahead.is_spent
+
+
+class CountingShelf(MemoryShelf):
+    """Counts how often it is searched."""
+
+    searches = 0
+
+    def locations(self, kind: int, start: bytes, limit: int) -> Iterable[bytes]:
+        self.searches += 1
+        return super().locations(kind, start, limit)
+
+
+def test_a_digest_in_order_is_compared_page_by_page() -> None:
+    shelf = CountingShelf()
+    for n in range(1_000):
+        shelf.put(1, n.to_bytes(8, "big") + bytes(24), b"0000" if n % 2 else b"9999")
+    core = One(1).core
+    core._shelf = shelf
+    asked = range(0, 1_000, 13)
+    digest = b"".join(n.to_bytes(8, "big") + b"0000\1" for n in asked)
+    assert places(core.wanted(digest, 1.0), len(asked)) == [
+        index for index, n in enumerate(asked) if n % 2 == 0
+    ]
+    assert shelf.searches == -(-1_000 // DIGEST_PAGE)
+
+
+def test_a_digest_out_of_order_costs_a_bounded_number_of_searches_and_wants_nothing_more() -> None:
+    shelf = CountingShelf()
+    for n in range(2_000):
+        shelf.put(1, n.to_bytes(8, "big") + bytes(24), b"9999")
+    core = One(1).core
+    core._shelf = shelf
+    asked = [n for pair in range(40) for n in (1_990 - pair, pair)]
+    digest = b"".join(n.to_bytes(8, "big") + b"0000\1" for n in asked)
+    assert places(core.wanted(digest, 1.0), 80) == list(range(DIGEST_PAGES_MAX))
+    assert shelf.searches == DIGEST_PAGES_MAX
 
 
 @given(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molia.base.errors import BadConfig
-from molia.base.limits import DATAGRAM_BODY_MAX, TABLE_ENTRIES_MAX
+from molia.base.limits import DATAGRAM_BODY_MAX, TABLE_CELLS_MAX, TABLE_ENTRIES_MAX
 from molia.dht.bucket import Bucket, Entry, State
 from molia.dht.contact import Contact
 from molia.dht.nearest import Positions
@@ -59,6 +59,39 @@ def test_a_region_equals_the_brute_force_answer(
         positions.add(placed(one))
     expected = oracles.in_region(sorted(members), center, radius)
     assert [contact.id for contact in positions.in_region(center, radius)] == expected
+
+
+alike = st.builds(lambda head, tail: head << 200 | tail, st.integers(0, 40), st.integers(0, 40))
+"""Ids that differ in few bits: many have the same 30 where their cell looks."""
+
+
+@given(
+    own=ids, members=st.sets(st.one_of(ids, alike), max_size=70),
+    targets=st.lists(st.one_of(ids, alike), min_size=1, max_size=6), gone=st.integers(0, 40),
+)  # fmt: skip
+def test_a_body_is_that_of_the_brute_force_answer_while_contacts_come_and_go(
+    own: int, members: set[int], targets: list[int], gone: int
+) -> None:
+    positions, left = Positions(), dict[int, Contact]()
+    for one in [*sorted(members), *sorted(members)[:gone]]:
+        if one in left:
+            positions.remove(left.pop(one))
+        else:
+            left[one] = placed(one)
+            positions.add(left[one])
+        if len(left) % 10 == 0 or len(left) > 60:
+            for target in targets:
+                nearest = oracles.nearest(list(left), target, 20)
+                expected = b"".join(left[near].encoded for near in nearest)
+                assert positions.body(target, target ^ own) == expected
+
+
+def test_cells_are_bounded_whatever_targets_are_asked() -> None:
+    table = table_of(population(600))
+    for bits in range(256):
+        for low in range(16):
+            table.nodes_body(OWN ^ (1 << bits) ^ (low << max(0, bits - 4)))
+    assert 0 < len(table._places.verified._cells) <= TABLE_CELLS_MAX
 
 
 @pytest.mark.parametrize("own", [OWN, 0, 12345])

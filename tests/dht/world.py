@@ -51,6 +51,8 @@ class FakeWire:
         self.waiting: dict[int, Request] = {}
         self.answered: dict[tuple[FakePeer, int], Answer | None] = {}
         self.sessions: dict[PeerKey, None] = {}
+        self.moved: dict[PeerKey, Address | None] = {}
+        """Peers with a session from elsewhere than they are asked; None: it is not known where."""
         self.sent: list[tuple[float, Address, int]] = []
         """When, where to, and the message number of all first tries."""
 
@@ -122,7 +124,10 @@ class FakeWire:
         if request is not None and self._node.is_up:
             if outcome is Outcome.REPLIED and request.peer.identity is not None:
                 self.sessions[request.peer.identity] = None
-            ended = Ended(request_id, request.peer, outcome, int(number), body)
+            key, address = request.peer.identity, request.peer.address
+            if key is not None:
+                address = self.moved.get(key, address)
+            ended = Ended(request_id, FakePeer(key, address), outcome, int(number), body)
             assert self._node.engine.on_ended(ended, self._node.now)
             self._node.follow()
 

@@ -20,6 +20,9 @@ NETWORK = r"\001\002\003\004\005\006\007\010"
 EIGHT = NETWORK
 HELLO = f'features: 0x8000000000000002 software: "molia/0.1.0" workers: 2 network: "{NETWORK}"'
 CONTACTS = [f'contacts {{ key: "{KEY}" address: "{address}" }}' for address in (IPV4, IPV6)]
+LARGE, SMALL = (f'cid: "{head}{KEY}"' for head in (r"\001\161\036\040", r"\001\125\036\040"))
+LEASE = f'lease: "{"x" * 145}"'
+SHARES_64 = " ".join(f"shares: {n}" for n in range(64))
 
 ROWS = [
     (1, "Hello", f"version_min: 1 version_max: 1 {HELLO}"),
@@ -69,13 +72,46 @@ ROWS = [
     (81, "Reached", "code: 1"),
     (82, "Dial", f'key: "{KEY}" address: "{IPV4}" nonce: "{EIGHT}"'),
     (83, "Dialed", "code: 3"),
-]
+    (128, "Offer", f'{LARGE} size: 1099511627776 {SHARES_64} owner: "{KEY}"'),
+    (128, "Offer", f'{SMALL} shares: 65535 owner: "{KEY}"'),
+    (129, "Offered", "accepted: 0 accepted: 13 kept: 5 room: 18446744073709551615"),
+    (129, "Offered", "code: 4 retry_after_ms: 3600000"),
+    (130, "PutShare", f'{LARGE} share: 13 manifest: "{"x" * 1024}" {LEASE} first_stripe: 419430'),
+    (130, "PutShare", f'{LARGE} share: 14 manifest: "m" {LEASE} root: "{KEY}"'),
+    (130, "PutShare", f"{SMALL} share: 65535 {LEASE} size: 999999"),
+    (131, "ShareKept", f'stripes: 419431 provider: "{"x" * 284}"'),
+    (131, "ShareKept", "code: 6"),
+    (132, "GetManifest", LARGE),
+    (132, "GetManifest", f"{LARGE} supplement: true"),
+    (133, "Manifest", f'manifest: "{"x" * 1024}"'),
+    (133, "Manifest", f'manifest: "{"x" * 1652}"'),
+    (134, "GetLeaves", f"{LARGE} share: 63"),
+    (135, "Leaves", "share: 63 size: 13421792"),
+    (136, "GetBlocks", f"{LARGE} share: 3 first_stripe: 419367 stripe_count: 64 paths: true"),
+    (136, "GetBlocks", f"{SMALL} share: 65535 stripe_count: 1"),
+    (137, "Blocks", "share: 3 first_stripe: 419430 stripe_count: 1"),
+    (137, "Blocks", "share: 65535 stripe_count: 1"),
+    (138, "Audit", f"{LARGE} share: 9 stripe: 419430"),
+    (138, "Audit", f"{SMALL} share: 65535"),
+    (139, "Audited", f'path: "{KEY * 19}" size: 262144'),
+    (139, "Audited", "code: 1"),
+    (140, "Lease", f'leases: "{"x" * 145}" ' * 7),
+    (141, "Leased", "codes: 1 " * 7 + f'held: "{"x" * 145}" ' * 7),
+    (141, "Leased", "codes: 0 codes: 4294967295"),
+    (142, "Have", f"{LARGE} {SMALL} ".replace("cid", "cids") * 8),
+    (143, "Has", "held {} held { whole: true }"),
+    (143, "Has", "held { shares: \"" + r"\377" * 8 + "\" partial: 63 partial: 0 stripes: 419431 "
+                 "stripes: 0 }"),
+    (144, "Claim", f'claim: "{"x" * 145}"'),
+    (145, "Claimed", ""),
+    (145, "Claimed", f'code: 1 claim: "{"x" * 145}"'),
+]  # fmt: skip
 
 
 def encoded(kind: str, text: str) -> bytes:
     """Return what protoc makes of a message in text format."""
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SCHEMA}"]
-    command += [f"--encode=molia.wire.{kind}", "transport.proto", "dht.proto"]
+    command += [f"--encode=molia.wire.{kind}", "transport.proto", "dht.proto", "blobs.proto"]
     return subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
 
 

@@ -10,12 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from molia.base import limits
-from molia.wire import messages
+from molia.wire import blob_messages, messages
 from molia.wire._pb import messages_pb as pb
 from molia.wire.dht_messages import DECODERS
 from molia.wire.features import FEATURES, negotiate, negotiate_version
 from molia.wire.messages import Contact, Hello, Message, Nodes, Number
 from tests.vectors.load import vectors
+from tests.wire import blob_samples
+from tests.wire.blob_samples import BLOB_EXPECTED
 from tests.wire.dht_samples import (
     DHT_EXPECTED,
     EIGHT,
@@ -53,6 +55,7 @@ all_messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(messages.Close, reason=u32),
     st.builds(messages.Error, code=u32, text=words),
     dht_messages,
+    blob_samples.blob_messages,
 )  # fmt: skip
 
 EXPECTED: list[Message] = [
@@ -71,6 +74,7 @@ EXPECTED: list[Message] = [
     messages.Close(reason=2**32 - 1),
     messages.Error(code=messages.ErrorCode.NOT_HERE, text="not here é"),
     *DHT_EXPECTED,
+    *BLOB_EXPECTED,
 ]  # fmt: skip
 
 
@@ -235,7 +239,9 @@ def schema_numbers() -> dict[str, int]:
 
 def test_numbers_are_those_of_the_schema_and_in_their_ranges() -> None:
     assert schema_numbers() == {number.name: number.value for number in Number}
-    assert all((number >= 64) == (number in DECODERS) and number < 128 for number in Number)
+    for number in Number:
+        assert (64 <= number < 128) == (number in DECODERS)
+        assert (128 <= number < 192) == (number in blob_messages.DECODERS)
 
 
 @given(u64, u64)

@@ -1,6 +1,7 @@
 """The generated code is that of the schema."""
 
 from molia.wire._pb import messages_pb
+from molia.wire.blob_messages import AuditCode, ClaimCode, KeptCode, LeaseCode, OfferCode
 from molia.wire.dht_messages import AddCode, DialCode, PutCode
 from molia.wire.messages import CloseReason, ErrorCode, Number
 from scripts import gen_docs, gen_proto, proto_docs
@@ -20,7 +21,7 @@ def test_every_message_of_the_schema_has_a_class() -> None:
 
 def test_the_page_holds_every_number_message_and_field() -> None:
     text = gen_docs.PAGES["messages.md"]()
-    assert len(Number) == text.count("\n## ") - 4  # Negotiation, Numbers, two parts
+    assert len(Number) == text.count("\n## ") - 5  # Negotiation, Numbers, three parts
     for number in Number:
         assert f"| {number.value} | `{number.name}` |" in text
         assert f"\n## {number.name}, {number.value}\n" in text
@@ -36,6 +37,9 @@ def test_every_reason_and_code_is_in_the_schemas_words() -> None:
         (("Close", "reason"), CloseReason), (("Error", "code"), ErrorCode),
         (("PutReply", "code"), PutCode), (("Added", "codes"), AddCode),
         (("Reached", "code"), DialCode), (("Dialed", "code"), DialCode),
+        (("Offered", "code"), OfferCode), (("ShareKept", "code"), KeptCode),
+        (("Audited", "code"), AuditCode), (("Leased", "codes"), LeaseCode),
+        (("Claimed", "code"), ClaimCode),
     ):  # fmt: skip
         for kind in kinds:
             assert f"{kind.value} " in members[where]

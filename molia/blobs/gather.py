@@ -1,0 +1,536 @@
+"""One read of a blob's bytes from the nodes that hold its shares. A core.
+
+The manifest comes from the first that has it, then stripe by stripe: the data blocks that the
+range touches, straight from their holders; where one is missing, wrong or too slow, the fastest
+others, and a decode. Each block comes with its Merkle path, so that whatever arrives is checked
+against the CID before it is used. Who sends wrong bytes is reported and not asked again.
+The shell stops taking stripes by not saying `on_delivered`: what is held is at most `ahead`
+stripes. A read that broke off goes on with a new Gather from `position`.
+Source: docs/reference/gathering.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from molia.base.cid import Cid, Codec
+from molia.base.deadlines import DeadlineTable
+from molia.base.errors import (
+    BadManifest,
+    MoliaError,
+    NoHolders,
+    SharesOutOfReach,
+    TimedOut,
+)
+from molia.base.hashing import blake3_digest
+from molia.base.ids import PeerKey
+from molia.base.limits import ASKED_SHOWN_MAX, DATA_SHARES
+from molia.blobs.erasure import decode_stripe
+from molia.blobs.geometry import StripeShape
+from molia.blobs.manifest import Manifest, cid_of_manifest
+from molia.blobs.merkle import verify_path
+from molia.blobs.sources import Peer, Source, Sources
+
+_SLOW_ALL: Final = 3.0
+_SLOW_FEW: Final = 10.0
+"""How much slower than usual a data block's holder may be before others are asked in its place:
+for most of a stripe that costs nothing, for a small part of one it costs ten blocks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatherConfig:
+    """How patient a read is."""
+
+    ahead: int = 4
+    """Stripes asked for and not yet taken by the reader: 2.5 MiB each."""
+    lookup_s: float = 8.0
+    """Until when somebody must be known to have the blob."""
+    manifest_s: float = 10.0
+    manifest_hedge_s: float = 0.3
+    block_s: float = 8.0
+    """How long one block may take in all."""
+    hedge_factor: float = 4.0
+    hedge_min_s: float = 0.1
+    hedge_max_s: float = 2.0
+    """When another is asked: after so many times what the holder's blocks take, within these."""
+    progress_s: float = 30.0
+    """How long a reader that waits may get nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskManifest:
+    """Get the manifest from this node and give it to `on_manifest`."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AskBlock:
+    """Get a block with its path and give it to `on_block`. `size`: more is wrong, stop there."""
+
+    key: bytes
+    share: int
+    stripe_index: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelBlock:
+    """This block is not waited for any more."""
+
+    key: bytes
+    share: int
+    stripe_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Run `decode` on this in a thread and give the result to `on_decoded`."""
+
+    stripe: StripeShape
+    blocks: Mapping[int, bytes]
+    missing: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """The next bytes for the reader. Say `on_delivered` once it has taken them."""
+
+    stripe_index: int
+    chunks: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Liar:
+    """This node sent what is not the blob's: its shares count as lost."""
+
+    key: bytes
+    share: int | None
+    """None: of the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All bytes were delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No more bytes can be delivered."""
+
+    error: MoliaError
+
+
+Effect = AskManifest | AskBlock | CancelBlock | Decode | Deliver | Liar | Done | Failed
+_Ask = tuple[bytes, int]
+"""Node and share."""
+
+
+def decode(effect: Decode) -> dict[int, bytes]:
+    """Return the missing blocks, from blocks that were checked. For a thread."""
+    return decode_stripe(effect.blocks, effect.stripe, effect.missing)
+
+
+@dataclass(slots=True)
+class _Stripe:
+    shape: StripeShape
+    wanted: tuple[int, ...]
+    asked: dict[_Ask, float] = field(default_factory=dict)
+    """Since when."""
+    late: dict[_Ask, None] = field(default_factory=dict)
+    """Of these, those in whose place others were asked."""
+    blocks: dict[int, bytes] = field(default_factory=dict)
+    must_decode: bool = False
+    is_decoding: bool = False
+
+    def pending(self) -> dict[int, None]:
+        """Return the shares that are expected in time."""
+        return {share: None for key, share in self.asked if (key, share) not in self.late}
+
+    def missing(self) -> tuple[int, ...]:
+        """Return the wanted shares that are not here."""
+        return tuple(share for share in self.wanted if share not in self.blocks)
+
+
+class Gather:
+    """A read of [start, stop) of a blob that has a manifest; stop None: to its end.
+
+    shares: for a repair, these shares' blocks of all stripes in place of the range's bytes, in this
+    order and without the empty ones; `position` then counts their bytes.
+    Sources come by `on_sources`, any number of times, until `on_lookup_over`.
+    """
+
+    def __init__(
+        self, cid: Cid, *, start: int = 0, stop: int | None = None, now_s: float,
+        manifest: Manifest | None = None, shares: Sequence[int] | None = None,
+        config: GatherConfig | None = None,
+    ) -> None:  # fmt: skip
+        assert cid.codec is Codec.MANIFEST, "small blobs are gathered whole"
+        assert 0 <= start <= (start if stop is None else stop), "a range goes forward"
+        self.cid, self.config = cid, config or GatherConfig()
+        self.position = start
+        """Up to where bytes were delivered."""
+        self.manifest = manifest
+        self._start, self._stop = start, stop
+        self._shares = None if shares is None else tuple(shares)
+        self.sources = Sources()
+        self._stripes: dict[int, _Stripe] = {}
+        self._deadlines: DeadlineTable[tuple[str, bytes, int, int]] = DeadlineTable()
+        self._effects: list[Effect] = []
+        self._manifest_asked: dict[bytes, None] = {}
+        self._is_lookup_over = self.is_over = False
+        self._undelivered = self._ask_next = self._give_next = 0
+        self._todo = range(0)
+        self._began_s = self._hurry_s = now_s
+        self.liars: dict[bytes, None] = {}
+        self.hedged = self.decoded = 0
+        self._deadlines.set(("lookup", b"", 0, 0), now_s + self.config.lookup_s)
+        self._begin(now_s)
+
+    # ------------------------------------------------------------------ doors
+
+    def take_effects(self) -> list[Effect]:
+        """Return what is to be done now, once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `on_deadline` is to be called."""
+        return self._deadlines.next_s()
+
+    def on_sources(self, found: Sequence[Source], *, now_s: float) -> None:
+        """Take nodes that say they have shares."""
+        self.sources.add(found)
+        self._step(now_s)
+
+    def on_lookup_over(self, *, now_s: float) -> None:
+        """Take that no more sources will come."""
+        self._is_lookup_over = True
+        self._step(now_s)
+
+    def on_manifest(self, key: bytes, data: bytes | None, *, now_s: float) -> None:
+        """Take a node's manifest; None: it has none, or does not answer."""
+        peer = self.sources.peers.get(key)
+        if self.is_over or self.manifest is not None or peer is None:
+            return
+        self._deadlines.clear(("manifest", key, 0, 0))
+        if data is None:
+            peer.leave_out("has no manifest")
+        elif cid_of_manifest(data) != self.cid:
+            self._catch(peer, None)
+        else:
+            peer.answered += 1
+            self._take_manifest(data, now_s)
+        self._step(now_s)
+
+    def on_block(
+        self, key: bytes, share: int, stripe_index: int, block: bytes | None, *,
+        path: Sequence[bytes] = (), now_s: float,
+    ) -> None:  # fmt: skip
+        """Take a block; None: the node does not have it. Too long or too short is wrong too."""
+        peer, stripe = self.sources.peers.get(key), self._stripes.get(stripe_index)
+        asked_s = None if stripe is None else stripe.asked.pop((key, share), None)
+        if self.is_over or peer is None or stripe is None or asked_s is None:
+            return
+        self._forget(stripe, key, share)
+        peer.under_way -= 1
+        if block is None:
+            peer.shares.pop(share, None)
+            peer.outcome = "does not have its share"
+        elif not self._is_sound(stripe.shape, share, block, path):
+            self._catch(peer, share)
+        else:
+            peer.answered, peer.missed, peer.outcome = peer.answered + 1, 0, "answers"
+            peer.measure(now_s - asked_s)
+            stripe.blocks.setdefault(share, block)
+        self._step(now_s)
+
+    def on_lost(self, key: bytes, *, now_s: float) -> None:
+        """Take that a node cannot be reached, or broke off: others are asked in its place."""
+        peer = self.sources.peers.get(key)
+        if self.is_over or peer is None:
+            return
+        peer.leave_out("cannot be reached")
+        self._unask(peer)
+        self._step(now_s)
+
+    def on_decoded(self, stripe_index: int, blocks: Mapping[int, bytes], *, now_s: float) -> None:
+        """Take what `decode` gave."""
+        stripe = self._stripes.get(stripe_index)
+        if self.is_over or stripe is None:
+            return
+        self.decoded += 1
+        stripe.is_decoding = False
+        stripe.blocks |= blocks
+        self._step(now_s)
+
+    def on_delivered(self, stripe_index: int, *, now_s: float) -> None:
+        """Take that the reader has a Deliver's bytes."""
+        assert self._undelivered > 0, f"stripe {stripe_index} was delivered"
+        self._undelivered -= 1
+        self._watch_progress(now_s)
+        self._step(now_s)
+
+    def on_deadline(self, *, now_s: float) -> None:
+        """Take that it is `now_s`."""
+        for what, key, share, index in self._deadlines.take_due(now_s):
+            peer, stripe = self.sources.peers.get(key), self._stripes.get(index)
+            if what == "lookup":
+                self._is_lookup_over = True
+            elif what == "progress":
+                waited = TimedOut(f"nothing of {self.cid} came for {self.config.progress_s:.0f} s")
+                self._fail(waited)
+            elif what == "manifest" and peer is not None:
+                peer.leave_out("gave no manifest in time")
+            elif what == "late" and peer is not None and stripe is not None:
+                self._hedge(peer, stripe, share, now_s)
+            elif what == "dead" and peer is not None and stripe is not None:
+                self._give_up(peer, stripe, share)
+        self._step(now_s)
+
+    # ------------------------------------------------------------------ the manifest
+
+    def _begin(self, now_s: float) -> None:
+        """Open the range, once the manifest says how long the blob is."""
+        if self.manifest is None:
+            return
+        size = self.manifest.size
+        self._stop = size if self._stop is None else min(self._stop, size)
+        self._start = self.position = min(self._start, self._stop)
+        self._todo = self.manifest.geometry.stripes_of(self._start, self._stop)
+        self._ask_next = self._give_next = self._todo.start
+        self._watch_progress(now_s)
+        self._step(now_s)
+
+    def _take_manifest(self, data: bytes, now_s: float) -> None:
+        try:
+            self.manifest = Manifest.decode(data)
+        except BadManifest as error:  # it is what the CID names, and nothing that can be read
+            self._fail(error)
+            return
+        for key in self._manifest_asked:
+            self._deadlines.clear(("manifest", key, 0, 0))
+        self._begin(now_s)
+
+    def _ask_manifest(self, now_s: float) -> None:
+        """Ask one node, and another whenever the last one is a little late."""
+        live = self.sources.live()
+        waiting = [p for p in live if p.key in self._manifest_asked]
+        fresh = [p for p in live if p.key not in self._manifest_asked]
+        if fresh and (not waiting or now_s >= self._hurry_s):
+            peer = fresh[0]
+            self._manifest_asked[peer.key] = None
+            peer.outcome = "was asked for the manifest"
+            self._effects.append(AskManifest(peer.key))
+            until_s = now_s + self.config.manifest_s
+            self._deadlines.set(("manifest", peer.key, 0, 0), until_s)
+            self._hurry_s = now_s + self.config.manifest_hedge_s
+            self._deadlines.set(("hurry", b"", 0, 0), self._hurry_s)
+        elif not live and self._is_lookup_over:
+            self._fail_short(0, DATA_SHARES, now_s)
+
+    # ------------------------------------------------------------------ stripes
+
+    def _step(self, now_s: float) -> None:
+        if self.is_over:
+            return
+        if self.manifest is None:
+            self._ask_manifest(now_s)
+            return
+        while (
+            self._ask_next < self._todo.stop
+            and len(self._stripes) + self._undelivered < self.config.ahead
+        ):
+            shape = self.manifest.geometry.stripe(self._ask_next)
+            self._stripes[shape.index] = _Stripe(shape, self._wanted(shape))
+            self._ask_next += 1
+        for stripe in list(self._stripes.values()):
+            if not self.is_over:
+                self._fill(stripe, now_s)
+        self._give(now_s)
+
+    def _wanted(self, shape: StripeShape) -> tuple[int, ...]:
+        if self._shares is None:
+            return shape.shares_of(self._start, self._stop or 0)
+        return tuple(share for share in self._shares if shape.size_of(share) > 0)
+
+    def _fill(self, stripe: _Stripe, now_s: float) -> None:
+        """Ask for what the stripe lacks."""
+        missing = stripe.missing()
+        if stripe.is_decoding or not missing:
+            return
+        if not stripe.must_decode and not self._ask_direct(stripe, missing, now_s):
+            stripe.must_decode = self._is_lookup_over or self._can_decode(stripe.shape)
+        if stripe.must_decode:
+            self._ask_any(stripe, missing, now_s)
+
+    def _ask_direct(self, stripe: _Stripe, missing: Sequence[int], now_s: float) -> bool:
+        """Ask the holders of the wanted blocks; False when that is not possible or not wise."""
+        pending = stripe.pending()
+        most = 2 * len(stripe.wanted) >= stripe.shape.needed
+        slow_s = self.sources.usual_s() * (_SLOW_ALL if most else _SLOW_FEW)
+        chosen = []
+        for share in missing:
+            if share in pending:
+                continue
+            peers = [p for p in self.sources.of(share) if (p.key, share) not in stripe.asked]
+            if not peers or peers[0].block_s > slow_s:
+                return False
+            chosen.append((peers[0], share))
+        for peer, share in chosen:
+            self._ask(stripe, peer, share, now_s)
+        return True
+
+    def _can_decode(self, shape: StripeShape) -> bool:
+        """Tell whether enough is known to do without the wanted blocks: else more may be found."""
+        known = (share for share in shape.stored_shares if self.sources.of(share))
+        return sum(1 for _ in known) >= shape.needed
+
+    def _ask_any(self, stripe: _Stripe, missing: tuple[int, ...], now_s: float) -> None:
+        """Ask the fastest for as many blocks as a decode takes, or decode."""
+        shape, pending = stripe.shape, stripe.pending()
+        if len(stripe.blocks) >= shape.needed:
+            stripe.is_decoding = True
+            self._unask_stripe(stripe)
+            self._effects.append(Decode(shape, dict(stripe.blocks), missing))
+            return
+        for share, peer in self.sources.fastest(shape.stored_shares, without=stripe.asked):
+            if len(stripe.blocks) + len(pending) >= shape.needed:
+                return
+            if share in stripe.blocks or share in pending:
+                continue
+            self._ask(stripe, peer, share, now_s)
+            pending[share] = None
+        if len(stripe.blocks) + len(pending) < shape.needed and self._is_lookup_over:
+            self._check_short(stripe, now_s)
+
+    def _check_short(self, stripe: _Stripe, now_s: float) -> None:
+        """Fail when not even late answers could make up what is missing."""
+        hoped = {share: None for _, share in stripe.asked} | dict.fromkeys(stripe.blocks)
+        if len(hoped) < stripe.shape.needed:
+            self._fail_short(len(hoped), stripe.shape.needed, now_s)
+
+    def _ask(self, stripe: _Stripe, peer: Peer, share: int, now_s: float) -> None:
+        index = stripe.shape.index
+        stripe.asked[peer.key, share] = now_s
+        peer.under_way += 1
+        if peer.outcome == "was not asked":
+            peer.outcome = "was asked"
+        self._effects.append(AskBlock(peer.key, share, index, stripe.shape.size_of(share)))
+        hedge_s = min(
+            max(peer.expected_s * self.config.hedge_factor, self.config.hedge_min_s),
+            self.config.hedge_max_s,
+        )
+        self._deadlines.set(("late", peer.key, share, index), now_s + hedge_s)
+        self._deadlines.set(("dead", peer.key, share, index), now_s + self.config.block_s)
+
+    def _hedge(self, peer: Peer, stripe: _Stripe, share: int, now_s: float) -> None:
+        """Count on somebody else; a late answer is still taken."""
+        asked_s = stripe.asked.get((peer.key, share))
+        if asked_s is not None:
+            peer.measure(now_s - asked_s)
+            stripe.late[peer.key, share] = None
+            self.hedged += 1
+
+    def _give_up(self, peer: Peer, stripe: _Stripe, share: int) -> None:
+        if stripe.asked.pop((peer.key, share), None) is None:
+            return
+        self._forget(stripe, peer.key, share)
+        peer.under_way -= 1
+        self._effects.append(CancelBlock(peer.key, share, stripe.shape.index))
+        peer.miss()
+        if peer.is_out:
+            self._unask(peer)
+
+    def _unask(self, peer: Peer) -> None:
+        """Wait for nothing from a node any more."""
+        for stripe in self._stripes.values():
+            for key, share in [ask for ask in stripe.asked if ask[0] == peer.key]:
+                self._drop_ask(stripe, key, share)
+
+    def _unask_stripe(self, stripe: _Stripe) -> None:
+        for key, share in list(stripe.asked):
+            self._drop_ask(stripe, key, share)
+
+    def _drop_ask(self, stripe: _Stripe, key: bytes, share: int) -> None:
+        del stripe.asked[key, share]
+        self._forget(stripe, key, share)
+        self.sources.peers[key].under_way -= 1
+        self._effects.append(CancelBlock(key, share, stripe.shape.index))
+
+    def _forget(self, stripe: _Stripe, key: bytes, share: int) -> None:
+        stripe.late.pop((key, share), None)
+        for what in ("late", "dead"):
+            self._deadlines.clear((what, key, share, stripe.shape.index))
+
+    def _is_sound(
+        self, shape: StripeShape, share: int, block: bytes, path: Sequence[bytes]
+    ) -> bool:
+        assert self.manifest is not None, "blocks are asked for with a manifest"
+        return len(block) == shape.size_of(share) and verify_path(
+            root=self.manifest.roots[share], leaf=blake3_digest(block), index=shape.index,
+            leaf_count=self.manifest.geometry.stripe_count, path=path,
+        )  # fmt: skip
+
+    def _catch(self, peer: Peer, share: int | None) -> None:
+        """A node sent wrong bytes: report it and never ask it again."""
+        self.liars[peer.key] = None
+        self._effects.append(Liar(peer.key, share))
+        peer.leave_out("sent wrong bytes")
+        self._unask(peer)
+
+    # ------------------------------------------------------------------ delivery and ends
+
+    def _give(self, now_s: float) -> None:
+        while not self.is_over and self._give_next in self._stripes:
+            stripe = self._stripes[self._give_next]
+            if stripe.missing():
+                return
+            self._unask_stripe(stripe)
+            del self._stripes[self._give_next]
+            shape = stripe.shape
+            chunks = tuple(self._cut(shape, share, stripe.blocks[share]) for share in stripe.wanted)
+            self._effects.append(Deliver(shape.index, chunks))
+            self.position += sum(map(len, chunks))
+            self._undelivered += 1
+            self._give_next += 1
+            self._watch_progress(now_s)
+        if self._give_next >= self._todo.stop and not self._undelivered:
+            self._effects.append(Done())
+            self._close()
+
+    def _cut(self, shape: StripeShape, share: int, block: bytes) -> bytes:
+        """Return the block's part of the range; in a repair all of it."""
+        if self._shares is not None:
+            return block
+        offset = shape.offset + share * shape.block_size
+        return block[max(0, self._start - offset) : (self._stop or 0) - offset]
+
+    def _watch_progress(self, now_s: float) -> None:
+        """Time the wait of a reader that takes what comes; not of one that lets us wait."""
+        if self._undelivered:
+            self._deadlines.clear(("progress", b"", 0, 0))
+        else:
+            self._deadlines.set(("progress", b"", 0, 0), now_s + self.config.progress_s)
+
+    def _fail_short(self, reachable: int, needed: int, now_s: float) -> None:
+        if not self.sources.peers:
+            self._fail(NoHolders(self.cid, waited_s=now_s - self._began_s))
+            return
+        asked = [(PeerKey(key).short, outcome) for key, outcome in self.sources.asked()]
+        self._fail(
+            SharesOutOfReach(
+                self.cid, reachable=reachable, needed=needed, asked=asked[:ASKED_SHOWN_MAX]
+            )
+        )
+
+    def _fail(self, error: MoliaError) -> None:
+        self._close()
+        self._effects.append(Failed(error))
+
+    def _close(self) -> None:
+        for stripe in self._stripes.values():
+            self._unask_stripe(stripe)
+        self.is_over = True
+        self._stripes.clear()
+        self._deadlines = DeadlineTable()
