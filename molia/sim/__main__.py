@@ -1,7 +1,7 @@
 """`python -m molia.sim COMMAND`: try the store under power cuts, or the network under anything.
 
-`powercut` tries states of the store's shard, `durability` counts blobs lost a year; every other command
-is a scenario of the network.
+`powercut` tries states of the store's shard, `durability` counts blobs lost a year; every other
+command is a scenario of the network.
 """
 
 import argparse
