@@ -328,7 +328,7 @@ class Shard:
             keys = len(self._memtable)
         return ShardStats(
             keys=keys,
-            log_bytes=sum(row.bytes - row.punched_bytes for row in rows),
+            log_bytes=sum(max(0, row.bytes - row.punched_bytes) for row in rows),
             live_bytes=sum(row.live_bytes for row in rows),
             punchable_bytes=self._puncher.waiting_bytes + self._upkeep.dying_bytes,
             unapplied_bytes=self._upkeep.unapplied_bytes,
