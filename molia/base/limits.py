@@ -98,6 +98,24 @@ ISSUED_MAX: Final = 4_096
 """Locations of which it is remembered when the last provider record was issued."""
 PLACE_JOBS_KEPT: Final = 64
 """Jobs of placing that have ended and are still shown."""
+# -- blobs on the network: giving and getting
+SERVED_MAX: Final = 64
+"""Requests for blocks that a worker answers at once: a block each, 16 MiB."""
+SERVED_PER_PEER_MAX: Final = 16
+SERVED_WAITING_MAX: Final = 512
+"""Requests that wait for their turn; more are told to come again."""
+SERVED_WAITING_PER_PEER_MAX: Final = 64
+"""Of these, of one peer: a reader of a blob that one node holds alone has 40 under way."""
+SERVED_BYTES_PER_S_MIN: Final = 64 * KIB
+"""Who takes a reply more slowly than this, beside half a minute, is cut off."""
+TREE_CACHE_BYTES: Final = 16 * MIB
+"""Merkle trees from which paths are given; the tree of 1 TiB takes 27 MB and is made each time."""
+FINDS_MAX: Final = 1_024
+"""Blobs of which a worker remembers who has them; with all sources 20 KB each."""
+READS_MAX: Final = 256
+"""Reads through the network of one worker at once."""
+SPEEDS_MAX: Final = 4_096
+"""Nodes of which it is remembered how fast they gave blocks; about 150 bytes each."""
 
 # -- store
 SHARDS_MAX: Final = 64

@@ -39,6 +39,11 @@ class Peer:
     outcome: str = "was not asked"
 
     @property
+    def rtt_s(self) -> float:
+        """What to begin with when it is a source again."""
+        return max(0.0, self.block_s - _START_S)
+
+    @property
     def expected_s(self) -> float:
         """What the next block from it will take."""
         return self.block_s * (1 + self.under_way)

@@ -96,9 +96,19 @@ class Dht:
         self._shared: dict[Contact, None] = {}
         """Contacts to tell the other workers of."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._said_alone = self._warned_clock = False
+        self._said_alone = self._warned_clock = self._knew_somebody = False
         self._alone_since_s = self._snapshot_due_s = float("inf")
         self._again_s = ALONE_S
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it knows a node that answers."""
+        return self.engine.is_joined
+
+    @property
+    def may_join(self) -> bool:
+        """Whether it was told of a node, or knew one at its last end."""
+        return bool(self._given) or self._knew_somebody
 
     # ------------------------------------------------------------------ operations
 
@@ -218,6 +228,7 @@ class Dht:
         """Take part until cancelled; then say goodbye and keep what is known."""
         offload = self._context.offload
         snapshot = await offload.run(self._file.read)
+        self._knew_somebody = bool(snapshot)
         seeds = await resolve(self._given)
         if not self._given and not snapshot and not self._context.config.dht.lan:
             self._say_alone("no other node is known: dht.bootstrap names one to begin with")

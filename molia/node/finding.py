@@ -98,17 +98,17 @@ class Finder:
 
         Raises LookupTimedOut.
         """
-        named = content_cid(ref)
-        found = await self._find(named)
+        found = await self.provided(content_cid(ref))
         views = self._views(found)
         manifests = dict.fromkeys(
             provided.manifest for _, provided in found if provided.manifest is not None
         )
         for manifest in list(manifests)[:MANIFESTS_MAX]:
-            views += self._views(await self._find(manifest))
+            views += self._views(await self.provided(manifest))
         return tuple(dict.fromkeys(views))
 
-    async def _find(self, cid: Cid) -> list[tuple[ProviderRecord, Provided]]:
+    async def provided(self, cid: Cid) -> list[tuple[ProviderRecord, Provided]]:
+        """Return the records at a CID's own location, opened. Raises LookupTimedOut."""
         network = self._context.network
 
         def begin(now: Now) -> int:

@@ -13,6 +13,7 @@ from molia.base import limits
 from molia.base.cid import Cid, Ref
 from molia.base.errors import (
     BadInput,
+    BlobNotFound,
     BodyTooLarge,
     Damaged,
     NoSpace,
@@ -48,7 +49,7 @@ from molia.node.jobs import Jobs
 from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
-from molia.node.reads import LocalReader
+from molia.node.reading import open_bound
 from molia.node.remote import unpack_transaction
 from molia.node.service import BlobReader
 from molia.node.space import Space
@@ -139,9 +140,16 @@ class LocalNode(NetworkFace):
             raise ShuttingDown("the node is stopping")
         return await put_blob(self.context, chunks, options)
 
-    async def open_blob(self, ref: Ref) -> BlobReader:
+    async def open_blob(self, ref: Ref, *, local_only: bool = False) -> BlobReader:
         """See `NodeService.open_blob`."""
-        return LocalReader(self.context, await self._find(ref), self._healer)
+        fetcher = None if local_only or self.member is None else self.member.fetcher
+        try:
+            bound = await self._find(ref)
+        except BlobNotFound as error:
+            if fetcher is None:
+                raise
+            return await fetcher.open_ref(ref, error)
+        return await open_bound(self.context, bound, self._healer, fetcher)
 
     async def blob_info(self, ref: Ref) -> BlobInfo:
         """See `NodeService.blob_info`."""

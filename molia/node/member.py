@@ -13,9 +13,12 @@ from molia.base.views import DhtView
 from molia.node.announcing import Announcer
 from molia.node.context import Context
 from molia.node.dht import Dht
+from molia.node.fetching import Fetcher
+from molia.node.finding import Finder
 from molia.node.metrics import DhtCounts
 from molia.node.network import Network
 from molia.node.own_records import OwnRecords
+from molia.node.serving_blobs import BlobServer
 from molia.store.keys import Kind
 from molia.wire.addresses import PeerAddress
 
@@ -35,6 +38,7 @@ class Member:
     dht: Dht
     records: OwnRecords
     announcer: Announcer
+    fetcher: Fetcher
 
     @classmethod
     def create(
@@ -47,7 +51,10 @@ class Member:
         made = cls(
             context, network, dht, OwnRecords(context, dht, identity),
             Announcer(context, dht, identity),
+            Fetcher(context, network, Finder(context, dht).provided, dht),
         )  # fmt: skip
+        server = BlobServer(context, network)
+        network.serve(server.handlers, server.streams)
         context.on_blob.append(made.announcer.note)
         return made
 

@@ -65,6 +65,8 @@ class Metrics:
         self.jobs_ended = Counter(
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
+        self.served, self.served_bytes = _serving_metrics(self.registry)
+        self.fetches, self.fetched_bytes = _fetching_metrics(self.registry)
         self.dht_operations, self.dht_seconds = _dht_metrics(self.registry)
         self.blob_count = 0
         """Blobs whose rows lie on the shards of this process."""
@@ -106,6 +108,30 @@ class Metrics:
     def render(self, others: Iterable[list[Any]] = ()) -> bytes:
         """Return everything, and what other workers exported, in Prometheus' text format."""
         return generate_latest(_Sums([self.export(), *others]))
+
+
+def _serving_metrics(registry: CollectorRegistry) -> tuple[Counter, Counter]:
+    """Return what counts answers to other nodes about blobs, and their bytes."""
+    served = Counter(
+        "molia_blob_requests",
+        "What other nodes asked of this one's blobs, by what became of it; blocks one by one",
+        ["event"],
+        registry=registry,
+    )
+    size = Counter("molia_blob_served_bytes", "Blob bytes given to other nodes", registry=registry)
+    return served, size
+
+
+def _fetching_metrics(registry: CollectorRegistry) -> tuple[Counter, Counter]:
+    """Return what counts reads through the network, and their bytes."""
+    events = Counter(
+        "molia_fetch_events",
+        "Reads through the network: parts asked for, late ones, decodes, answers that were lies",
+        ["event"],
+        registry=registry,
+    )
+    size = Counter("molia_fetch_bytes", "Blob bytes that other nodes gave", registry=registry)
+    return events, size
 
 
 def _dht_metrics(registry: CollectorRegistry) -> tuple[Counter, Histogram]:

@@ -10,11 +10,11 @@ Source: docs/reference/requests.md, docs/reference/admission.md.
 
 import asyncio
 import contextlib
-import struct
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Coroutine,
     Iterator,
     Mapping,
@@ -37,7 +37,7 @@ from molia.base.now import Now
 from molia.node.asn import open_asn_database
 from molia.node.offload import Offload
 from molia.node.parts import Driven, Part
-from molia.node.peer_streams import PeerStream
+from molia.node.peer_streams import STREAM_HEAD, PeerStream
 from molia.node.system import SystemClock, SystemEntropy
 from molia.node.udp import UdpDriver
 from molia.wire import messages
@@ -66,8 +66,6 @@ from molia.wire.transport import Answer, Handler, StreamEvent, Transport
 
 log = structlog.get_logger(__name__)
 
-STREAM_HEAD: Final = struct.Struct("<BQB")
-"""What a stream begins with: REQUEST, an id, the message number."""
 PUZZLE_SLICE: Final = 20_000
 PROOF_SLICE: Final = 64
 PROOF_LOOK_S: Final = 60.0
@@ -157,6 +155,14 @@ class Network:
         self._driven.part = part
         self.transport.serve(part.handlers, once=part.once)
 
+    def serve(
+        self, handlers: Mapping[int, Handler], streams: Mapping[int, StreamHandler], *,
+        once: Collection[int] = (),
+    ) -> None:  # fmt: skip
+        """Answer these numbers too, by datagram and by stream; both as at birth."""
+        self.transport.serve(handlers, once=once)
+        self._stream_handlers.update(streams)
+
     # ------------------------------------------------------------------ asking
 
     async def ask(
@@ -204,8 +210,8 @@ class Network:
             raise Busy(f"peer {key.short} takes no more streams now")
         stream = self._stream(peer, stream_id)
         try:
-            request_id = int.from_bytes(self._entropy.token(8), "little")
-            await stream.send(STREAM_HEAD.pack(REQUEST, request_id, number))
+            stream.request_id = int.from_bytes(self._entropy.token(8), "little")
+            await stream.send(STREAM_HEAD.pack(REQUEST, stream.request_id, number))
             yield stream
         finally:
             self._release(stream)
@@ -381,7 +387,7 @@ class Network:
                 if not data:
                     return
                 head += data
-            kind, _, number = STREAM_HEAD.unpack(head)
+            kind, stream.request_id, number = STREAM_HEAD.unpack(head)
             handler = self._stream_handlers.get(number) if kind == REQUEST else None
             if handler is not None:
                 await handler(stream)

@@ -4,6 +4,7 @@ Source: docs/reference/streams.md.
 """
 
 import asyncio
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,8 @@ from molia.wire.stream_events import (
     Writable,
 )
 
+STREAM_HEAD: Final = struct.Struct("<BQB")
+"""What either direction begins with: REQUEST or REPLY, the request's id, the message number."""
 CANCELLED: Final = 1
 """Code of a stream that its owner gave up."""
 
@@ -33,6 +36,8 @@ class PeerStream:
         self, peer: Peer, stream_id: int, channel: Channel, touched: Callable[[Peer], None]
     ) -> None:
         self.peer, self.stream_id = peer, stream_id
+        self.request_id = 0
+        """The id in the head of the request; its reply repeats it."""
         self._channel, self._touched = channel, touched
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
         self._delivered = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from molia.base import limits
 from molia.base.errors import Damaged
 from molia.base.ids import ObjectId
 from molia.blobs.download import FetchBlock, LeafLists
@@ -26,6 +27,17 @@ def leaf_lists(context: Context, bound: Bound, manifest: Manifest) -> LeafLists:
         return context.leaves.get(object_id, share, manifest, context.now())
 
     return leaves
+
+
+def lists_here(context: Context, bound: Bound) -> tuple[int, ...]:
+    """Return the shares of a blob whose leaf list is here: of a share that is kept it is."""
+    now, shards, object_id = context.now(), context.shards, bound.row.object_id
+    found = []
+    for share in range(limits.TOTAL_SHARES):
+        key = keys.block_key(object_id, share, keys.LEAVES_STRIPE)
+        if shards.shard_of(Kind.BLOCK, key).size_of(Kind.BLOCK, key, now=now) is not None:
+            found.append(share)
+    return tuple(found)
 
 
 def read_whole(context: Context, bound: Bound) -> bytes | None:
