@@ -98,6 +98,7 @@ ISSUED_MAX: Final = 4_096
 """Locations of which it is remembered when the last provider record was issued."""
 PLACE_JOBS_KEPT: Final = 64
 """Jobs of placing that have ended and are still shown."""
+
 # -- blobs on the network: giving and getting
 SERVED_MAX: Final = 64
 """Requests for blocks that a worker answers at once: a block each, 16 MiB."""

@@ -22,6 +22,7 @@ from molia.blobs.leases import Quotas, Verdict, settle
 from molia.blobs.statements import Kind, Statement, check
 from molia.node.context import Context
 from molia.node.held import Held, HeldShares, cost_of, held_lease, owner_hash
+from molia.node.metrics import HoldingCounts
 from molia.node.network import Network, StreamHandler
 from molia.node.peer_streams import PeerStream
 from molia.node.space import Space
@@ -124,6 +125,16 @@ class Holder:
     def _room_of(self, owner: bytes) -> int:
         used = self.quotas.used_by(owner) + self._coming[owner]
         return max(self.quotas.owner_bytes - used, 0)
+
+    def report(self) -> HoldingCounts:
+        """Return what is kept and what was asked; the sums of all workers in the first one's."""
+        is_first = self._context.team.seat.index == 0
+        return HoldingCounts(
+            shares=self.share_count if is_first else 0,
+            held_bytes=self.quotas.used_bytes if is_first else 0,
+            offered_bytes=self.quotas.total_bytes if is_first else 0,
+            events=dict(self.counts),
+        )
 
     # ------------------------------------------------------------------ offers
 

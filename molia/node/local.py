@@ -45,9 +45,10 @@ from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
 from molia.node.health import health_of
 from molia.node.home import store_path
-from molia.node.jobs import Jobs
+from molia.node.jobs import JobRun, Jobs
 from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
+from molia.node.placements import JOB_KIND, Placements
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reading import open_bound
 from molia.node.remote import unpack_transaction
@@ -74,8 +75,9 @@ class LocalNode(NetworkFace):
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
-        self._jobs = Jobs(context, {"verify": run_verify})
+        self._jobs = Jobs(context, {"verify": run_verify, JOB_KIND: self._run_placing})
         self._team_jobs = TeamJobs(context, self._jobs)
+        self._placements = Placements(context, self._team_jobs)
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
@@ -105,6 +107,7 @@ class LocalNode(NetworkFace):
         await self._jobs.load()
         tasks.start_soon(self._healer.run)
         tasks.start_soon(self._jobs.run)
+        tasks.start_soon(self._placements.run)
         tasks.start_soon(self._sweeper.run)
         if context.team.links:
             tasks.start_soon(self._overview.run)
@@ -113,8 +116,10 @@ class LocalNode(NetworkFace):
     def join(self, member: Member) -> None:
         """Take part in a network, and show so."""
         self.member = self._overview.member = member
+        self._placements.join(member.courier)
         self.context.metrics.watch_wire(partial(counts_of, member.network))
         self.context.metrics.watch_dht(member.counts)
+        self.context.metrics.watch_holding(member.holder.report)
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""
@@ -138,7 +143,12 @@ class LocalNode(NetworkFace):
         """See `NodeService.put_blob`."""
         if self._stopping:
             raise ShuttingDown("the node is stopping")
-        return await put_blob(self.context, chunks, options)
+        mark = self._placements.mark
+        result = await put_blob(self.context, chunks, options, placed=mark)
+        return result if mark is None else await self._placements.settle(result, options)
+
+    async def _run_placing(self, run: JobRun) -> None:
+        await self._placements.run_job(run)
 
     async def open_blob(self, ref: Ref, *, local_only: bool = False) -> BlobReader:
         """See `NodeService.open_blob`."""
@@ -148,8 +158,21 @@ class LocalNode(NetworkFace):
         except BlobNotFound as error:
             if fetcher is None:
                 raise
-            return await fetcher.open_ref(ref, error)
+            held = await self.context.offload.run(self._held_for_others, ref)
+            if held is None:
+                return await fetcher.open_ref(ref, error)
+            bound = held
         return await open_bound(self.context, bound, self._healer, fetcher)
+
+    def _held_for_others(self, ref: Ref) -> Bound | None:
+        """Return what is here of a blob for others, as far as it can be read; in a thread."""
+        if self.member is None or not isinstance(ref, Cid):
+            return None
+        try:
+            held = self.member.holder.held.find(ref, self.context.now())
+        except (Damaged, ShardUnavailable):
+            return None
+        return None if held is None else held.bound
 
     async def blob_info(self, ref: Ref) -> BlobInfo:
         """See `NodeService.blob_info`."""

@@ -16,6 +16,7 @@ from molia.blobs.manifest import Manifest
 from molia.blobs.merkle import path_in, tree_of
 from molia.node.catalog import Bound
 from molia.node.context import Context
+from molia.node.held import HeldShares
 from molia.node.stored import fetcher, leaf_lists, read_whole
 
 _Key = tuple[ObjectId, int]
@@ -33,19 +34,23 @@ class Pieces:
     """What a node keeps, as others are given it."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        self._context, self._held = context, HeldShares(context.shards)
         self._trees: OrderedDict[_Key, tuple[bytes, ...]] = OrderedDict()
         self._size = 0
         self._lock = Lock()
 
     def find(self, cid: Cid) -> Bound | None:
-        """Return what is here of a blob; None when nothing is, or its rows cannot be read."""
+        """Return what is here of a blob, be it for others; None when nothing is, or its rows cannot
+        be read."""
         now = self._context.now()
         try:
             bound = self._context.catalog.bound(cid, now)
+            if bound is not None and not bound.expired(now):
+                return bound
+            held = self._held.find(cid, now)
         except (Damaged, ShardUnavailable):
             return None
-        return None if bound is None or bound.expired(now) else bound
+        return None if held is None else held.bound
 
     def leaves(self, bound: Bound, share: int) -> bytes | None:
         """Return a share's leaf list, checked; None when it is not here."""
