@@ -169,6 +169,14 @@ class Catalog:
                 known[share] = ShareRow.decode(value)
         return known
 
+    def placed(self, cid: Cid, now: Now) -> PlacedRow | None:
+        """Return what is noted of a blob's shares on other nodes; None without a sound note."""
+        try:
+            value = self.home(cid).get(Kind.META, keys.placed_key(cid), now=now)
+            return None if value is None else PlacedRow.decode(value)
+        except Damaged:
+            return None
+
     # ------------------------------------------------------------------ transactions
 
     def bind(

@@ -12,7 +12,7 @@ from typing import Final
 from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.crypto import Identity
-from molia.base.errors import BlobNotFound, Damaged, MoliaError, NotJoined
+from molia.base.errors import BlobNotFound, MoliaError, NotJoined
 from molia.blobs import distribution as core
 from molia.blobs.leases import release, renew
 from molia.blobs.placement import Candidate
@@ -28,7 +28,7 @@ from molia.node.dht import Dht
 from molia.node.giving import Giver
 from molia.node.network import Network
 from molia.node.offers import Scout, Wanted
-from molia.node.placing import Offer, OnProgress, Placed, Placing
+from molia.node.placing import Offer, OnProgress, Placed, Placing, holdings_of
 from molia.store import keys
 from molia.store.keys import Kind as StoreKind
 from molia.store.ops import Guard, Put, Transaction
@@ -39,20 +39,6 @@ ANNOUNCE_S: Final = 30.0
 LEASE_S: Final = 5.0
 WAITING: Final = PlacedRow(is_done=False, survives=0, lease=b"", cursor={})
 """Of a blob that is to be placed."""
-
-
-def holdings_of(row: PlacedRow) -> dict[bytes, tuple[int, ...]]:
-    """Return which shares lie at which node by what was noted; nothing of notes that make none."""
-    found: dict[bytes, tuple[int, ...]] = {}
-    rows = row.cursor.get("placed")
-    for each in rows if isinstance(rows, list) else ():
-        match each:
-            case [str(key), int(share), str(_)]:
-                try:
-                    found[bytes.fromhex(key)] = (*found.get(bytes.fromhex(key), ()), share)
-                except ValueError:
-                    continue
-    return found
 
 
 class Courier:
@@ -67,17 +53,6 @@ class Courier:
     def has_peers(self) -> bool:
         """Whether there is anybody to place anything at."""
         return self._dht.engine.is_joined and bool(self._dht.engine.contacts())
-
-    def row_of(self, cid: Cid) -> PlacedRow | None:
-        """Return what is noted of a blob's shares; None without a note, or when it is damaged."""
-        context = self._context
-        try:
-            value = context.catalog.home(cid).get(
-                StoreKind.META, keys.placed_key(cid), now=context.now()
-            )
-            return None if value is None else PlacedRow.decode(value)
-        except Damaged:
-            return None
 
     async def save(self, bound: Bound, row: PlacedRow) -> None:
         """Note what is known; nothing when the blob is gone meanwhile."""
@@ -96,7 +71,7 @@ class Courier:
         bound = await context.offload.run(context.catalog.bound, cid, context.now())
         if bound is None:
             raise BlobNotFound(cid)
-        row = await context.offload.run(self.row_of, cid) or WAITING
+        row = await context.offload.run(context.catalog.placed, cid, context.now()) or WAITING
         lease = self._lease(bound, row)
         begun = PlacedRow(
             is_done=False, survives=row.survives, lease=lease.encoded, cursor=row.cursor

@@ -188,11 +188,14 @@ class LocalNode(NetworkFace):
 
     async def delete_blob(self, ref: Ref) -> None:
         """See `NodeService.delete_blob`."""
-        bound = await self._find(ref)
+        bound, context = await self._find(ref), self.context
+        placed = await context.offload.run(context.catalog.placed, bound.cid, context.now())
         with anyio.CancelScope(shield=True):  # a client that leaves does not stop it half-way
             while not await remove_bound(self.context, bound):
                 bound = await self._find(ref)
         self.context.leaves.forget(bound.row.object_id)
+        if placed is not None:
+            self._placements.end_leases(bound.cid, placed)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
 
     async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:

@@ -19,9 +19,9 @@ from molia.base.errors import Busy, Damaged, MoliaError, NotJoined, ShardUnavail
 from molia.base.ids import JobId
 from molia.base.views import BlobState, JobState, PutOptions, PutResult
 from molia.node.context import Context
-from molia.node.courier import WAITING, Courier, holdings_of
+from molia.node.courier import WAITING, Courier
 from molia.node.jobs import JobRun
-from molia.node.placing import Placed
+from molia.node.placing import Placed, holdings_of
 from molia.node.team_jobs import TeamJobs
 from molia.store import keys
 from molia.store.keys import Kind, Space
@@ -52,6 +52,7 @@ class Placements:
         self._job_ids: dict[Cid, JobId] = {}
         self._queue: deque[Cid] = deque()
         self._queued, self._has_room = asyncio.Event(), asyncio.Event()
+        self._releasing: set[asyncio.Task[int]] = set()
         self._is_left_over = True
         """Whether the store may have blobs to place that are not here."""
 
@@ -71,7 +72,7 @@ class Placements:
         courier, cid = self._courier, result.cid
         if courier is None or not courier.has_peers:
             return result
-        row = await self._context.offload.run(courier.row_of, cid)
+        row = await self._row_of(cid)
         if row is None or (row.is_done and row.survives < ENOUGH and not result.created):
             row = await self._mark(courier, cid)
         if row is None:
@@ -88,10 +89,14 @@ class Placements:
         bound = await context.offload.run(context.catalog.bound, cid, context.now())
         if bound is None:
             return None
-        before = await context.offload.run(courier.row_of, cid) or WAITING
+        before = await self._row_of(cid) or WAITING
         row = replace(before, is_done=False)
         await courier.save(bound, row)
         return row
+
+    async def _row_of(self, cid: Cid) -> PlacedRow | None:
+        context = self._context
+        return await context.offload.run(context.catalog.placed, cid, context.now())
 
     def _told(self, result: PutResult, placed: Placed | None) -> PutResult:
         if placed is None:
@@ -133,6 +138,17 @@ class Placements:
             self._queued.set()
         return None
 
+    def end_leases(self, cid: Cid, row: PlacedRow) -> None:
+        """Tell who has shares of a blob that was removed that it is not wanted any more.
+
+        Who does not hear it keeps them until the lease has run out.
+        """
+        if self._courier is None or len(self._releasing) >= limits.PLACINGS_MAX:
+            return
+        task = asyncio.ensure_future(self._courier.end_leases(cid, row))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
     # ------------------------------------------------------------------ the work
 
     async def run_job(self, run: JobRun) -> None:
@@ -151,7 +167,7 @@ class Placements:
             placed = await courier.place(cid, tell)
             run.progress.update(
                 holders=placed.holders, survives=placed.row.survives,
-                state=self._state(placed).value, reason=placed.reason,
+                blob_state=self._state(placed).value, reason=placed.reason,
             )  # fmt: skip
         except MoliaError:
             self._is_left_over = True

@@ -102,6 +102,27 @@ def shares_of(bound: Bound) -> tuple[int, ...]:
     return geometry.stripe(0).stored_shares
 
 
+def needed_of(bound: Bound) -> int:
+    """Return how many of these give the blob back: the empty ones are known."""
+    if bound.is_raw:
+        return 1
+    return len(shares_of(bound)) - (limits.TOTAL_SHARES - limits.DATA_SHARES)
+
+
+def holdings_of(row: PlacedRow) -> dict[bytes, tuple[int, ...]]:
+    """Return which shares lie at which node by what was noted; nothing of notes that make none."""
+    found: dict[bytes, tuple[int, ...]] = {}
+    rows = row.cursor.get("placed")
+    for each in rows if isinstance(rows, list) else ():
+        match each:
+            case [str(key), int(share), str(_)]:
+                try:
+                    found[bytes.fromhex(key)] = (*found.get(bytes.fromhex(key), ()), share)
+                except ValueError:
+                    continue
+    return found
+
+
 class Placing:
     """One blob that is being placed."""
 
@@ -263,9 +284,14 @@ def _distribution(
     if bound.is_raw:
         copies = partial(plan_copies, size=largest, copies=limits.COPIES_MIN)
         return Distribution(
-            copies, shares=shares, share_bytes=largest, needed=1, floor=floor, cursor=row.cursor
+            copies,
+            shares=shares,
+            share_bytes=largest,
+            needed=needed_of(bound),
+            floor=floor,
+            cursor=row.cursor,
         )
-    needed = len(shares) - limits.TOTAL_SHARES + limits.DATA_SHARES
+    needed = needed_of(bound)
     planner = partial(plan_shares, share_bytes=largest, floor=floor, shares=shares, needed=needed)
     return Distribution(
         planner, shares=shares, share_bytes=largest, needed=needed, floor=floor, cursor=row.cursor
