@@ -175,6 +175,18 @@ class DhtView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingView:
+    """What the node keeps for others."""
+
+    offered_bytes: int
+    """Space for shares that others bring."""
+    held_bytes: int
+    """What they have of it."""
+    shares: int
+    """Shares that are kept, small blobs among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
     """Who this node is and how it is doing."""
 
@@ -203,6 +215,8 @@ class NodeView:
     """The 30-day epoch of the identity proof that is shown to others; None while there is none."""
     dht: DhtView | None = None
     """None while the node takes no part in a network."""
+    holding: HoldingView | None = None
+    """The same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

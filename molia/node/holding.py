@@ -17,6 +17,7 @@ from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.errors import Damaged, MoliaError, ShardUnavailable
 from molia.base.now import Now
+from molia.base.views import HoldingView
 from molia.blobs.intake import Intake
 from molia.blobs.leases import Quotas, Verdict, settle
 from molia.blobs.statements import Kind, Statement, check
@@ -125,6 +126,14 @@ class Holder:
     def _room_of(self, owner: bytes) -> int:
         used = self.quotas.used_by(owner) + self._coming[owner]
         return max(self.quotas.owner_bytes - used, 0)
+
+    def view(self) -> HoldingView:
+        """Return what is kept, over all workers."""
+        return HoldingView(
+            offered_bytes=self.quotas.total_bytes,
+            held_bytes=self.quotas.used_bytes,
+            shares=self.share_count,
+        )
 
     def report(self) -> HoldingCounts:
         """Return what is kept and what was asked; the sums of all workers in the first one's."""
