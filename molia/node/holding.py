@@ -333,7 +333,7 @@ class Holder:
         before = None
         if held is not None:
             before = await self._context.offload.run(self.held.lease_of, held, lease.signer, now)
-        return settle(before, lease)[1].lease.lives(now.unix_s)
+        return _wants(settle(before, lease)[1].lease, now)
 
     def _kept(self, held: Held, stripes: int) -> ShareKept:
         provider = self._sign(held.cid, held.row.shares)
@@ -430,9 +430,8 @@ class Holder:
                 seen.quotas.add(owner, held.cost, is_new=first)
                 first = False
                 signed = held_lease(row)
-                live |= row.expires_unix_s > now.unix_s and (
-                    signed is None or signed.lease.lives(now.unix_s)
-                )
+                wants = signed is None or _wants(signed.lease, now)
+                live |= row.expires_unix_s > now.unix_s and wants
                 lapsed += [owner] if row.expires_unix_s <= now.unix_s else []
             seen.shares += len(held.row.shares)
             seen.quotas.used_bytes += held.cost if first else 0
@@ -449,6 +448,11 @@ class Holder:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _wants(lease: Statement, now: Now) -> bool:
+    """Tell whether an owner wants a blob kept; a release may end in a second that is to come."""
+    return lease.lives(now.unix_s) and not lease.is_release
 
 
 class _Seen:
