@@ -11,6 +11,7 @@ from typing import Final
 from molia.base.limits import SOURCES_MAX
 
 _SMOOTHING: Final = 0.25
+_FEW: Final = 3
 _START_S: Final = 0.05
 """What a block takes beside the round trip, before there is a measurement."""
 
@@ -110,6 +111,18 @@ class Sources:
     def usual_s(self) -> float:
         """Return what a block takes from the middle one of them."""
         return median([peer.block_s for peer in self.live()] or [_START_S])
+
+    def expected_s(self, peer: Peer) -> float:
+        """Return what the next block from a node will take.
+
+        Of one that never answered it is what it takes from the others, as soon as a few did.
+        """
+        if peer.answered:
+            return peer.expected_s
+        measured = [other.block_s for other in self.peers.values() if other.answered]
+        if len(measured) < _FEW:
+            return peer.expected_s
+        return min(peer.expected_s, median(measured) * (1 + peer.under_way))
 
     def asked(self) -> list[tuple[bytes, str]]:
         """Return who was asked, and what came of it."""

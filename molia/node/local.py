@@ -13,29 +13,24 @@ from molia.base import limits
 from molia.base.cid import Cid, Ref
 from molia.base.errors import (
     BadInput,
-    BlobNotFound,
     BodyTooLarge,
     Damaged,
     NoSpace,
-    NotFound,
     ShardUnavailable,
     ShuttingDown,
 )
 from molia.base.ids import JobId
 from molia.base.views import (
-    BlobHealth,
     BlobInfo,
     BlobPage,
     BlobState,
     JobEvent,
     JobView,
-    ManifestView,
     NodeView,
     PutOptions,
     PutResult,
     Readiness,
 )
-from molia.blobs.manifest import Manifest
 from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
@@ -49,9 +44,8 @@ from molia.node.jobs import Jobs
 from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
-from molia.node.reading import open_bound
+from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
-from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
@@ -65,7 +59,7 @@ log = structlog.get_logger(__name__)
 WATCH_INTERVAL_S: Final = 0.5
 
 
-class LocalNode(NetworkFace):
+class LocalNode(NetworkFace, ReadingFace):
     """A node as one of its workers serves it."""
 
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
@@ -140,17 +134,6 @@ class LocalNode(NetworkFace):
             raise ShuttingDown("the node is stopping")
         return await put_blob(self.context, chunks, options)
 
-    async def open_blob(self, ref: Ref, *, local_only: bool = False) -> BlobReader:
-        """See `NodeService.open_blob`."""
-        fetcher = None if local_only or self.member is None else self.member.fetcher
-        try:
-            bound = await self._find(ref)
-        except BlobNotFound as error:
-            if fetcher is None:
-                raise
-            return await fetcher.open_ref(ref, error)
-        return await open_bound(self.context, bound, self._healer, fetcher)
-
     async def blob_info(self, ref: Ref) -> BlobInfo:
         """See `NodeService.blob_info`."""
         return (await self._find(ref)).info
@@ -184,28 +167,6 @@ class LocalNode(NetworkFace):
             context.note_blob(bound.cid)
             bound = await self._find(bound.cid)
         return bound.info
-
-    async def blob_health(self, ref: Ref) -> BlobHealth:
-        """See `NodeService.blob_health`."""
-        bound = await self._find(ref)
-        return await self.context.offload.run(health_of, self.context, bound)
-
-    async def blob_manifest(self, ref: Ref) -> ManifestView:
-        """See `NodeService.blob_manifest`."""
-        bound = await self._find(ref)
-        if bound.is_raw:
-            raise NotFound(f"{bound.cid} is small and kept whole: it has no manifest")
-        manifest = Manifest.decode(bound.row.manifest)
-        return ManifestView(
-            cid=bound.cid,
-            encoded=bound.row.manifest,
-            size=manifest.size,
-            block_size=manifest.block_size,
-            k=limits.DATA_SHARES,
-            n=limits.TOTAL_SHARES,
-            content=manifest.content,
-            roots=tuple(manifest.roots),
-        )
 
     # ------------------------------------------------------------------ the node
 
