@@ -175,6 +175,7 @@ class Gather(OneRead[Act]):
             self._catch(peer, share)
         else:
             peer.answered, peer.missed, peer.outcome = peer.answered + 1, 0, "answers"
+            peer.is_silent = False
             peer.measure(now_s - asked_s)
             if peer.answered == 1:
                 self._hurry()
@@ -186,6 +187,7 @@ class Gather(OneRead[Act]):
         peer = self.sources.peers.get(key)
         if self.is_over or peer is None:
             return
+        peer.is_silent = True
         peer.leave_out("cannot be reached")
         self._unask(peer)
         self._step(now_s)
@@ -371,6 +373,7 @@ class Gather(OneRead[Act]):
         if asked_s is not None:
             peer.measure(now_s - asked_s)
             stripe.late[peer.key, share] = None
+            peer.is_silent = True
             self.hedged += 1
 
     def _give_up(self, peer: Peer, stripe: _Stripe, share: int) -> None:

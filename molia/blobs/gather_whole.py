@@ -61,6 +61,8 @@ class GatherWhole(OneRead[Act]):
         elif blake3_digest(data) != self.cid.digest:
             self._catch(peer, WHOLE_SHARE)
         else:
+            peer.answered, peer.outcome = 1, "answers"
+            peer.measure(now_s - asked_s)
             self._close()
             self._effects.append(Whole(data))
         self._step(now_s)
@@ -72,6 +74,7 @@ class GatherWhole(OneRead[Act]):
                 self._is_lookup_over = True
             elif what == "late":
                 self._late[key] = None
+                self.sources.peers[key].is_silent = True
             elif self._asked.pop(key, None) is not None:
                 self._forget(key)
                 self.sources.peers[key].leave_out("does not answer")

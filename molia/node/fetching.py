@@ -8,8 +8,8 @@ Source: docs/reference/gathering.md.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import structlog
 
@@ -38,24 +38,19 @@ from molia.node.context import Context
 from molia.node.gathering import Gathering
 from molia.node.network import Network
 from molia.node.network_readers import HintedReader, NetworkReader, WholeReader
+from molia.node.peer_pace import PeerPace
 from molia.node.stored import shares_here
 from molia.node.whereabouts import Find, Finds, LookUp
 from molia.wire.scores import Offence
 
 log = structlog.get_logger(__name__)
 
-LIAR_S: Final = 3_600.0
-"""For so long who lied is asked after all others."""
-LIAR_RTT_S: Final = 10.0
-FIRST_RTT_S: Final = 0.15
 JOIN_WAIT_S: Final = 3.0
 JOIN_LOOK_S: Final = 0.1
 HINTS_MAX: Final = 4
 """Manifests that are tried for one content hash: each is a hint of a stranger."""
 OnLie = Callable[[Cid, PeerKey, int | None], None]
 FetchedReader = WholeReader | NetworkReader | HintedReader
-_Key = TypeVar("_Key", bound=Hashable)
-_Value = TypeVar("_Value")
 
 
 class Joins(Protocol):
@@ -78,13 +73,11 @@ class Fetcher:
     def __init__(self, context: Context, network: Network, look_up: LookUp, joins: Joins) -> None:
         self.context, self.network, self._joins = context, network, joins
         self.finds = Finds(look_up, own=context.peer, now_s=lambda: context.now().mono_s)
-        self._liars: OrderedDict[bytes, float] = OrderedDict()
-        """Until when."""
-        self._speeds: OrderedDict[bytes, float] = OrderedDict()
-        """What a block took lately."""
+        self._pace = PeerPace(network, lambda: context.now().mono_s)
         self._checked: OrderedDict[tuple[bytes, Cid], None] = OrderedDict()
         """Content hashes and the manifests that were found to be theirs."""
         self._running: set[Gathering] = set()
+        self.patience, self.join_wait_s = GatherConfig(), JOIN_WAIT_S
         self.on_lie: list[OnLie] = []
         """Told of a node that sent what is not the blob's: its share counts as lost."""
 
@@ -105,7 +98,7 @@ class Fetcher:
         if named.codec is Codec.MANIFEST:
             return await self.open(named)
         find = self.finds.get(named)
-        await find.known(within_s=GatherConfig().lookup_s)
+        await find.known(within_s=self.patience.lookup_s)
         if find.shares or not find.hints:
             try:
                 return await self.open(named)
@@ -148,7 +141,7 @@ class Fetcher:
 
         Raises NotJoined, or `not_here` when nobody is to be expected.
         """
-        until_s = self._now_s + JOIN_WAIT_S
+        until_s = self._now_s + self.join_wait_s
         while not self._joins.is_joined:
             if not self._joins.may_join:
                 raise not_here
@@ -156,12 +149,16 @@ class Fetcher:
                 raise NotJoined
             await asyncio.sleep(JOIN_LOOK_S)
 
+    def close(self) -> None:
+        """End the searches; readers end what they read themselves."""
+        self.finds.close()
+
     def _own_shares(self, here: Sequence[Bound]) -> tuple[int, ...]:
         found = (share for bound in here for share in shares_here(self.context, bound))
         return tuple(dict.fromkeys(found))
 
     async def _manifest(self, find: Find) -> Manifest:
-        core = Gather(find.cid, start=0, stop=0, now_s=self._now_s)
+        core = Gather(find.cid, start=0, stop=0, now_s=self._now_s, config=self.patience)
         running = self.begin(core, find)
         try:
             match await running.next():
@@ -175,7 +172,9 @@ class Fetcher:
     async def _whole(self, find: Find) -> bytes:
         cost = await self.context.budget.draw(limits.RAW_SIZE_STOP)
         try:
-            running = self.begin(GatherWhole(find.cid, now_s=self._now_s), find)
+            running = self.begin(
+                GatherWhole(find.cid, now_s=self._now_s, config=self.patience), find
+            )
             try:
                 match await running.next():
                     case Whole(data=data):
@@ -185,6 +184,7 @@ class Fetcher:
                 raise AssertionError("a small blob comes in one piece")
             finally:
                 running.close()
+                self.note_read(running.core)
         finally:
             self.context.budget.release(cost)
 
@@ -219,14 +219,15 @@ class Fetcher:
 
     def note_checked(self, content: bytes, cid: Cid) -> None:
         """Remember that."""
-        _note(self._checked, (content, cid), None)
+        self._checked[content, cid] = None
+        if len(self._checked) > limits.FINDS_MAX:
+            self._checked.popitem(last=False)
 
-    def note_speeds(self, core: Gather) -> None:
-        """Remember how fast nodes were, for the next read."""
-        self.context.metrics.fetches.labels("hedged").inc(core.hedged)
-        for key, peer in core.sources.peers.items():
-            if peer.answered and key != self.context.peer.key:
-                _note(self._speeds, key, peer.rtt_s)
+    def note_read(self, core: Gather | GatherWhole) -> None:
+        """Remember how the nodes of a read were, for the next one."""
+        if isinstance(core, Gather):
+            self.context.metrics.fetches.labels("hedged").inc(core.hedged)
+        self._pace.note_read(core.sources)
 
     # ------------------------------------------------------------------ what nodes are worth
 
@@ -236,12 +237,8 @@ class Fetcher:
 
     def _sources(self, find: Find) -> list[Source]:
         own = [Source(self.context.peer.key, find.own, 0.0)] if find.own else []
-        return own + [Source(key, shares, self._rtt_s(key)) for key, shares in find.shares.items()]
-
-    def _rtt_s(self, key: bytes) -> float:
-        lied_s = self._liars.get(key, 0.0)
-        slow_s = LIAR_RTT_S if lied_s > self._now_s else 0.0
-        return self._speeds.get(key, FIRST_RTT_S) + slow_s
+        theirs = find.shares.items()
+        return own + [Source(key, shares, self._pace.rtt_s(key)) for key, shares in theirs]
 
     def _on_liar(self, cid: Cid, key: bytes, share: int | None) -> None:
         peer = PeerKey(key)
@@ -253,14 +250,6 @@ class Fetcher:
         if known is not None and known.address is not None:
             place = known.address[0], known.address[1]
             self.network.admission.penalise(peer, place, Offence.WRONG_BYTES, self._now_s)
-        _note(self._liars, key, self._now_s + LIAR_S)
+        self._pace.note_lie(key)
         for told in self.on_lie:
             told(cid, peer, share)
-
-
-def _note(table: "OrderedDict[_Key, _Value]", key: _Key, value: _Value) -> None:
-    """Remember a value, and forget the one that was noted longest ago when there are many."""
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > limits.SPEEDS_MAX:
-        table.popitem(last=False)

@@ -1,7 +1,7 @@
 """What a blob would survive, as the network says: who names itself a holder, and what it has.
 
 Each that names itself is asked by HAVE. Who does not answer may come back: its shares do not count
-as sound. Source: docs/reference/audit-and-repair.md, "Health".
+as sound. Source: docs/reference/gathering.md, "Health".
 """
 
 import asyncio

@@ -18,7 +18,6 @@ from molia.node.context import Context
 from molia.node.gathering import Gathering
 from molia.node.whereabouts import Find
 
-AHEAD: Final = GatherConfig().ahead
 CHUNK_SIZE: Final = limits.BLOCK_SIZE_MAX
 
 
@@ -26,6 +25,7 @@ class Reads(Protocol):
     """What a reader asks of the part that fetches."""
 
     context: Context
+    patience: GatherConfig
 
     def begin(self, core: Gather, find: Find, here: tuple[Bound, ...]) -> Gathering:
         """Begin to carry out a core's effects. Raises Busy."""
@@ -35,7 +35,7 @@ class Reads(Protocol):
         """Return why a read failed, and count it."""
         ...
 
-    def note_speeds(self, core: Gather) -> None:
+    def note_read(self, core: Gather) -> None:
         """Remember how fast nodes were."""
         ...
 
@@ -84,11 +84,11 @@ class NetworkReader:
         """See `service.BlobReader.read`; raises as `Fetcher.open`."""
         context = self._reads.context
         stripes = len(self.manifest.geometry.stripes_of(start, stop))
-        cost = await context.budget.draw(min(stripes, AHEAD) * STRIPE_SIZE_MAX)
+        cost = await context.budget.draw(min(stripes, self._reads.patience.ahead) * STRIPE_SIZE_MAX)
         try:
             core = Gather(
                 self._find.cid, start=start, stop=stop, now_s=context.now().mono_s,
-                manifest=self.manifest,
+                manifest=self.manifest, config=self._reads.patience,
             )  # fmt: skip
             async for chunk in self._chunks(core):
                 context.metrics.read_bytes.inc(len(chunk))
@@ -111,7 +111,7 @@ class NetworkReader:
                         return
         finally:
             running.close()
-            self._reads.note_speeds(core)
+            self._reads.note_read(core)
 
 
 class HintedReader:

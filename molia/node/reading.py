@@ -4,6 +4,7 @@ What the user put here, what is kept for others and what is cached are looked at
 network is asked for what they do not give.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -37,16 +38,16 @@ if TYPE_CHECKING:
     from molia.node.member import Member
 
 
-class ReadingFace:
+class ReadingFace(ABC):
     """What a node answers of blobs that it reads."""
 
     context: Context
     member: "Member | None"
     _healer: Healer
 
+    @abstractmethod
     async def _find(self, ref: Ref) -> Bound:
         """Return a blob of our own. Raises BlobNotFound, Damaged."""
-        raise NotImplementedError
 
     @property
     def _fetcher(self) -> Fetcher | None:
