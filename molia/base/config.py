@@ -59,6 +59,10 @@ class StoreConfig:
     """Disk bytes the store may use, recorded at init. 0: half of what is free then."""
     reserve_bytes: int = 64 * limits.MIB
     """Free disk space below which puts are refused, so that deletes and checkpoints still work."""
+    offer_bytes: int = 0
+    """Space for shares that other nodes bring, inside the quota. 0: none is offered."""
+    offer_owner_percent: int = 50
+    """How much of it one owner may have. Less keeps one from taking the place of all others."""
 
     def __post_init__(self) -> None:
         shards_fit = 0 <= self.shards <= limits.SHARDS_MAX
@@ -66,6 +70,9 @@ class StoreConfig:
         quota_fits = self.quota_bytes == 0 or self.quota_bytes >= 256 * limits.MIB
         require(quota_fits, "store.quota_bytes", "0, or at least 256 MiB")
         require(self.reserve_bytes >= 0, "store.reserve_bytes", "0 or more")
+        require(self.offer_bytes >= 0, "store.offer_bytes", "0 or more")
+        share_fits = 1 <= self.offer_owner_percent <= 100
+        require(share_fits, "store.offer_owner_percent", "1 to 100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,33 @@ STRIPES_MAX: Final = 419_431
 PATH_HASHES_MAX: Final = 19
 """Hashes between a leaf and the root of the longest list."""
 
+# -- blobs on the network: keeping for others and placing
+INTAKES_MAX: Final = 64
+"""Shares that come in to a worker at once; four blocks each, so 64 MiB."""
+INTAKES_PER_PEER_MAX: Final = 8
+BROKEN_MAX: Final = 1_024
+"""Shares whose stream broke and of which the worker remembers how far they came."""
+BROKEN_KEEP_S: Final = 600.0
+"""How long what came of a broken share is kept for whoever goes on with it."""
+HELD_PER_PASS_MAX: Final = 10_000
+"""Blobs held for others that one pass of the sweep ends."""
+LEASES_PER_HELD_MAX: Final = 64
+"""Owners of one blob that is held for them; more are refused."""
+PLACINGS_MAX: Final = 4_096
+"""Blobs that wait in a worker to be placed; the rest is found in the store when these are done."""
+PLACINGS_SMALL: Final = 16
+"""Small blobs that one worker places at once."""
+PLACINGS_LARGE: Final = 4
+"""And large ones; each sends 16 shares at once, a block of each in memory: 16 MiB."""
+OFFERS_AT_ONCE: Final = 16
+"""Nodes that one job asks for room at once."""
+NO_OFFER_MAX: Final = 4_096
+"""Nodes that are remembered not to offer space."""
+ISSUED_MAX: Final = 4_096
+"""Locations of which it is remembered when the last provider record was issued."""
+PLACE_JOBS_KEPT: Final = 64
+"""Jobs of placing that have ended and are still shown."""
+
 # -- blobs on the network: giving and getting
 SERVED_MAX: Final = 64
 """Requests for blocks that a worker answers at once: a block each, 16 MiB."""

@@ -32,6 +32,8 @@ class PutOptions:
     """The body must hash to this CID, else DigestMismatch."""
     assert_content: bytes | None = None
     """The body's BLAKE3 must be this, else DigestMismatch."""
+    wait_placed: bool = True
+    """Answer when other nodes have their shares, if there are any; else once it is durable here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class PutResult:
     survives: int
     """Nodes that may vanish without losing the blob."""
     state: BlobState
+    job: JobId | None = None
+    """What brings it to other nodes, or did; None where nothing does, and of a small blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,10 +39,12 @@ from molia.node.context import Context
 from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
 from molia.node.health import health_of
+from molia.node.held import HeldShares
 from molia.node.home import store_path
-from molia.node.jobs import Jobs
+from molia.node.jobs import JobRun, Jobs
 from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
+from molia.node.placements import JOB_KIND, Placements
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
@@ -65,11 +67,13 @@ class LocalNode(NetworkFace, ReadingFace):
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
         """reports: what opening this worker's own shards found."""
         self.context = context
+        context.also_here.append(HeldShares(context.shards).bound)
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
-        self._jobs = Jobs(context, {"verify": run_verify})
+        self._jobs = Jobs(context, {"verify": run_verify, JOB_KIND: self._run_placing})
         self._team_jobs = TeamJobs(context, self._jobs)
+        self._placements = Placements(context, self._team_jobs)
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
@@ -99,6 +103,7 @@ class LocalNode(NetworkFace, ReadingFace):
         await self._jobs.load()
         tasks.start_soon(self._healer.run)
         tasks.start_soon(self._jobs.run)
+        tasks.start_soon(self._placements.run)
         tasks.start_soon(self._sweeper.run)
         if context.team.links:
             tasks.start_soon(self._overview.run)
@@ -107,8 +112,10 @@ class LocalNode(NetworkFace, ReadingFace):
     def join(self, member: Member) -> None:
         """Take part in a network, and show so."""
         self.member = self._overview.member = member
+        self._placements.join(member.courier)
         self.context.metrics.watch_wire(partial(counts_of, member.network))
         self.context.metrics.watch_dht(member.counts)
+        self.context.metrics.watch_holding(member.holder.report)
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""
@@ -132,7 +139,12 @@ class LocalNode(NetworkFace, ReadingFace):
         """See `NodeService.put_blob`."""
         if self._stopping:
             raise ShuttingDown("the node is stopping")
-        return await put_blob(self.context, chunks, options)
+        mark = self._placements.mark
+        result = await put_blob(self.context, chunks, options, placed=mark)
+        return result if mark is None else await self._placements.settle(result, options)
+
+    async def _run_placing(self, run: JobRun) -> None:
+        await self._placements.run_job(run)
 
     async def blob_info(self, ref: Ref) -> BlobInfo:
         """See `NodeService.blob_info`."""
@@ -148,11 +160,14 @@ class LocalNode(NetworkFace, ReadingFace):
 
     async def delete_blob(self, ref: Ref) -> None:
         """See `NodeService.delete_blob`."""
-        bound = await self._find(ref)
+        bound, context = await self._find(ref), self.context
+        placed = await context.offload.run(context.catalog.placed, bound.cid, context.now())
         with anyio.CancelScope(shield=True):  # a client that leaves does not stop it half-way
             while not await remove_bound(self.context, bound):
                 bound = await self._find(ref)
         self.context.leaves.forget(bound.row.object_id)
+        if placed is not None:
+            self._placements.end_leases(bound.cid, placed)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
 
     async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:

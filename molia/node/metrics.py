@@ -66,6 +66,12 @@ class Metrics:
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
         self.served, self.served_bytes = _serving_metrics(self.registry)
+        self.shares_out = Counter(
+            "molia_shares_sent",
+            "Shares that were sent to other nodes, by what became of them",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.fetches, self.fetched_bytes = _fetching_metrics(self.registry)
         self.dht_operations, self.dht_seconds = _dht_metrics(self.registry)
         self.blob_count = 0
@@ -93,6 +99,10 @@ class Metrics:
     def watch_dht(self, read: Callable[[], "DhtCounts"]) -> None:
         """Show how this worker stands in the DHT, read anew at each scrape."""
         self.registry.register(_DhtCollector(read))
+
+    def watch_holding(self, read: Callable[[], "HoldingCounts"]) -> None:
+        """Show what is kept for others, read anew at each scrape."""
+        self.registry.register(_HoldingCollector(read))
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read at each scrape."""
@@ -232,6 +242,42 @@ class DhtCounts:
     announced: int = 0
     events: dict[str, int] = field(default_factory=dict)
     """By the names of `dht.counters.DhtCounters` and of the shell's own."""
+
+
+@dataclass(slots=True, kw_only=True)
+class HoldingCounts:
+    """What is kept for other nodes, and what one worker was asked."""
+
+    shares: int = 0
+    """Over all workers: 0 but of the first."""
+    held_bytes: int = 0
+    offered_bytes: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    """By what was asked and what became of it."""
+
+
+class _HoldingCollector:
+    """Turns what is kept for others into metric families."""
+
+    def __init__(self, read: Callable[[], HoldingCounts]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._read()
+        events = CounterMetricFamily(
+            "molia_holding_events",
+            "What others asked this node to keep, by what became of it, bad input included",
+            labels=["event"],
+        )
+        for event, value in counts.events.items():
+            events.add_metric([event], value)
+        yield events
+        for name, text, value in (
+            ("molia_held_shares", "Shares kept for other nodes", counts.shares),
+            ("molia_held_bytes", "What they count against the offer", counts.held_bytes),
+            ("molia_offered_bytes", "Space offered to other nodes", counts.offered_bytes),
+        ):
+            yield GaugeMetricFamily(name, text, value)
 
 
 class _DhtCollector:

@@ -114,9 +114,10 @@ class Network:
         """Where others reach us, as far as is known."""
         entropy = SystemEntropy()
         path = settings.admission.asn_database
+        self._asn_of = open_asn_database(path) if path else None
         self.admission = Admission(
             settings.admission, network=network, private_network=bool(settings.secret),
-            asn_of=open_asn_database(path) if path else None,
+            asn_of=self._asn_of,
         )  # fmt: skip
         self.transport = Transport(
             molia_profile(network, settings.secret),
@@ -223,6 +224,10 @@ class Network:
         if packed is not None:
             self.proof.on_address(packed)
             self._spawn(self._prove())
+
+    def asn_of(self, host: str) -> int:
+        """Return the ASN of a numeric host; 0 where none is known."""
+        return (self._asn_of(host) or 0) if self._asn_of is not None else 0
 
     def current_proof(self) -> Proof | None:
         """Return the identity proof that is shown now."""

@@ -106,18 +106,20 @@ class ReadingFace(ABC):
 
     async def blob_health(self, ref: Ref) -> BlobHealth:
         """See `NodeService.blob_health`."""
-        fetcher = self._fetcher
         try:
             bound = await self._find(ref)
         except BlobNotFound as error:
-            if fetcher is None:
+            if self._fetcher is None:
                 raise
-            reader = await fetcher.open_ref(ref, error)
-            return await network_health(fetcher, reader.info.cid, None)
-        ours = await self.context.offload.run(health_of, self.context, bound)
-        if fetcher is None or not fetcher.is_joined:
-            return ours
-        return await network_health(fetcher, bound.cid, ours)
+            reader = await self._fetcher.open_ref(ref, error)
+            cid = reader.info.cid
+            own = await self.context.offload.run(self._own_shares, cid)
+            return await network_health(self._fetcher, cid, own)
+        return await self.context.offload.run(health_of, self.context, bound)
+
+    def _own_shares(self, cid: Cid) -> frozenset[int]:
+        here = parts_here(self.context, cid)
+        return frozenset(share for bound in here for share in shares_here(self.context, bound))
 
 
 def _mended(local: LocalReader, fetcher: Fetcher | None, bound: Bound) -> BlobReader:
