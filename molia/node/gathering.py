@@ -6,7 +6,7 @@ gives goes straight back to them, so that a read goes on while its reader takes 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from molia.base.cid import Cid
@@ -15,6 +15,7 @@ from molia.blobs import gather as cores
 from molia.blobs import gather_whole as whole
 from molia.blobs.gather import Gather
 from molia.blobs.gather_whole import GatherWhole
+from molia.blobs.one_read import Failed, Liar
 from molia.blobs.sources import Source
 from molia.node.asking_blobs import ask_block, ask_manifest, ask_whole
 from molia.node.catalog import Bound
@@ -23,7 +24,7 @@ from molia.node.network import Network
 from molia.node.pieces import Pieces
 from molia.node.whereabouts import Find
 
-Ending = cores.Deliver | whole.Whole | cores.Done | cores.Failed
+Ending = cores.Deliver | whole.Whole | cores.Done | Failed
 OnLiar = Callable[[Cid, bytes, int | None], None]
 SourcesOf = Callable[[Find], list[Source]]
 
@@ -34,11 +35,11 @@ class Gathering:
     def __init__(
         self, context: Context, network: Network, core: Gather | GatherWhole, find: Find, *,
         sources_of: SourcesOf, on_liar: OnLiar, on_close: Callable[["Gathering"], None],
-        bound: Bound | None = None,
+        here: Sequence[Bound] = (),
     ) -> None:  # fmt: skip
-        """bound: what is here of the blob; it is a source like any, and the nearest."""
+        """here: what is here of the blob; it is a source like any, and the nearest."""
         self._context, self._network, self.core = context, network, core
-        self._find, self._bound = find, bound
+        self._find, self._here = find, here
         self._sources_of, self._on_liar, self._on_close = sources_of, on_liar, on_close
         self._own, self._pieces = context.peer.key, Pieces(context)
         self._loop = asyncio.get_running_loop()
@@ -121,7 +122,7 @@ class Gathering:
                 self._spawn(("whole", key), self._ask_whole(key))
             case whole.CancelWhole(key=key):
                 self._cancel(("whole", key))
-            case cores.Liar(key=key, share=share):
+            case Liar(key=key, share=share):
                 self._on_liar(self._find.cid, key, share)
             case _:
                 self._out.append(effect)
@@ -180,9 +181,8 @@ class Gathering:
         self._turn()
 
     async def _own_block(self, asked: cores.AskBlock) -> tuple[bytes | None, tuple[bytes, ...]]:
-        assert self._bound is not None, "we are a source when something is here"
         read = self._pieces.read
-        piece = await self._context.offload.run(read, self._bound, asked.share, asked.stripe_index)
+        piece = await self._context.offload.run(read, self._here, asked.share, asked.stripe_index)
         return (None, ()) if piece is None else (piece.block, piece.path)
 
     async def _their_block(self, asked: cores.AskBlock) -> tuple[bytes | None, tuple[bytes, ...]]:

@@ -91,6 +91,11 @@ class HeldShares:
         encoded = self.home(cid).get(Kind.META, keys.held_key(cid), now=now)
         return None if encoded is None else Held(cid, HeldRow.decode(encoded), encoded)
 
+    def bound(self, cid: Cid, now: Now) -> Bound | None:
+        """Return the same as `node.stored` takes it. Raises Damaged."""
+        held = self.find(cid, now)
+        return None if held is None else held.bound
+
     def by_digest(self, digest: bytes, now: Now) -> list[Held]:
         """Return what is kept of the blobs whose CID has this digest. Raises Damaged."""
         found = (self.find(Cid(codec, digest), now) for codec in (Codec.MANIFEST, Codec.RAW))

@@ -196,9 +196,14 @@ class Holder:
         partial = [each for each in self._takings.partial(cid) if each[0] not in shares]
         return blob_messages.Held(
             shares=bits.to_bytes((bits.bit_length() + 7) // 8, "little"),
-            whole=keys.WHOLE_SHARE in shares,
+            whole=keys.WHOLE_SHARE in shares or self._is_own(cid, now),
             partial=tuple(partial[: limits.PARTIAL_SHARES_MAX]),
         )
+
+    def _is_own(self, cid: Cid, now: Now) -> bool:
+        """Tell whether the user here keeps the whole blob."""
+        bound = self._context.catalog.bound(cid, now)
+        return bound is not None and not bound.expired(now)
 
     def _bad(self, what: str) -> Answer:
         self.counts[what] += 1

@@ -13,29 +13,24 @@ from molia.base import limits
 from molia.base.cid import Cid, Ref
 from molia.base.errors import (
     BadInput,
-    BlobNotFound,
     BodyTooLarge,
     Damaged,
     NoSpace,
-    NotFound,
     ShardUnavailable,
     ShuttingDown,
 )
 from molia.base.ids import JobId
 from molia.base.views import (
-    BlobHealth,
     BlobInfo,
     BlobPage,
     BlobState,
     JobEvent,
     JobView,
-    ManifestView,
     NodeView,
     PutOptions,
     PutResult,
     Readiness,
 )
-from molia.blobs.manifest import Manifest
 from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
@@ -44,15 +39,15 @@ from molia.node.context import Context
 from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
 from molia.node.health import health_of
+from molia.node.held import HeldShares
 from molia.node.home import store_path
 from molia.node.jobs import JobRun, Jobs
 from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
 from molia.node.placements import JOB_KIND, Placements
 from molia.node.puts import put_blob, remove_bound
-from molia.node.reading import open_bound
+from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
-from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
@@ -66,12 +61,13 @@ log = structlog.get_logger(__name__)
 WATCH_INTERVAL_S: Final = 0.5
 
 
-class LocalNode(NetworkFace):
+class LocalNode(NetworkFace, ReadingFace):
     """A node as one of its workers serves it."""
 
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
         """reports: what opening this worker's own shards found."""
         self.context = context
+        context.also_here.append(HeldShares(context.shards).bound)
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
@@ -150,30 +146,6 @@ class LocalNode(NetworkFace):
     async def _run_placing(self, run: JobRun) -> None:
         await self._placements.run_job(run)
 
-    async def open_blob(self, ref: Ref, *, local_only: bool = False) -> BlobReader:
-        """See `NodeService.open_blob`."""
-        fetcher = None if local_only or self.member is None else self.member.fetcher
-        try:
-            bound = await self._find(ref)
-        except BlobNotFound as error:
-            if fetcher is None:
-                raise
-            held = await self.context.offload.run(self._held_for_others, ref)
-            if held is None:
-                return await fetcher.open_ref(ref, error)
-            bound = held
-        return await open_bound(self.context, bound, self._healer, fetcher)
-
-    def _held_for_others(self, ref: Ref) -> Bound | None:
-        """Return what is here of a blob for others, as far as it can be read; in a thread."""
-        if self.member is None or not isinstance(ref, Cid):
-            return None
-        try:
-            held = self.member.holder.held.find(ref, self.context.now())
-        except (Damaged, ShardUnavailable):
-            return None
-        return None if held is None else held.bound
-
     async def blob_info(self, ref: Ref) -> BlobInfo:
         """See `NodeService.blob_info`."""
         return (await self._find(ref)).info
@@ -210,28 +182,6 @@ class LocalNode(NetworkFace):
             context.note_blob(bound.cid)
             bound = await self._find(bound.cid)
         return bound.info
-
-    async def blob_health(self, ref: Ref) -> BlobHealth:
-        """See `NodeService.blob_health`."""
-        bound = await self._find(ref)
-        return await self.context.offload.run(health_of, self.context, bound)
-
-    async def blob_manifest(self, ref: Ref) -> ManifestView:
-        """See `NodeService.blob_manifest`."""
-        bound = await self._find(ref)
-        if bound.is_raw:
-            raise NotFound(f"{bound.cid} is small and kept whole: it has no manifest")
-        manifest = Manifest.decode(bound.row.manifest)
-        return ManifestView(
-            cid=bound.cid,
-            encoded=bound.row.manifest,
-            size=manifest.size,
-            block_size=manifest.block_size,
-            k=limits.DATA_SHARES,
-            n=limits.TOTAL_SHARES,
-            content=manifest.content,
-            roots=tuple(manifest.roots),
-        )
 
     # ------------------------------------------------------------------ the node
 

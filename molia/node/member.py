@@ -72,13 +72,16 @@ class Member:
 
     async def run(self) -> None:
         """Take part until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.dht.run)
-            tasks.start_soon(self.records.run)
-            tasks.start_soon(self.announcer.run)
-            tasks.start_soon(self.holder.run)
-            if self.context.team.seat.index == 0:
-                tasks.start_soon(self._say_where)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.dht.run)
+                tasks.start_soon(self.records.run)
+                tasks.start_soon(self.announcer.run)
+                tasks.start_soon(self.holder.run)
+                if self.context.team.seat.index == 0:
+                    tasks.start_soon(self._say_where)
+        finally:
+            self.fetcher.close()
 
     async def answer(self, verb: str, arguments: Any) -> object:  # noqa: ANN401 - by the verb
         """Return as CBOR values what another worker of this node asks."""

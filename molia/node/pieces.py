@@ -4,11 +4,12 @@ Everything here is for threads. A block that does not have its leaf is as good a
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 from typing import Final, NamedTuple
 
 from molia.base.cid import Cid
-from molia.base.errors import BadManifest, Damaged, ShardUnavailable
+from molia.base.errors import BadManifest, ShardUnavailable
 from molia.base.ids import ObjectId
 from molia.base.limits import TOTAL_SHARES, TREE_CACHE_BYTES, WHOLE_SHARE
 from molia.blobs.download import fetch_sound
@@ -16,8 +17,7 @@ from molia.blobs.manifest import Manifest
 from molia.blobs.merkle import path_in, tree_of
 from molia.node.catalog import Bound
 from molia.node.context import Context
-from molia.node.held import HeldShares
-from molia.node.stored import fetcher, leaf_lists, read_whole
+from molia.node.stored import fetcher, leaf_lists, parts_here, read_whole
 
 _Key = tuple[ObjectId, int]
 NO_PATH: Final[tuple[bytes, ...]] = ()
@@ -34,26 +34,31 @@ class Pieces:
     """What a node keeps, as others are given it."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._held = context, HeldShares(context.shards)
+        self._context = context
         self._trees: OrderedDict[_Key, tuple[bytes, ...]] = OrderedDict()
         self._size = 0
         self._lock = Lock()
 
-    def find(self, cid: Cid) -> Bound | None:
-        """Return what is here of a blob, be it for others; None when nothing is, or its rows cannot
-        be read."""
-        now = self._context.now()
-        try:
-            bound = self._context.catalog.bound(cid, now)
-            if bound is not None and not bound.expired(now):
-                return bound
-            held = self._held.find(cid, now)
-        except (Damaged, ShardUnavailable):
-            return None
-        return None if held is None else held.bound
+    def find(self, cid: Cid) -> tuple[Bound, ...]:
+        """Return what is here of a blob."""
+        return parts_here(self._context, cid)
 
-    def leaves(self, bound: Bound, share: int) -> bytes | None:
+    def leaves(self, here: Sequence[Bound], share: int) -> bytes | None:
         """Return a share's leaf list, checked; None when it is not here."""
+        return next(filter(None, (self._leaves(bound, share) for bound in here)), None)
+
+    def read(self, here: Sequence[Bound], share: int, stripe_index: int) -> Piece | None:
+        """Return a block, checked; None when it is not here as it was."""
+        for bound in here:
+            try:
+                piece = self._piece(bound, share, stripe_index)
+            except ShardUnavailable:
+                continue
+            if piece is not None:
+                return piece
+        return None
+
+    def _leaves(self, bound: Bound, share: int) -> bytes | None:
         manifest = manifest_of(bound)
         if manifest is None or share >= TOTAL_SHARES:
             return None
@@ -62,18 +67,14 @@ class Pieces:
         except ShardUnavailable:
             return None
 
-    def read(self, bound: Bound, share: int, stripe_index: int) -> Piece | None:
-        """Return a block, checked; None when it is not here as it was."""
-        try:
-            if bound.is_raw:
-                data = read_whole(self._context, bound) if share == WHOLE_SHARE else None
-                return None if data is None else Piece(NO_PATH, data)
+    def _piece(self, bound: Bound, share: int, stripe_index: int) -> Piece | None:
+        if not bound.is_raw:
             return self._block(bound, share, stripe_index)
-        except ShardUnavailable:
-            return None
+        data = read_whole(self._context, bound) if share == WHOLE_SHARE else None
+        return None if data is None else Piece(NO_PATH, data)
 
     def _block(self, bound: Bound, share: int, stripe_index: int) -> Piece | None:
-        manifest, leaves = manifest_of(bound), self.leaves(bound, share)
+        manifest, leaves = manifest_of(bound), self._leaves(bound, share)
         if manifest is None or leaves is None or stripe_index >= manifest.geometry.stripe_count:
             return None
         shape = manifest.geometry.stripe(stripe_index)

@@ -73,10 +73,10 @@ class BlobServer:
         return None
 
     async def _give_manifest(self, peer: Peer, request_id: int, asked: said.GetManifest) -> None:
-        bound = await self._context.offload.run(self._pieces.find, asked.cid)
+        here = await self._context.offload.run(self._pieces.find, asked.cid)
         answer: said.Manifest | messages.Error = _NOT_HERE
-        if bound is not None and not asked.supplement:
-            answer = said.Manifest(bound.row.manifest)
+        if here and not asked.supplement:
+            answer = said.Manifest(here[0].row.manifest)
         self._count("not_here" if answer is _NOT_HERE else "manifests")
         reply = answer.number, messages.encode(answer)
         self._network.transport.reply(peer, request_id, reply, self._context.now())
@@ -110,8 +110,8 @@ class BlobServer:
     async def _give_leaves(self, stream: PeerStream, asked: Message) -> None:
         assert isinstance(asked, said.GetLeaves), "it was read by its number"
         run = self._context.offload.run
-        bound = await run(self._pieces.find, asked.cid)
-        leaves = None if bound is None else await run(self._pieces.leaves, bound, asked.share)
+        here = await run(self._pieces.find, asked.cid)
+        leaves = await run(self._pieces.leaves, here, asked.share)
         if leaves is None:
             await self._not_here(stream)
             return
@@ -123,11 +123,9 @@ class BlobServer:
         """Send the blocks, up to the first that is not here."""
         assert isinstance(asked, said.GetBlocks), "it was read by its number"
         run, first, given = self._context.offload.run, asked.first_stripe, 0
-        bound = await run(self._pieces.find, asked.cid)
+        here = await run(self._pieces.find, asked.cid)
         for index in range(first, first + asked.stripe_count):
-            if bound is None:
-                break
-            piece = await run(self._pieces.read, bound, asked.share, index)
+            piece = await run(self._pieces.read, here, asked.share, index)
             if piece is None:
                 break
             if index == first:
@@ -144,10 +142,9 @@ class BlobServer:
 
     async def _give_block_to_audit(self, stream: PeerStream, asked: Message) -> None:
         assert isinstance(asked, said.Audit), "it was read by its number"
-        run, piece = self._context.offload.run, None
-        bound = await run(self._pieces.find, asked.cid)
-        if bound is not None:
-            piece = await run(self._pieces.read, bound, asked.share, asked.stripe)
+        run = self._context.offload.run
+        here = await run(self._pieces.find, asked.cid)
+        piece = await run(self._pieces.read, here, asked.share, asked.stripe)
         if piece is None:
             self._count("audits_failed")
             await send_reply(stream, said.Audited(code=said.AuditCode.NOT_FOUND))

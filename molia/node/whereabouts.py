@@ -39,8 +39,10 @@ class Find:
         self.shares: dict[bytes, tuple[int, ...]] = {}
         """By node."""
         self.places: dict[bytes, tuple[Address, ...]] = {}
-        self.bindings: dict[Cid, None] = {}
+        self.hints: dict[Cid, None] = {}
         """Manifests that are said to stand for this content."""
+        self.own: tuple[int, ...] = ()
+        """The shares that are here."""
         self.is_over = False
         """Whether nobody is looking for more."""
         self.error: MoliaError | None = None
@@ -58,7 +60,7 @@ class Find:
         for record, provided in found:
             if record.kind is Kind.BINDING:
                 if provided.manifest is not None:
-                    self.bindings[provided.manifest] = None
+                    self.hints[provided.manifest] = None
                 continue
             key = record.signer.key
             is_new = key not in self.shares
@@ -68,6 +70,27 @@ class Find:
                 continue
             self.shares[key] = _shares_of(self.cid, record, provided)
             self.places[key] = provided.hints
+
+    async def known(self, *, within_s: float) -> None:
+        """Return when somebody is known to have it, the look-up is over, or after a while."""
+        await self._until(lambda: self.is_over or bool(self.shares), within_s)
+
+    async def over(self, *, within_s: float) -> None:
+        """Return when the look-up is over, or after a while."""
+        await self._until(lambda: self.is_over, within_s)
+
+    async def _until(self, holds: Callable[[], bool], within_s: float) -> None:
+        changed = asyncio.Event()
+        self.listeners.append(changed.set)
+        try:
+            async with asyncio.timeout(within_s):
+                while not holds():
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.listeners.remove(changed.set)
 
     def tell(self) -> None:
         """Say to all who read that there is news."""
@@ -117,7 +140,7 @@ class Finds:
             find.error = error
         finally:
             find.task, find.is_over = None, True
-            if find.shares or find.bindings:  # that nobody has it is asked anew each time
+            if find.shares or find.hints:  # that nobody has it is asked anew each time
                 find.found_s = self._now_s()
             find.tell()
 
