@@ -189,7 +189,7 @@ def test_an_attack_that_takes_the_textbook_down_does_not_reach_the_record(
 ) -> None:
     monkeypatch.setattr(sybil, "SETTLE_S", 5.0)
     monkeypatch.setattr(sybil, "CREEP_S", 15.0)
-    monkeypatch.setattr(sybil, "READS", 40)
+    monkeypatch.setattr(sybil, "READS", 150)
     report = sybil.run(tiny("sybil", nodes=100, minutes=0.1, variant="free-64/drop"))
     assert report.tallies["get"].success >= 0.99, report.lines()
     assert float(str(report.extra["success_vanilla"])) < 0.9

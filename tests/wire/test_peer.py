@@ -171,9 +171,21 @@ def test_idle_sessions_end_and_leave_nothing() -> None:
         assert node.endpoint.next_deadline_s() is None
 
 
+def configured() -> tuple[Link, Node, Node, Peer]:
+    """Return a link, two nodes of the wireguard profile that met, and the first one's peer."""
+    ours, theirs = Node(1, profile=WIREGUARD), Node(2, profile=WIREGUARD)
+    link = Link([ours, theirs])
+    for node, other in ((theirs, ours), (ours, theirs)):
+        peer = node.endpoint.configure(
+            other.identity.exchange_key.public, link.now, address=other.address
+        )
+    ours.endpoint.knock(peer, link.now)
+    link.run(1.0)
+    return link, ours, theirs, peer
+
+
 def test_keepalives_are_wireguards() -> None:
-    link, ours, theirs = two()
-    peer = meet(link, ours, theirs)
+    link, ours, theirs, peer = configured()
     ours.endpoint.send(peer, b"data", link.now)
     link.run(30.0)
     keepalives = [(a, at_s) for at_s, a, _, p in link.trace if p[:4] == DATA and len(p) == 32]
@@ -182,9 +194,35 @@ def test_keepalives_are_wireguards() -> None:
     assert len(kinds(link, INITIATION)) == 1
 
 
-def test_silence_after_data_brings_a_new_handshake_after_15_seconds() -> None:
+def stream(link: Link, node: Node, peer: Peer) -> None:
+    """Let a node send what it wants to see acknowledged."""
+    assert peer.address
+    for packet in node.endpoint.seal_many(peer, [b"anyone?"], link.now):
+        link.post(node.address, peer.address, packet)
+
+
+def test_in_the_molia_profile_nobody_says_that_a_request_or_its_answer_came() -> None:
     link, ours, theirs = two()
     peer = meet(link, ours, theirs)
+    theirs.answer = lambda _, plaintext: b"yes, " + plaintext
+    before = len(link.trace)
+    ours.endpoint.send(peer, b"you?", link.now)
+    link.run(50.0)
+    assert ours.heard == [b"yes, you?"]
+    assert len(link.trace) - before == 2
+
+
+def test_silence_after_stream_frames_brings_a_new_handshake_after_15_seconds() -> None:
+    link, ours, theirs = two()
+    peer = meet(link, ours, theirs)
+    link.nodes.remove(theirs)
+    stream(link, ours, peer)
+    link.run(15.5)
+    assert kinds(link, INITIATION)[1:] == [pytest.approx(16.0)]
+
+
+def test_silence_after_data_brings_a_new_handshake_after_15_seconds() -> None:
+    link, ours, theirs, peer = configured()
     link.nodes.remove(theirs)
     ours.endpoint.send(peer, b"anyone?", link.now)
     link.run(15.5)
@@ -192,9 +230,8 @@ def test_silence_after_data_brings_a_new_handshake_after_15_seconds() -> None:
 
 
 def test_a_responder_that_hears_nothing_back_begins_a_handshake_too() -> None:
-    link, ours, theirs = two()
-    meet(link, ours, theirs)
-    back = theirs.endpoint.find(ours.key)
+    link, ours, theirs, _ = configured()
+    back = theirs.endpoint._table.find(ours.identity.exchange_key.public + b"\0")
     assert back
     link.run(50.0)
     link.nodes.remove(ours)
@@ -392,7 +429,7 @@ def test_a_peer_that_began_anew_is_noticed_once_and_its_old_keys_are_gone(
     if restarted_asks:
         again.endpoint.connect(ours.key, ours.address, link.now)
     else:
-        ours.endpoint.send(old, b"are you there", link.now)
+        stream(link, ours, old)
     link.run(30.0)
     assert [event.peer for event in ours.events if isinstance(event, Restarted)] == [old]
     assert before not in (old.previous, old.current, old.next)
