@@ -18,7 +18,7 @@ from molia.node.offload import Offload
 from molia.node.peer_streams import PeerStream
 from molia.node.system import SystemClock
 from molia.wire.gate import Verdict
-from molia.wire.messages import FindNode, Hello, Ping, Pong, encode
+from molia.wire.messages import FindNode, Hello, Ping, Pong
 from molia.wire.puzzle import Effort
 
 ECHO = 130
