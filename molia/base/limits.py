@@ -44,6 +44,18 @@ DELTA_MAP_BYTES: Final = 4 * GIB
 LMDB_READERS_MAX: Final = 512
 SEGMENT_FILES_OPEN_MAX: Final = 256
 SCAN_ROWS_MAX: Final = 10_000
+EXPIRY_ROUND_S: Final = 3_600.0
+"""Within this time every key of a shard was looked at for its expiry."""
+EXPIRY_SLICE_KEYS: Final = 5_000
+CLOCK_DRIFT_MAX_S: Final = 600.0
+"""How far wall time may leave monotonic time before it counts as a jump."""
+CLOCK_JUMP_MAX_S: Final = 3_600.0
+"""How far the clock at a start may be from what the store saw last."""
+CLOCK_WAIT_S: Final = 24 * 3_600.0
+"""After a jump nothing is removed for its age for so long, unless an operator says so."""
+SCRUB_EVERY_S: Final = 30 * 86_400.0
+SCRUB_BYTES_PER_S: Final = 20 * MIB
+SCRUB_STEP_BYTES: Final = 1 * MIB
 
 # -- node
 BUFFER_BUDGET_BYTES: Final = 128 * MIB

@@ -31,6 +31,7 @@ SECOND_CUT_EVERY: Final = 20
 SECOND_CUTS_WANTED: Final = 6
 REBUILD_EVERY: Final = 5
 WORK_EVERY: Final = 3
+WORK_AFTER_S: Final = 30.0
 AUDIT_EVERY: Final = 4
 FULL_INDEX_EVERY: Final = 20
 NEW_KEY: Final = b"\x7fwritten after the power came back"
@@ -120,6 +121,8 @@ class ShardTrial:
             after = self._write(shard, disk, outcomes[0], now, number)
         finally:
             release(shard, disk)
+        if number % WORK_EVERY == 0:
+            now = now.after(WORK_AFTER_S)  # what had expired by then may be gone for good
         shard = self._open(disk, now, rebuild=number % REBUILD_EVERY == 0)
         wrong = ""
         try:
@@ -165,7 +168,7 @@ class ShardTrial:
         assert got == replies, f"replies {got} after recovery"
         if number % WORK_EVERY == 0:
             for _ in range(number % 7):
-                shard.work(now.after(30.0), idle=True)
+                shard.work(now.after(WORK_AFTER_S), idle=True)
         return steps[-1]
 
     # ------------------------------------------------------------------------ a second cut

@@ -69,7 +69,7 @@ class _Workload:
         self._rng = self._entropy.random
         drawn = self._rng.choices(list(SCENARIOS), list(SCENARIOS.values()))[0]
         scenario = scenario or drawn
-        self.recording = Recording(seed, scenario, self._draw_options(shared=seed % 4 == 0))
+        self.recording = Recording(seed, scenario, self._draw_options(seed))
         self._disk = SimDisk(root, self._entropy, journal=self.recording.journal)
         if scenario == "full":
             self._disk.capacity = self.recording.capacity = self._rng.randint(24, 90) * PAGE
@@ -263,9 +263,11 @@ class _Workload:
 
     # ------------------------------------------------------------------------ draws
 
-    def _draw_options(self, *, shared: bool) -> ShardOptions:
+    def _draw_options(self, seed: int) -> ShardOptions:
         return ShardOptions(
-            shared=shared,
+            shared=seed % 4 == 0,
+            sweep_s=4.0 if seed % 3 else 0.0,
+            scrub_s=30.0 if seed % 5 == 0 else 0.0,
             segment_bytes=self._rng.choice((8, 16, 32, 64)) * 1024,
             ballast_bytes=self._rng.choice((0, 2, 4)) * PAGE,
             reserve_bytes=self._rng.choice((0, 2)) * PAGE,

@@ -4,7 +4,8 @@ The log is the truth: what the index says otherwise is wrong, and `truth_of` tel
 say. Everything here only reads, and may run beside the writer.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Final
 
 from molia.store.disk import File
 from molia.store.files import SegmentFiles
@@ -27,6 +28,8 @@ from molia.store.segment import (
 )
 
 Find = Callable[[bytes], bytes | None]
+FOOTER_COST_BYTES: Final = 64 * 1024
+"""What looking through one more footer counts for in the steps of an audit."""
 
 
 class Auditor:
@@ -42,6 +45,18 @@ class Auditor:
 
     def audit(self, segment_id: int, later: Iterable[int], unix_s: float) -> SegmentAudit:
         """Return what is wrong with a segment. later: the ids of the segments behind it."""
+        steps = self.audit_steps(segment_id, later, unix_s)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as end:
+            audit: SegmentAudit = end.value
+            return audit
+
+    def audit_steps(
+        self, segment_id: int, later: Iterable[int], unix_s: float
+    ) -> Generator[int, None, SegmentAudit]:
+        """Do what `audit` does in steps: each yields how many bytes it has read."""
         file, size = self._open(segment_id)
         header = parse_header(file.read(0, HEADER_SIZE))
         seal = read_seal(file, size, seed=self._log.seed)
@@ -53,9 +68,10 @@ class Auditor:
         walker = Walker(file, size, seed=self._log.seed, values=True)
         for item in walker.walk(HEADER_SIZE, header.base_lsn if header is not None else 0):
             judge.take(item)
+            yield item.head.size if isinstance(item, Found) else item.stop - item.offset
         if seal is not None:
             judge.compare_footer(seal)
-        judge.decide_missing([segment_id, *later])
+        yield from judge.decide_missing([segment_id, *later])
         return SegmentAudit(
             segment_id, judge.frames, size, tuple(judge.damaged), tuple(judge.wrong)
         )
@@ -177,7 +193,9 @@ class _Judge:
         here = (self._segment_id, item.value_offset)
         current = self._auditor.current(tagged)
         alive = current is not None and current.place == here
-        if not item.value_sound and (alive or not self._in_hole(item)):
+        # one that has expired may be a hole: the index forgets such keys without a frame
+        wanted = alive and not 0 < head.expiry <= self._unix_s
+        if not item.value_sound and (wanted or not self._in_hole(item)):
             # it may have been punched, and its key deleted, while it was being read
             if alive and self._auditor.current(tagged) != current:
                 return
@@ -211,11 +229,12 @@ class _Judge:
             reason = f"the footer and the frames differ in {len(listed ^ self._listed)} places"
             self.damaged.append(DamagedFrame(0, b"", seal.offset, reason))
 
-    def decide_missing(self, segments: Iterable[int]) -> None:
+    def decide_missing(self, segments: Iterable[int]) -> Iterator[int]:
         """Keys without an index entry are wrong unless a later frame deleted them."""
-        if not self._missing:
-            return
         for segment_id in segments:
+            if not self._missing:
+                return
+            yield FOOTER_COST_BYTES
             for entry in self._auditor.entries_of(segment_id):
                 tagged = bytes((entry.target,)) + entry.key
                 if self._missing.get(tagged, entry.lsn) < entry.lsn:

@@ -37,6 +37,7 @@ _POSITION: Final = struct.Struct("<QQQ")
 TAGS: Final = tuple(bytes((number,)) for number in range(16))
 """The first byte of a tagged key, by kind; an enum's own hash is too slow for a dict here."""
 
+_NEVER: Final = bytes(4)
 OPEN: Final = 0
 SEALED: Final = 1
 
@@ -186,6 +187,10 @@ class Index:
         """Return a number kept in `m`, 0 when it is not there."""
         return int.from_bytes(self._env.get("m", name) or b"", "little")
 
+    def mark(self, name: bytes) -> bytes:
+        """Return a row of `m`, empty when it is not there."""
+        return self._env.get("m", name) or b""
+
     def rows(self) -> dict[int, SegmentRow]:
         """Return all segment rows."""
         with self._env.read() as reader:
@@ -270,6 +275,25 @@ class Snapshot:
                 found.append((key, packed))
         return found
 
+    def expired(
+        self, kind: Kind, after: bytes, count: int, unix_s: int
+    ) -> tuple[list[tuple[bytes, bytes]], int, bytes | None]:
+        """Look at `count` keys above `after`: the expired ones, tagged, with their entries.
+
+        Also how many keys were looked at, and the last one; None when no more follow.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        tag, seen, last = TAGS[kind], 0, after
+        for key, packed in self._reader.items(DB_OF[kind], after):
+            if seen == count:
+                return found, seen, last
+            seen += 1
+            last = key
+            expiry = packed[12:16]
+            if expiry != _NEVER and int.from_bytes(expiry, "little") <= unix_s and key != after:
+                found.append((tag + key, packed))
+        return found, seen, None
+
 
 def mark_rows(position: Position, *, epoch: int, max_seen_unix_s: int) -> dict[bytes, bytes]:
     """Return the rows of `m` that end a checkpoint."""
@@ -334,7 +358,7 @@ def _fill_kind(
             counts = live[gone.segment_id]
             counts[0] -= frame_size(len(key), gone.vlen)
             counts[1] -= 1
-            moved = gone.place != (segment_id, value_offset)
+            moved = bool(flags & TOMBSTONE) or gone.place != (segment_id, value_offset)
             if moved and punch_range(gone.value_offset, gone.vlen):
                 tagged = _DB_TAG[name] + key
                 dead.append(Dead(gone.segment_id, gone.value_offset, gone.vlen, tagged))

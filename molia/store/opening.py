@@ -12,7 +12,16 @@ from molia.base.now import Now
 from molia.store.ballast import Ballast
 from molia.store.delta import Delta, delta_name, epochs, forget_deltas
 from molia.store.disk import Disk, Lock
-from molia.store.index import Dead, Index, Position, SegmentRow, Slice, mark_rows, punch_range
+from molia.store.index import (
+    Dead,
+    Entry,
+    Index,
+    Position,
+    SegmentRow,
+    Slice,
+    mark_rows,
+    punch_range,
+)
 from molia.store.lmdb_env import IndexFailed, IndexFull
 from molia.store.log import Home, Log
 from molia.store.memtable import Generation, in_slices
@@ -41,6 +50,8 @@ class Opened:
     epoch: int
     position: Position
     report: RecoveryReport
+    last_seen_unix_s: int = 0
+    """The highest wall time of earlier runs; 0 when that is not known."""
     delta: Delta | None = None
     """Where other processes see what is not in the index; None when there are none."""
 
@@ -228,10 +239,12 @@ class _Opening:
         except OSError as error:
             log.latch(f"making the ballast failed: {error.strerror or error}")
         epoch = max(index.number(b"epoch"), *epochs(self._home.disk, self._home.name), 0) + 1
+        last_seen_unix_s = max(index.number(b"max_seen_time"), recovery.newest_unix_s)
         self._end_log(recovery, log, ballast)
         opened = Opened(
             self._home, lock, index, log, rows, recovery.generation, ballast, self._counters,
             epoch, position or Position(0, 0, 0), recovery.report(created=False, rebuild_reason=""),
+            last_seen_unix_s,
         )  # fmt: skip
         try:
             self._publish(opened)
@@ -381,7 +394,8 @@ class _Opening:
         newest = opened.generation.entries
         for suspect in recovery.suspects:
             packed = newest.get(suspect.tagged) or opened.index.get(suspect.tagged)
-            if packed == suspect.entry:
+            expiry = Entry.unpack(suspect.entry).expiry
+            if packed == suspect.entry and not 0 < expiry <= self._now.unix_s:
                 recovery.findings.damage(
                     suspect.segment_id, suspect.offset, "the value of a live key is a hole",
                     kind=suspect.tagged[0], key=suspect.tagged[1:],

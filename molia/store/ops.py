@@ -74,6 +74,10 @@ class ShardOptions:
     punch_bytes: int = limits.PUNCH_BYTES
     """Dead bytes that are worth a checkpoint of their own."""
     open_files: int = limits.SEGMENT_FILES_OPEN_MAX
+    sweep_s: float = 0.0
+    """Within this time every key is looked at for its expiry; 0: expired keys stay."""
+    scrub_s: float = 0.0
+    """From one scrubbing of everything to the next; 0: never."""
     shared: bool = False
     """Other processes read the shard: what is acknowledged is shown to them first."""
 
@@ -178,6 +182,15 @@ class Counters:
     reread: int = 0
     """Reads that looked again because the value had moved or gone meanwhile."""
     no_space: int = 0
+    expired_keys: int = 0
+    """Keys that the hand took out of the index."""
+    expired_bytes: int = 0
+    scrubs: int = 0
+    """Passes of the scrubber that ended."""
+    scrubbed_bytes: int = 0
+    scrub_findings: int = 0
+    expiry_waits: int = 0
+    """Turns of the hand in which the clock was in doubt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,8 @@ class Recovery:
         """What is to go into the index."""
         self.findings = Findings()
         self.suspects: list[Suspect] = []
+        self.newest_unix_s = 0
+        """When the newest segment that was read was begun."""
         self.tail = Tail()
         self.failure = ""
         """Why what was read may not be on the disk; empty when it is."""
@@ -203,6 +205,7 @@ class Recovery:
         if header is None:
             self.findings.damage(segment_id, 0, "the segment's header is damaged")
             return
+        self.newest_unix_s = max(self.newest_unix_s, header.created_unix_ms // 1000)
         if header.store_uuid != self._home.store_uuid or header.segment_id != segment_id:
             self.findings.damage(segment_id, 0, "the segment belongs elsewhere")
         at_start = segment_id > self._position.segment_id

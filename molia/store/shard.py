@@ -13,6 +13,7 @@ from molia.base.limits import BATCH_BYTES_MAX, VALUE_SIZE_MAX
 from molia.base.now import Now
 from molia.store.audit import Auditor
 from molia.store.batch import Batch
+from molia.store.chores import Chores
 from molia.store.delta import Delta
 from molia.store.disk import Disk
 from molia.store.files import SegmentFiles
@@ -38,6 +39,7 @@ from molia.store.ops import (
 )
 from molia.store.punch import Puncher
 from molia.store.reader import OwnReader
+from molia.store.scrub import Finding, ScrubStatus
 from molia.store.segment import segment_id_of
 from molia.store.upkeep import Upkeep
 
@@ -76,6 +78,12 @@ class Shard:
             log=self._log, index=self._index, memtable=self._memtable, puncher=self._puncher,
             ballast=self._ballast, rows=self._rows, options=options, counters=self._counters,
             epoch=opened.epoch, position=opened.position, now=now, delta=opened.delta,
+        )  # fmt: skip
+        self._chores = Chores(
+            log=self._log, index=self._index, memtable=self._memtable, rows=self._rows,
+            counters=self._counters, puncher=self._puncher, upkeep=self._upkeep,
+            auditor=self._auditor, options=options, release=self._release_ballast,
+            segments=self.audit_segments, last_seen_unix_s=opened.last_seen_unix_s, now=now,
         )  # fmt: skip
         self._delta = opened.delta
         self.wants_reopening = False
@@ -220,7 +228,7 @@ class Shard:
         """
         if self._log.failure:
             return None
-        due_s = self._upkeep.step(now, idle=idle)
+        due_s = self._chores.step(now, self._upkeep.step(now, idle=idle))
         if not self._unfit_bytes or self._has_room():
             return due_s
         look_s = now.mono_s + ROOM_LOOK_S
@@ -261,6 +269,14 @@ class Shard:
         except IndexFailed as error:
             self._log.stop(f"writing the index failed: {error}")
         return len(wrong)
+
+    def trust_clock(self, now: Now) -> None:
+        """Let what has expired be removed although the clock jumped: somebody looked at it."""
+        self._chores.clock.accept(now)
+
+    def take_findings(self) -> list[Finding]:
+        """Return what scrubbing has found since the last call."""
+        return self._chores.scrubber.take()
 
     def close(self, now: Now) -> None:
         """Seal the log, bring the index up to date, release the lock; fine after a failure."""
@@ -318,6 +334,14 @@ class Shard:
     ) -> list[Row]:
         """Return up to `limit` live keys that start with `prefix`, in order, above `after`."""
         return self._reader.scan(kind, prefix, now.unix_s, after=after, limit=limit)
+
+    def scrub_status(self) -> ScrubStatus:
+        """Return how far scrubbing is."""
+        return self._chores.scrubber.status
+
+    def clock_doubt(self, now: Now) -> str:
+        """Return why nothing expires for good at the moment; empty when it does."""
+        return self._chores.clock.doubt(now)
 
     def stats(self) -> ShardStats:
         """Return how the shard is doing."""

@@ -3,6 +3,7 @@
 from typing import Final, NoReturn
 
 from molia.base.errors import NoSpace
+from molia.base.limits import CLOCK_JUMP_MAX_S
 from molia.base.now import Now
 from molia.store.ballast import Ballast
 from molia.store.checkpoint import Checkpoint
@@ -41,6 +42,8 @@ class Upkeep:
         self.unapplied_bytes = 0
         self.dying_bytes = 0
         """Bytes of values that the next checkpoint makes punchable."""
+        self.wants_checkpoint = False
+        """A checkpoint is to be made although little has changed."""
         self._written_s = self._checkpointed_s = now.mono_s
         self._retry_s = now.mono_s
 
@@ -50,6 +53,11 @@ class Upkeep:
         self.dying_bytes += dying_bytes
         self._written_s = now.mono_s
         self._max_seen_unix_s = max(self._max_seen_unix_s, int(now.unix_s))
+
+    def settle_clock(self, now: Now) -> None:
+        """Forget that the clock was once far ahead: it is believed now."""
+        if self._max_seen_unix_s > now.unix_s + CLOCK_JUMP_MAX_S:
+            self._max_seen_unix_s = int(now.unix_s)
 
     # ------------------------------------------------------------------------ between batches
 
@@ -126,6 +134,7 @@ class Upkeep:
         options = self._options
         return (
             keys >= options.checkpoint_keys
+            or (self.wants_checkpoint and keys > 0)
             or self.unapplied_bytes >= options.checkpoint_log_bytes
             or self.dying_bytes >= options.punch_bytes
             or (self.dying_bytes > 0 and now.mono_s >= self._written_s + PUNCH_AFTER_S)
@@ -136,6 +145,7 @@ class Upkeep:
         )
 
     def _begin(self) -> Checkpoint:
+        self.wants_checkpoint = False
         self.unapplied_bytes = self.dying_bytes = 0
         return Checkpoint(
             index=self._index, memtable=self._memtable, rows=self._rows,
