@@ -158,6 +158,19 @@ class SimDisk:
             del self.nodes[replaced]
         self.record(Rename(self._directory(old), leaf, target))
 
+    def link(self, old: str, new: str) -> bool:
+        """Give a file a second name: a copy, which cannot be told from it while nobody writes."""
+        node = self._node(old)
+        if self.exists(new):
+            raise FileExistsError(errno.EEXIST, "exists", new)
+        self.strike("open", changes=True)
+        number = self._add(new, is_directory=False)
+        twin = self.nodes[number]
+        twin.content, twin.shared = node.content.copy(), False
+        self.record(Write(number, 0, bytes(twin.content.data)))
+        self.record(SyncFile(number))
+        return True
+
     def unlink(self, name: str) -> None:
         """Remove a file's name."""
         node = self._node(name)

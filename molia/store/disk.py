@@ -95,6 +95,13 @@ class Disk(Protocol):
         """Rename a file, replacing `new`."""
         ...
 
+    def link(self, old: str, new: str) -> bool:
+        """Give a file that nobody writes a second name. False where the system cannot.
+
+        Its bytes must be synced. The second name must not exist yet (FileExistsError).
+        """
+        ...
+
     def unlink(self, name: str) -> None:
         """Remove a file's name."""
         ...

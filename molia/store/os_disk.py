@@ -154,6 +154,7 @@ class OsDisk:
 
     def __init__(self, root: str, *, plain: bool = False) -> None:
         self._root = os.path.abspath(root)
+        self._is_plain = plain
         self._punch = _no_punch if plain else _punch_call()
 
     def open(self, name: str, *, create: bool = False, writable: bool = True) -> File:
@@ -189,6 +190,18 @@ class OsDisk:
     def rename(self, old: str, new: str) -> None:
         """Rename a file, replacing `new`."""
         os.replace(self.path_of(old), self.path_of(new))
+
+    def link(self, old: str, new: str) -> bool:
+        """Give a file a second name. False where the system cannot."""
+        if self._is_plain:
+            return False
+        try:
+            os.link(self.path_of(old), self.path_of(new))
+        except OSError as error:
+            if error.errno in (*_CANNOT, errno.EPERM, errno.EMLINK):
+                return False
+            raise
+        return True
 
     def unlink(self, name: str) -> None:
         """Remove a file's name."""

@@ -10,6 +10,7 @@ def check_disk(disk: Disk) -> None:
     for check in (
         check_files, check_scattered_writes, check_truncation, check_names, check_directories,
         check_locks, check_punching, check_atomic_replacement, check_reading_beside_removal,
+        check_links,
     ):  # fmt: skip
         check(disk)
 
@@ -78,6 +79,20 @@ def check_names(disk: Disk) -> None:
     with pytest.raises(FileNotFoundError):
         disk.unlink("name")
     disk.sync_dir("")
+
+
+def check_links(disk: Disk) -> None:
+    """A file with two names is there until both are gone."""
+    disk.make_dir("links")
+    file = disk.open("links/one", create=True)
+    file.write(0, [b"bytes"])
+    file.sync()
+    if disk.link("links/one", "links/two"):
+        with pytest.raises(FileExistsError):
+            disk.link("links/one", "links/two")
+        disk.unlink("links/one")
+        assert disk.open("links/two", writable=False).read(0, 9) == b"bytes"
+        assert disk.list_dir("links") == ["two"]
 
 
 def check_directories(disk: Disk) -> None:
