@@ -57,6 +57,10 @@ SCRUB_EVERY_S: Final = 30 * 86_400.0
 SCRUB_BYTES_PER_S: Final = 20 * MIB
 SCRUB_STEP_BYTES: Final = 1 * MIB
 
+# -- backups
+BACKUP_LINES_MAX: Final = 1_000_000
+BACKUP_SIZE_MAX: Final = 1 * GIB
+
 # -- node
 BUFFER_BUDGET_BYTES: Final = 128 * MIB
 """Stripes being filled, coded, stored or read, over all requests."""

@@ -21,6 +21,13 @@ VERBS: Final = {
     "rm": LazyVerb("molia.cli.blob:rm", "Remove blobs from the node and free their space."),
     "pin": LazyVerb("molia.cli.blob:pin", "Keep blobs until they are removed."),
     "verify": LazyVerb("molia.cli.verify:verify", "Read and check everything stored; heal it."),
+    "migrate": LazyVerb(
+        "molia.cli.migrate:migrate", "Bring the store up to date, or change its shards; no node."
+    ),
+    "backup": LazyVerb(
+        "molia.cli.backup:backup", "Save identity, settings, records and pins; no node."
+    ),
+    "restore": LazyVerb("molia.cli.backup:restore", "Make a home from a backup; no node."),
     "id": LazyVerb("molia.cli.admin:identity", "Show who the node is."),
     "config": LazyVerb("molia.cli.admin:config", "Settings of the node."),
     "version": LazyVerb("molia.cli.admin:version", "Show the version of this command."),
