@@ -45,9 +45,9 @@ class Checkpoint:
         return next(self._steps, None) is None
 
     def _run(self) -> Iterator[bool]:
-        self._index.forget_dead_readers()
+        self._counters.readers_cleared += self._index.forget_dead_readers()
         if self._delta is not None:
-            self._delta.forget_dead_readers()
+            self._counters.readers_cleared += self._delta.forget_dead_readers()
         waiting: list[bytes] = []
         for cut in in_slices(self.generation.entries, self._slice_keys):
             if cut is None:

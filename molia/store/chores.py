@@ -1,6 +1,7 @@
 """What a shard does when nothing is pressing: it takes out what has expired, and scrubs."""
 
 from collections.abc import Callable
+from typing import Final
 
 from molia.base.now import Now
 from molia.store.audit import Auditor
@@ -14,6 +15,9 @@ from molia.store.ops import Counters, ShardOptions
 from molia.store.punch import Puncher
 from molia.store.scrub import Scrubber
 from molia.store.upkeep import RETRY_S, Upkeep
+
+READERS_S: Final = 60.0
+"""So often what dead readers held is freed, also while nothing is written."""
 
 
 class Chores:
@@ -38,6 +42,8 @@ class Chores:
             index=index, auditor=auditor, rows=rows, counters=counters, segments=segments,
             is_open=self._is_open, every_s=options.scrub_s, now=now,
         )  # fmt: skip
+        self._index, self._counters = index, counters
+        self._readers_s = now.mono_s + READERS_S if options.shared and options.sweep_s else None
         self._sweep_s = options.sweep_s
         self._retry_s = self._checkpoint_s = now.mono_s
 
@@ -50,7 +56,8 @@ class Chores:
             return upkeep_due_s
         if now.mono_s >= self._retry_s:
             self._do(now)
-        due = [due_s for due_s in (self.hand.due_s(), self.scrubber.due_s()) if due_s is not None]
+        own = (self.hand.due_s(), self.scrubber.due_s(), self._readers_s)
+        due = [due_s for due_s in own if due_s is not None]
         own_s = max(min(due), self._retry_s) if due else None
         if self._puncher.pending and due:
             own_s = now.mono_s
@@ -68,6 +75,9 @@ class Chores:
                 self._upkeep.wants_checkpoint = True
                 self._checkpoint_s = now.mono_s + self._sweep_s
             self.scrubber.step(now)
+            if self._readers_s is not None and now.mono_s >= self._readers_s:
+                self._readers_s = now.mono_s + READERS_S
+                self._counters.readers_cleared += self._index.forget_dead_readers()
         except IndexFull:
             if not self._release():
                 self._retry_s = now.mono_s + RETRY_S

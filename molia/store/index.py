@@ -239,9 +239,13 @@ class Index:
         """Say which delta belongs to the index now. Raises IndexFull, IndexFailed."""
         self._env.write(lambda writer: writer.put("m", b"epoch", epoch.to_bytes(8, "little")))
 
-    def forget_dead_readers(self) -> None:
-        """Free what readers that died would hold."""
-        self._env.forget_dead_readers()
+    def forget_dead_readers(self) -> int:
+        """Free what readers that died would hold; return how many there were."""
+        return self._env.forget_dead_readers()
+
+    def reader_lag(self) -> int:
+        """Return how many commits the oldest snapshot is behind that anybody holds."""
+        return self._env.reader_lag()
 
     def close(self) -> None:
         """Close the index; nobody may be reading."""

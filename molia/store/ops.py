@@ -185,6 +185,8 @@ class Counters:
     expired_keys: int = 0
     """Keys that the hand took out of the index."""
     expired_bytes: int = 0
+    readers_cleared: int = 0
+    """Snapshots of other processes that died while they read."""
     scrubs: int = 0
     """Passes of the scrubber that ended."""
     scrubbed_bytes: int = 0
@@ -207,6 +209,8 @@ class ShardStats:
     """Bytes of dead values that wait for being given back."""
     unapplied_bytes: int
     """Bytes of log that a restart would have to replay."""
+    reader_lag: int
+    """Commits of the index that the oldest snapshot is behind: one that is held costs space."""
     failure: str
     """Why the shard takes no writes any more; empty while it does."""
     full: bool

@@ -348,14 +348,16 @@ class Shard:
         rows = list(self._rows.values())
         try:
             keys = self._index.key_count() + len(self._memtable)
+            reader_lag = self._index.reader_lag()
         except IndexFailed:
-            keys = len(self._memtable)
+            keys, reader_lag = len(self._memtable), 0
         return ShardStats(
             keys=keys,
             log_bytes=sum(row.bytes - row.punched_bytes for row in rows),
             live_bytes=sum(row.live_bytes for row in rows),
             punchable_bytes=self._puncher.waiting_bytes + self._upkeep.dying_bytes,
             unapplied_bytes=self._upkeep.unapplied_bytes,
+            reader_lag=reader_lag,
             failure=self._log.failure,
             full=bool(self._unfit_bytes) or not self._ballast.present,
             counters=self._counters,

@@ -1,8 +1,8 @@
 """Shard 0 kept by a process of its own, for tests of readers in another one.
 
-`python -m tests.store.processes keep|torture|read PATH …`. What the torture's writer has begun and
-what it has acknowledged stands in a mapped file, so that readers can tell a right answer at any
-moment: of each key two versions; an odd one is a value, an even one is that it is deleted.
+`python -m tests.store.processes keep|hold|scan|torture|read PATH …`. What the torture's writer has
+begun and what it has acknowledged stands in a mapped file, so that readers can tell a right answer
+at any moment: of each key two versions; an odd one is a value, an even one is that it is deleted.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from molia.base.now import Now
+from molia.store.index import Index
 from molia.store.keys import Kind
 from molia.store.shard import Delete, Put, Shard, Transaction
 from molia.store.shared import SharedShard
@@ -109,6 +110,26 @@ def keep(path: Path, *, rebuild: bool) -> None:
                     when = when.after(max(0.0, due_s - when.mono_s))
         print("done", flush=True)
     shard._release()
+
+
+def hold(path: Path) -> None:
+    """Hold one snapshot of the index until killed, as a reader that hangs would."""
+    (directory,) = path.glob("shard-00/index-*")
+    index = Index(str(directory), map_bytes=SHARED.map_bytes, writable=False)
+    with index.read() as snapshot:
+        snapshot.page(Kind.META, b"", b"", 1)
+        print("holding", flush=True)
+        sys.stdin.read()
+
+
+def scan(path: Path) -> None:
+    """Scan everything, over and over, until killed."""
+    shard = reader_of(path)
+    while True:
+        after = b""
+        while page := shard.scan(Kind.META, b"", now=now(), after=after, limit=10_000):
+            after = page[-1].key
+        print("scanned", flush=True)
 
 
 # ---------------------------------------------------------------------------- torture
@@ -242,6 +263,10 @@ def main() -> None:
                 keep(path, rebuild=sys.argv[3] == "1")
             case "torture":
                 torture(path, int(sys.argv[3]))
+            case "hold":
+                hold(path)
+            case "scan":
+                scan(path)
             case "read":
                 read(path, int(sys.argv[3]))
 
