@@ -53,6 +53,7 @@ from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
+from molia.node.trash import trash_bound
 from molia.node.verify import run_verify
 from molia.node.wire_counts import counts_of
 from molia.store.ops import Reply
@@ -157,7 +158,8 @@ class LocalNode:
         """See `NodeService.delete_blob`."""
         bound = await self._find(ref)
         with anyio.CancelScope(shield=True):  # a client that leaves does not stop it half-way
-            while not await remove_bound(self.context, bound):
+            remove = trash_bound if self.context.config.store.trash_s else remove_bound
+            while not await remove(self.context, bound):
                 bound = await self._find(ref)
         self.context.leaves.forget(bound.row.object_id)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)

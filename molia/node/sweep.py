@@ -16,6 +16,7 @@ from molia.blobs.leases import Claim, Effect, Lapse, Lease, LeaseSweep, Remove, 
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.puts import remove_bound
+from molia.node.trash import empty_trash
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.rows import LeaseRow
@@ -74,6 +75,7 @@ class Sweeper:
         now = self._context.now()
         if not self._clock.trusts(now):
             return 0
+        await empty_trash(self._context)
         decided = await self._context.offload.run(self._decide, now)
         removed = 0
         for bound, effect in decided:

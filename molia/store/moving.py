@@ -6,6 +6,7 @@ home shard with its block: where it would not any more, it gets a new object id.
 Source: docs/reference/store-format.md, "Shards".
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -19,7 +20,7 @@ from molia.base.now import Now
 from molia.store import keys
 from molia.store.keys import DATA_KINDS, WHOLE_SHARE, Kind, Space
 from molia.store.ops import Put, Row
-from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, UploadRow
+from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, TrashRow, UploadRow
 from molia.store.shard import Shard
 
 _PAGE: Final = 1_000
@@ -54,6 +55,8 @@ class Source:
             self._learn(key, keys_cid(key[1], key[2:]), value)
         for key, value in self._named(Space.LISTING):
             self._learn_listing(key, value)
+        for key, value in self._named(Space.TRASH):
+            self._learn_trash(key, value)
         for kind in DATA_KINDS:
             for row in self._walk(kind, b""):
                 yield from self._move(kind, row)
@@ -89,6 +92,8 @@ class Source:
         home = keys.home_shard(cid, self._count)
         if space in (Space.BIND, Space.LISTING):
             value = self._renamed_row(value)
+        elif space == Space.TRASH:
+            key, value = self._renamed_trash(key, value)
         yield self._moved(Kind.META, key, value, row.expiry, home)
         if space == Space.LISTING and keys.bind_key(cid) in self._lost_binds:
             yield self._moved(Kind.META, keys.bind_key(cid), value, row.expiry, home)
@@ -113,6 +118,23 @@ class Source:
         cid = _listed_cid(key)
         if cid is not None and value is not None:
             self._learn(b"", cid, value)
+
+    def _learn_trash(self, key: bytes, value: bytes | None) -> None:
+        cid = _trashed_cid(key)
+        with contextlib.suppress(Damaged):
+            if cid is not None and value is not None:
+                self._learn(b"", cid, TrashRow.decode(value).bind)
+
+    def _renamed_trash(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        renamed = self._renamed.get(key[-OBJECT_ID_SIZE:])
+        try:
+            row = TrashRow.decode(value)
+        except Damaged:
+            return key, value
+        if renamed is None:
+            return key, value
+        row = replace(row, bind=self._renamed_row(row.bind))
+        return key[:-OBJECT_ID_SIZE] + renamed, row.encode()
 
     # ------------------------------------------------------------------------ helpers
 
@@ -174,6 +196,8 @@ def _cid_of(space: int, key: bytes, value: bytes) -> Cid | None:
             return keys_cid(key[1], key[2:]) if len(key) > 1 else None
         case Space.LISTING:
             return _listed_cid(key)
+        case Space.TRASH:
+            return _trashed_cid(key)
         case Space.ALIAS:
             try:
                 return AliasRow.decode(value).cid
@@ -193,6 +217,13 @@ def keys_cid(codec: int, digest: bytes) -> Cid | None:
 def _listed_cid(key: bytes) -> Cid | None:
     try:
         return keys.split_listing_key(key)[1]
+    except ValueError:
+        return None
+
+
+def _trashed_cid(key: bytes) -> Cid | None:
+    try:
+        return keys.split_trash_key(key)[0]
     except ValueError:
         return None
 
