@@ -49,6 +49,7 @@ from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reads import LocalReader
 from molia.node.remote import unpack_transaction
+from molia.node.scrubs import ScrubWatch
 from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.sweep import Sweeper
@@ -75,6 +76,7 @@ class LocalNode:
         self._healer = Healer(context)
         self._jobs = Jobs(context, {"verify": run_verify})
         self._team_jobs = TeamJobs(context, self._jobs)
+        self._scrub_watch = ScrubWatch(context, self._healer)
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
@@ -105,6 +107,7 @@ class LocalNode:
         tasks.start_soon(self._healer.run)
         tasks.start_soon(self._jobs.run)
         tasks.start_soon(self._sweeper.run)
+        tasks.start_soon(self._scrub_watch.run)
         if context.team.links:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)

@@ -54,7 +54,9 @@ class Sweeper:
     def notes(self, now: Now) -> tuple[str, ...]:
         """Return what `readyz` should say of the clock."""
         if self._clock.trusts(now):
-            return ()
+            own = self._context.shards.own
+            doubts = {writer.shard.clock_doubt(now) for writer in own} - {""}
+            return tuple(sorted(doubts)[:1])
         return ("the clock jumped since the start: nothing expires until a restart",)
 
     async def run(self) -> None:

@@ -23,11 +23,12 @@ from molia.store.index import (
     punch_range,
 )
 from molia.store.lmdb_env import IndexFailed, IndexFull
-from molia.store.log import Home, Log
+from molia.store.log import Home, Log, is_full
 from molia.store.memtable import Generation, in_slices
 from molia.store.migrate import shard_name
 from molia.store.ops import Counters, RecoveryReport, ShardOptions
 from molia.store.recovery import Recovery
+from molia.store.runs import Runs
 
 _INDEX_NAME: Final = re.compile(r"^index-([0-9]{4,9})$")
 _REBUILD_SLICE_KEYS: Final = 100_000
@@ -151,6 +152,7 @@ class _Opening:
         for entry in disk.list_dir(f"{name}/seg"):
             if entry.endswith(".cmp"):
                 disk.unlink(f"{name}/seg/{entry}")
+        disk.remove_tree(f"{name}/rebuild")
         if not self._options.shared:  # else other processes read it until the new one is there
             forget_deltas(disk, name)
 
@@ -224,9 +226,10 @@ class _Opening:
         log = Log(
             self._home, segment_bytes=options.segment_bytes, rows=rows, counters=self._counters
         )
+        runs = Runs(self._home.disk, self._home.name) if self._reason else None
         recovery = Recovery(
             self._home, seed=log.seed, position=position, rows=rows,
-            flush=lambda generation: self._flush_if_it_fits(index, generation),
+            flush=lambda generation: self._flush_if_it_fits(index, generation, runs),
             flush_keys=options.checkpoint_keys,
         )  # fmt: skip
         recovery.run()
@@ -238,6 +241,8 @@ class _Opening:
             ballast.open()
         except OSError as error:
             log.latch(f"making the ballast failed: {error.strerror or error}")
+        if runs is not None:
+            recovery.generation = self._load(index, runs, recovery.generation, ballast)
         epoch = max(index.number(b"epoch"), *epochs(self._home.disk, self._home.name), 0) + 1
         last_seen_unix_s = max(index.number(b"max_seen_time"), recovery.newest_unix_s)
         self._end_log(recovery, log, ballast)
@@ -351,12 +356,47 @@ class _Opening:
             return True
         return False
 
-    def _flush_if_it_fits(self, index: Index, generation: Generation) -> bool:
+    def _flush_if_it_fits(self, index: Index, generation: Generation, runs: Runs | None) -> bool:
+        """Bring a generation into the index, or, when that is made anew, into the sorted runs."""
         try:
-            self._flush(index, generation)
+            if runs is None:
+                self._flush(index, generation)
+            else:
+                runs.add(generation)
+                if generation.dead:
+                    index.write_slice(Slice([], self._rows, dead=generation.dead))
         except IndexFull:
+            return runs is not None  # what is dead only stays unpunched
+        except OSError as error:
+            if not is_full(error):
+                raise
             return False
         return True
+
+    def _load(self, index: Index, runs: Runs, newest: Generation, ballast: Ballast) -> Generation:
+        """Fill a new index from the sorted runs; return what did not fit into it."""
+        if not len(runs):
+            return newest
+        left = Generation()
+        for items, dead in runs.merge(newest, _REBUILD_SLICE_KEYS):
+            work = Slice(items, self._rows, dead=dead)
+            if left.entries or not self._write_or_release(index, work, ballast):
+                left.entries.update(items)
+                left.dead += dead
+        runs.forget()
+        return left
+
+    def _write_or_release(self, index: Index, work: Slice, ballast: Ballast) -> bool:
+        for _ in range(2):
+            try:
+                index.write_slice(work)
+            except IndexFull:
+                if not ballast.release():
+                    return False
+                continue
+            self._counters.index_commits += 1
+            return True
+        return False
 
     def _flush(
         self, index: Index, generation: Generation, marks: dict[bytes, bytes] | None = None
