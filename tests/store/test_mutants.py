@@ -13,16 +13,18 @@ import pytest
 
 from molia.base.now import Now
 from molia.sim.campaign import Failure, scratch, try_seed
-from molia.store import frame, index, opening, reader, recovery, segment, upkeep
+from molia.store import frame, index, opening, reader, recovery, runs, segment, upkeep
 from molia.store.batch import Batch
 from molia.store.checkpoint import Checkpoint
 from molia.store.disk import Buffer, File
 from molia.store.frame import Head
-from molia.store.index import Entry, punch_range
+from molia.store.index import Entry, Snapshot, punch_range
 from molia.store.keys import Kind
 from molia.store.log import Log
+from molia.store.memtable import Generation
 from molia.store.ops import Reply, Transaction
 from molia.store.recovery import Recovery
+from molia.store.runs import Runs
 from molia.store.segment import HEADER_SIZE, Gap, Seal, Walker
 from molia.store.shard import Shard
 
@@ -182,6 +184,40 @@ def punched_before_a_later_frame_vouches(patch: Patch) -> None:
     patch.setattr(Shard, "_apply", apply_and_punch)
 
 
+def a_run_whose_older_entry_counts(patch: Patch) -> None:
+    """Of a key that lies in two sorted runs, the older entry goes into the new index."""
+    newer = runs._newer
+
+    def older(one: runs.Item, other: runs.Item) -> tuple[runs.Item, runs.Item]:
+        first, second = newer(one, other)
+        return second, first
+
+    patch.setattr(runs, "_newer", older)
+
+
+def a_deletion_that_a_run_forgets(patch: Patch) -> None:
+    """A sorted run holds what was put and not what was deleted."""
+    write = Runs._write
+
+    def write_puts(self: Runs, file: File, generation: Generation) -> None:
+        puts = Generation()
+        entries = generation.entries.items()
+        puts.entries = {key: packed for key, packed in entries if not packed[-1]}
+        write(self, file, puts)
+
+    patch.setattr(Runs, "_write", write_puts)
+
+
+def expired_by_a_clock_that_is_ahead(patch: Patch) -> None:
+    """What will expire within the next minutes is taken for expired."""
+    expired = Snapshot.expired
+
+    def early(self: Snapshot, kind: Kind, after: bytes, count: int, unix_s: int) -> Any:
+        return expired(self, kind, after, count, unix_s + 600)
+
+    patch.setattr(Snapshot, "expired", early)
+
+
 def _punch(shard: Shard, entry: Entry) -> None:
     place = punch_range(entry.value_offset, entry.vlen)
     if place is not None:
@@ -206,6 +242,9 @@ MUTANTS: list[Callable[[Patch], None]] = [
     deletes_ignored_in_a_rebuild,
     punched_before_the_delete_is_durable,
     punched_before_a_later_frame_vouches,
+    a_run_whose_older_entry_counts,
+    a_deletion_that_a_run_forgets,
+    expired_by_a_clock_that_is_ahead,
 ]
 
 
