@@ -82,6 +82,8 @@ class SimDisk:
     ) -> None:
         self.root, self.entropy, self.capacity, self.journal = root, entropy, capacity, journal
         self.faults: list[Fault] = []
+        self.can_punch = True
+        """False: a file system without holes."""
         self.optimism_bytes = 0
         """What `free_bytes` promises too much: others write to the same file system."""
         self.after_call: Callable[[], None] | None = None
@@ -359,6 +361,8 @@ class SimFile:
 
     def punch(self, offset: int, size: int) -> bool:
         """Give the whole pages within the range back; they read as zeros."""
+        if not self._disk.can_punch:
+            return False
         content = self._changing()
         self._disk.strike("punch", changes=True)
         content.punch(offset, size)

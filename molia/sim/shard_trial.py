@@ -76,6 +76,7 @@ class ShardTrial:
     def _try(self, state: CrashState, expected: Expected) -> str:
         """Return what is wrong with a state, or nothing."""
         disk = state.build(self._root / "first")
+        disk.can_punch = self._recording.can_punch
         if state.number % 2:
             disk.capacity = self._recording.capacity
             disk.optimism_bytes = state.number % 3 * 32 * PAGE
@@ -164,8 +165,9 @@ class ShardTrial:
             return contents
         assert got == replies, f"replies {got} after recovery"
         if number % WORK_EVERY == 0:
-            for _ in range(number % 7):
+            for _ in range(number % 7 * 4):
                 shard.work(now.after(30.0), idle=True)
+                shard.copy_step(now)
         return steps[-1]
 
     # ------------------------------------------------------------------------ a second cut
