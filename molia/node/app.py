@@ -238,6 +238,7 @@ def shard_options(
         ballast_bytes=ballast,
         reserve_bytes=config.store.reserve_bytes,
         shared=shared,
+        compact=True,
     )
 
 

@@ -103,6 +103,11 @@ class Survey:
     """Frames that are to be copied."""
 
 
+def lowest(rows: dict[int, SegmentRow]) -> list[tuple[int, int]]:
+    """Return the lowest LSNs of the two files that go back furthest, with their segments."""
+    return sorted((row.min_lsn, sid) for sid, row in rows.items())[:2]
+
+
 class Floors:
     """For each file the lowest LSN of a frame in it that a DELETE may have to hide.
 
@@ -110,7 +115,7 @@ class Floors:
     """
 
     def __init__(self, rows: dict[int, SegmentRow]) -> None:
-        self._lowest = sorted((row.min_lsn, sid) for sid, row in rows.items())[:2]
+        self._lowest = lowest(rows)
 
     def needs(self, lsn: int, segment_id: int) -> bool:
         """Tell whether a frame of `segment_id` with this LSN may still hide one elsewhere."""

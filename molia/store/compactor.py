@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Final
 
-from molia.base.limits import COMPACT_BYTES_PER_S, COMPACT_PIECE_FRAMES
+from molia.base.limits import COMPACT_BYTES_PER_S, COMPACT_PIECE_FRAMES, KIB
 from molia.base.now import Now
-from molia.store.compact import CLASSES, Copy, Floors, Output, Stage
+from molia.store.compact import CLASSES, Copy, Floors, Output, Stage, lowest
 from molia.store.delta import Delta
 from molia.store.files import SegmentFiles
 from molia.store.index import ENTRY, RETIRED, Index, SegmentRow
@@ -26,6 +26,10 @@ RETRY_S: Final = 60.0
 """So long after a failed compaction the next one is tried."""
 IDLE_AFTER_S: Final = 1.0
 IDLE_FACTOR: Final = 4
+GARBAGE_TOTAL_SHARE: Final = 0.25
+"""More garbage than this in all segments together makes less of it in each worth a compaction."""
+_STEP_BYTES: Final = 16 * KIB
+"""What a step counts for that copies nothing: it looks up some hundred keys."""
 
 
 class Compactor:
@@ -75,7 +79,7 @@ class Compactor:
         self._counters.compacted_bytes += copied
         is_idle = now.mono_s > self._written_s + IDLE_AFTER_S
         rate = COMPACT_BYTES_PER_S * (IDLE_FACTOR if is_idle else 1)
-        return copied / rate
+        return (copied + _STEP_BYTES) / rate
 
     # ------------------------------------------------------------------------ the writer
 
@@ -150,8 +154,11 @@ class Compactor:
 
     @property
     def _share(self) -> float:
+        """Return how much garbage makes a segment worth it: less when all together have much."""
         options = self._options
-        return options.garbage_share_pressed if self._pressed else options.garbage_share
+        if self._pressed or share_of(self._rows, self._hidden) > GARBAGE_TOTAL_SHARE:
+            return options.garbage_share_pressed
+        return options.garbage_share
 
     def _choose(self, now: Now, below: int, make_room: Callable[[], bool]) -> bool:
         if not self._look or now.mono_s < self._retry_s:
@@ -226,7 +233,7 @@ class Compactor:
             name = self._home.segment(output.segment_id)
             disk.rename(output.name, name)
             output.name = name
-        disk.sync_dir(f"{self._home.name}/seg")
+        self._sync_names()
         for output in copy.outputs.values():
             self._rows[output.segment_id] = output.row()
             self._hidden[output.segment_id] = output.hidden_bytes
@@ -236,6 +243,9 @@ class Compactor:
             for entry in parse_entries(bytes(output.footer))
         )
         self.phase = "move"
+
+    def _sync_names(self) -> None:
+        self._home.disk.sync_dir(f"{self._home.name}/seg")
 
     def _move(self, copy: Copy) -> None:
         """Move some locations, each only if it is still in a victim."""
@@ -282,11 +292,14 @@ class Compactor:
         self._index.forget_segments(self.retired)
         self._counters.index_commits += 1
         self._counters.retired_segments += len(self.retired)
+        before = lowest(self._rows)
         for segment_id in self.retired:
             self._rows.pop(segment_id, None)
+            self._hidden.pop(segment_id, None)
+        if lowest(self._rows) != before:
+            self._hidden.clear()  # fewer DELETE frames are needed now
         self.held -= self.retired
         self.retired = set()
-        self._hidden.clear()  # what is needed may have become less
         self._look = True
         self.phase = ""
 

@@ -11,9 +11,9 @@ from molia.base.limits import COMPACT_VICTIMS_MAX
 from molia.store.index import SEALED, SegmentRow
 from molia.store.segment import HEADER_SIZE
 
-SMALL_SHARE: Final = 8
-"""A segment of less than one 8th of the full size is small."""
-SMALL_COUNT: Final = 8
+SMALL_SHARE: Final = 4
+"""A segment of less than one 4th of the full size is small."""
+SMALL_COUNT: Final = 4
 """So many small segments are made one."""
 Rows = dict[int, SegmentRow]
 
