@@ -5,7 +5,6 @@ keeps acknowledged writes safe, and must be found within a bounded number of sta
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from molia.sim.campaign import Failure, scratch, try_seed
 from molia.store import frame, index, opening, reader, recovery, segment, upkeep
 from molia.store.batch import Batch
 from molia.store.checkpoint import Checkpoint
-from molia.store.compact import Copy, Output
+from molia.store.compact import Copy
 from molia.store.compactor import Compactor
 from molia.store.disk import Buffer, File
 from molia.store.frame import Head
@@ -210,12 +209,6 @@ def dropped_tombstones(patch: Patch) -> None:
     patch.setattr(Copy, "_needs", lambda copy, segment_id, lsn: False)
 
 
-def outputs_that_may_hold_what_is_dead(patch: Patch) -> None:
-    """The outputs of compactions do not count among the files whose frames may need hiding."""
-    row = Output.row
-    patch.setattr(Output, "row", lambda output: replace(row(output), min_lsn=2**62))
-
-
 def an_output_that_the_index_does_not_know(patch: Patch) -> None:
     """Locations lead to an output that is not among the index's segments yet."""
     write = Checkpoint._write
@@ -258,7 +251,6 @@ MUTANTS: list[Callable[[Patch], None]] = [
     no_directory_sync_after_the_rename,
     victims_unlinked_early,
     dropped_tombstones,
-    outputs_that_may_hold_what_is_dead,
     an_output_that_the_index_does_not_know,
 ]
 
@@ -269,7 +261,6 @@ SCENARIOS: dict[Callable[[Patch], None], str] = {
     no_directory_sync_after_the_rename: "churning",
     victims_unlinked_early: "churning",
     dropped_tombstones: "churning",
-    outputs_that_may_hold_what_is_dead: "churning",
     an_output_that_the_index_does_not_know: "churning",
 }
 """Where a mutant can show itself at all, if not everywhere."""
