@@ -74,9 +74,9 @@ class ShardWriter:
         return self.shard.wants_reopening or self._failed
 
     @property
-    def log_bytes(self) -> int:
-        """Disk bytes of the shard's log."""
-        return self.shard.stats().log_bytes
+    def disk_bytes(self) -> int:
+        """All that the shard takes on the disk."""
+        return self.shard.stats().disk_bytes
 
     async def settle(self) -> None:
         """Return once every write that was begun before has ended, well or not."""

@@ -205,6 +205,17 @@ class SimDisk:
             return ENDLESS
         return self.room_bytes() + self.optimism_bytes
 
+    def disk_bytes(self, name: str) -> int:
+        """Return what a file, or the files of a directory, take on the disk; 0 if not there."""
+        try:
+            node = self._node(name)
+        except FileNotFoundError:
+            real = self.root / name
+            return real.stat().st_blocks * 512 if self._is_in_real(name) and real.exists() else 0
+        if node.names is None:
+            return PAGE * node.content.used_pages()
+        return sum(self.disk_bytes(f"{name}/{child}") for child in self.list_dir(name))
+
     def path_of(self, name: str) -> str:
         """Return the real path of a name, for LMDB; its directory is there when the name's is."""
         path = self.root / name

@@ -107,6 +107,13 @@ class Compactor:
         hidden = self._hidden
         return sum(garbage_of(row, hidden.get(sid, 0)) for sid, row in self._rows.items())
 
+    def copied_bytes(self) -> int:
+        """Return what outputs that are not in place yet take on the disk."""
+        copy = self._copy
+        if copy is None or self.phase != "copy":
+            return 0
+        return sum(output.offset for output in list(copy.outputs.values()))
+
     def step(self, now: Now, *, below: int, make_room: Callable[[], bool]) -> bool:
         """Do one piece of what is due; False when nothing is.
 

@@ -202,6 +202,8 @@ class ShardStats:
     """About how many keys; those not yet in the index may be counted twice."""
     log_bytes: int
     """Disk bytes of the segments, punched holes taken off."""
+    disk_bytes: int
+    """All that the shard takes on the disk: segments, copies under way, index, delta, ballast."""
     live_bytes: int
     """Bytes of frames that the index points at."""
     punchable_bytes: int

@@ -350,9 +350,11 @@ class Shard:
             keys = self._index.key_count() + len(self._memtable)
         except IndexFailed:
             keys = len(self._memtable)
+        log_bytes = sum(row.bytes - row.punched_bytes for row in rows)
         return ShardStats(
             keys=keys,
-            log_bytes=sum(row.bytes - row.punched_bytes for row in rows),
+            disk_bytes=log_bytes + self._compactor.copied_bytes() + self._beside_bytes(),
+            log_bytes=log_bytes,
             live_bytes=sum(row.live_bytes for row in rows),
             punchable_bytes=self._puncher.waiting_bytes + self._upkeep.dying_bytes,
             garbage_bytes=self._compactor.garbage_bytes(),
@@ -363,6 +365,16 @@ class Shard:
             full=bool(self._unfit_bytes) or not self._ballast.present,
             counters=self._counters,
         )
+
+    def _beside_bytes(self) -> int:
+        """Return what index, delta and ballast take on the disk."""
+        disk, name = self._home.disk, self._home.name
+        beside = [entry for entry in disk.list_dir(name) if entry != "seg"]
+        return sum(disk.disk_bytes(f"{name}/{entry}") for entry in beside)
+
+    def press(self, *, pressed: bool) -> None:
+        """Say whether the quota is nearly used up: compaction then takes less garbage as well."""
+        self._compactor.press(pressed=pressed)
 
     def audit_segments(self) -> list[int]:
         """Return the ids of all segments, the open one last."""
