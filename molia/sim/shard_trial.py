@@ -31,7 +31,7 @@ SECOND_CUT_EVERY: Final = 20
 SECOND_CUTS_WANTED: Final = 6
 REBUILD_EVERY: Final = 5
 WORK_EVERY: Final = 3
-AUDIT_EVERY: Final = 4
+AUDIT_EVERY: Final = 6
 FULL_INDEX_EVERY: Final = 20
 NEW_KEY: Final = b"\x7fwritten after the power came back"
 
@@ -165,7 +165,7 @@ class ShardTrial:
             return contents
         assert got == replies, f"replies {got} after recovery"
         if number % WORK_EVERY == 0:
-            for _ in range(number % 7 * 4):
+            for _ in range(number % 7 * 2):
                 shard.work(now.after(30.0), idle=True)
                 shard.copy_step(now)
         return steps[-1]
