@@ -38,6 +38,16 @@ SEGMENT_SIZE_MIN: Final = 4 * MIB
 BALLAST_MAX: Final = 256 * MIB
 BALLAST_MIN: Final = 8 * MIB
 PUNCH_BYTES: Final = 16 * MIB
+QUOTA_HIGH_SHARE: Final = 0.9
+"""Puts are refused above this share of the quota; the rest is for deletes and compaction."""
+QUOTA_PRESS_SHARE: Final = 0.8
+"""Above this share less garbage is worth a compaction."""
+COMPACT_BYTES_PER_S: Final = 64_000_000
+"""How fast compaction copies while there are writes; four times as fast when there are none."""
+COMPACT_PIECE_BYTES: Final = 1 * MIB
+COMPACT_PIECE_FRAMES: Final = 256
+COMPACT_SYNC_BYTES: Final = 8 * MIB
+COMPACT_VICTIMS_MAX: Final = 64
 INDEX_MAP_BYTES: Final = 256 * GIB
 DELTA_MAP_BYTES: Final = 4 * GIB
 """What other processes see before a checkpoint; 100,000 keys take about 10 MiB of it."""

@@ -240,6 +240,7 @@ def shard_options(
         sweep_s=limits.EXPIRY_ROUND_S,
         scrub_s=limits.SCRUB_EVERY_S,
         shared=shared,
+        compact=True,
     )
 
 

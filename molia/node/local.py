@@ -357,7 +357,8 @@ class LocalNode:
                 f"the blob needs {needed} bytes; the disk has {space.free_bytes} to give",
                 hint="delete something, or move store.path to a larger disk",
             )
-        if space.used_bytes + needed > self.context.quota_bytes:
+        high_mark = limits.QUOTA_HIGH_SHARE * self.context.quota_bytes
+        if space.used_bytes + needed > high_mark:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",
                 hint="delete something, or raise store.quota_bytes",

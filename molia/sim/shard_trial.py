@@ -32,7 +32,7 @@ SECOND_CUTS_WANTED: Final = 6
 REBUILD_EVERY: Final = 5
 WORK_EVERY: Final = 3
 WORK_AFTER_S: Final = 30.0
-AUDIT_EVERY: Final = 4
+AUDIT_EVERY: Final = 6
 FULL_INDEX_EVERY: Final = 20
 NEW_KEY: Final = b"\x7fwritten after the power came back"
 
@@ -77,6 +77,7 @@ class ShardTrial:
     def _try(self, state: CrashState, expected: Expected) -> str:
         """Return what is wrong with a state, or nothing."""
         disk = state.build(self._root / "first")
+        disk.can_punch = self._recording.can_punch
         if state.number % 2:
             disk.capacity = self._recording.capacity
             disk.optimism_bytes = state.number % 3 * 32 * PAGE
@@ -167,8 +168,9 @@ class ShardTrial:
             return contents
         assert got == replies, f"replies {got} after recovery"
         if number % WORK_EVERY == 0:
-            for _ in range(number % 7):
+            for _ in range(number % 7 * 2):
                 shard.work(now.after(WORK_AFTER_S), idle=True)
+                shard.copy_step(now)
         return steps[-1]
 
     # ------------------------------------------------------------------------ a second cut

@@ -122,6 +122,10 @@ class Disk(Protocol):
         """Return the bytes that this process may still write on the file system."""
         ...
 
+    def disk_bytes(self, name: str) -> int:
+        """Return what a file, or the files of a directory, take on the disk; 0 if not there."""
+        ...
+
     def path_of(self, name: str) -> str:
         """Return the operating system's path of a name, for LMDB."""
         ...

@@ -40,6 +40,8 @@ TAGS: Final = tuple(bytes((number,)) for number in range(16))
 _NEVER: Final = bytes(4)
 OPEN: Final = 0
 SEALED: Final = 1
+RETIRED: Final = 6
+"""All that was alive in it lies elsewhere: it is to be unlinked. No one flipped bit says so."""
 
 
 class Entry(NamedTuple):
@@ -153,6 +155,8 @@ class Slice:
     """Values that died before they ever were in the index."""
     marks: dict[bytes, bytes] = field(default_factory=dict)
     """Rows of `m` to set."""
+    retire: set[int] = field(default_factory=set)
+    """Segments that nothing leads to any more once this is in the index."""
     force: bool = False
     """Let an entry replace one with a higher place, as when mending a wrong one."""
 
@@ -232,6 +236,16 @@ class Index:
                 writer.delete("d", _DEAD_KEY.pack(dead.segment_id, dead.value_offset))
             for segment_id, row in rows.items():
                 writer.put("g", _SEGMENT_KEY.pack(segment_id), encode_row(row))
+
+        self._env.write(fill)
+
+    def forget_segments(self, segments: Iterable[int]) -> None:
+        """Drop the rows of segments whose files are gone. Raises IndexFull, IndexFailed."""
+        keys = [_SEGMENT_KEY.pack(segment_id) for segment_id in sorted(segments)]
+
+        def fill(writer: Writer) -> None:
+            for key in keys:
+                writer.delete("g", key)
 
         self._env.write(fill)
 
@@ -319,6 +333,8 @@ def _fill(writer: Writer, work: Slice) -> tuple[list[Dead], dict[int, SegmentRow
         key = _DEAD_KEY.pack(value.segment_id, value.value_offset)
         writer.put("d", key, value.vlen.to_bytes(4, "little") + value.tagged)
     updated = _counted(work.rows, live)
+    for segment_id in work.retire:
+        updated[segment_id] = replace(updated.get(segment_id, work.rows[segment_id]), state=RETIRED)
     rows = {sid: work.rows[sid] for sid in work.changed if sid in work.rows} | updated
     for segment_id, row in rows.items():
         writer.put("g", _SEGMENT_KEY.pack(segment_id), encode_row(row))

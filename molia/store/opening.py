@@ -13,6 +13,8 @@ from molia.store.ballast import Ballast
 from molia.store.delta import Delta, delta_name, epochs, forget_deltas
 from molia.store.disk import Disk, Lock
 from molia.store.index import (
+    RETIRED,
+    SEALED,
     Dead,
     Entry,
     Index,
@@ -29,8 +31,10 @@ from molia.store.migrate import shard_name
 from molia.store.ops import Counters, RecoveryReport, ShardOptions
 from molia.store.recovery import Recovery
 from molia.store.runs import Runs
+from molia.store.segment import COMPACTED, HEADER_SIZE, parse_header, segment_id_of
 
 _INDEX_NAME: Final = re.compile(r"^index-([0-9]{4,9})$")
+_ANY_LSN: Final = 2**63
 _REBUILD_SLICE_KEYS: Final = 100_000
 """Nobody waits during a rebuild, so its transactions are larger."""
 
@@ -118,6 +122,7 @@ class _Opening:
         self._home, self._options, self._now = home, options, now
         self._reason = "it was asked for" if rebuild else ""
         self._rows: dict[int, SegmentRow] = {}
+        self._gaps_to = 0
         self._counters = Counters()
 
     def run(self, lock: Lock, *, created: bool) -> Opened:
@@ -130,7 +135,7 @@ class _Opening:
             if self._reason:
                 raise _unavailable(self._home, error) from None
             self._reason = f"reading it failed: {error}"
-            self._rows = {}
+            self._rows, self._gaps_to = {}, _ANY_LSN
         except BaseException:
             index.close()
             raise
@@ -162,6 +167,7 @@ class _Opening:
     def _open_index(self, *, created: bool) -> tuple[Index, Position | None]:
         """Return the newest whole index and its position; else a new one, and None."""
         numbers = self._index_numbers()
+        self._gaps_to = self._known_lsn(numbers) if self._reason else 0
         if not self._reason:
             for number in reversed(numbers):
                 index = self._try_index(number)
@@ -171,7 +177,21 @@ class _Opening:
             has_log = bool(self._home.disk.list_dir(f"{self._home.name}/seg"))
             if has_log and not created:
                 self._reason = "it was lost" if not numbers else "it cannot be read"
+                self._gaps_to = _ANY_LSN
         return self._new_index(), None
+
+    def _known_lsn(self, numbers: list[int]) -> int:
+        """Return up to where an index that is to be replaced knows the log."""
+        for number in reversed(numbers):
+            with contextlib.suppress(IndexFailed):
+                index = self._make_index(number)
+                try:
+                    position = index.position()
+                finally:
+                    index.close()
+                if position is not None:
+                    return position.lsn
+        return _ANY_LSN
 
     def _try_index(self, number: int) -> Index | None:
         try:
@@ -182,6 +202,7 @@ class _Opening:
             position = index.position()
             self._rows = index.rows()
             if position is not None and self._knows_all(position):
+                self._end_retired(index)
                 return index
         except IndexFailed:
             pass
@@ -190,10 +211,42 @@ class _Opening:
         return None
 
     def _knows_all(self, position: Position) -> bool:
-        """Tell whether every segment before the position has its row: nothing unlinks any yet."""
+        """Tell whether every segment before the position has its row.
+
+        But for the output of a compaction that no location led to yet.
+        """
         names = self._home.disk.list_dir(f"{self._home.name}/seg")
-        ids = [int(name[:16], 16) for name in names if name.endswith(".log")]
-        return all(sid in self._rows for sid in ids if sid < position.segment_id)
+        ids = [sid for sid in map(segment_id_of, names) if sid is not None]
+        unknown = [sid for sid in ids if sid < position.segment_id and sid not in self._rows]
+        return all(self._is_output(sid) for sid in unknown)
+
+    def _is_output(self, segment_id: int) -> bool:
+        file = self._home.disk.open(self._home.segment(segment_id), writable=False)
+        try:
+            header = parse_header(file.read(0, HEADER_SIZE))
+        finally:
+            file.close()
+        return header is not None and header.kind == COMPACTED
+
+    def _end_retired(self, index: Index) -> None:
+        """Unlink what a checkpoint has retired, then forget it."""
+        retired = [sid for sid, row in self._rows.items() if row.state == RETIRED]
+        gone = []
+        for segment_id in retired:
+            row = self._rows[segment_id]
+            if row.live_frames or row.live_bytes:
+                row.state = SEALED  # the index contradicts itself
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                self._home.disk.unlink(self._home.segment(segment_id))
+            gone.append(segment_id)
+        if not gone:
+            return
+        self._home.disk.sync_dir(f"{self._home.name}/seg")
+        with contextlib.suppress(IndexFull):
+            index.forget_segments(gone)
+            for segment_id in gone:
+                del self._rows[segment_id]
 
     def _new_index(self) -> Index:
         return self._make_index(max(self._index_numbers(), default=0) + 1)
@@ -230,7 +283,7 @@ class _Opening:
         recovery = Recovery(
             self._home, seed=log.seed, position=position, rows=rows,
             flush=lambda generation: self._flush_if_it_fits(index, generation, runs),
-            flush_keys=options.checkpoint_keys,
+            flush_keys=options.checkpoint_keys, gaps_to=self._gaps_to,
         )  # fmt: skip
         recovery.run()
         log.adopt(recovery.tail)

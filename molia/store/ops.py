@@ -73,6 +73,12 @@ class ShardOptions:
     slice_keys: int = limits.CHECKPOINT_SLICE_KEYS
     punch_bytes: int = limits.PUNCH_BYTES
     """Dead bytes that are worth a checkpoint of their own."""
+    compact: bool = False
+    """Rewrite segments that are mostly garbage; somebody must call `Shard.copy_step` then."""
+    garbage_share: float = 0.5
+    """So much garbage makes a segment worth rewriting."""
+    garbage_share_pressed: float = 0.25
+    """The same while the quota is nearly used up."""
     open_files: int = limits.SEGMENT_FILES_OPEN_MAX
     sweep_s: float = 0.0
     """Within this time every key is looked at for its expiry; 0: expired keys stay."""
@@ -83,6 +89,7 @@ class ShardOptions:
 
     def __post_init__(self) -> None:
         assert 4096 < self.segment_bytes <= limits.SEGMENT_SIZE_MAX
+        assert 0 < self.garbage_share_pressed <= self.garbage_share < 1
         assert min(self.checkpoint_keys, self.slice_keys, self.punch_bytes, self.open_files) > 0
 
 
@@ -178,6 +185,13 @@ class Counters:
     rolls: int = 0
     punched_values: int = 0
     punched_bytes: int = 0
+    compactions: int = 0
+    """Finished ones, those that had nothing to copy left out."""
+    compacted_bytes: int = 0
+    """Bytes that compactions copied."""
+    dropped_tombstones: int = 0
+    retired_segments: int = 0
+    compaction_failures: int = 0
     damaged_reads: int = 0
     reread: int = 0
     """Reads that looked again because the value had moved or gone meanwhile."""
@@ -203,10 +217,17 @@ class ShardStats:
     """About how many keys; those not yet in the index may be counted twice."""
     log_bytes: int
     """Disk bytes of the segments, punched holes taken off."""
+    disk_bytes: int
+    """All that the shard takes on the disk: segments, copies under way, index, delta, ballast."""
     live_bytes: int
     """Bytes of frames that the index points at."""
     punchable_bytes: int
     """Bytes of dead values that wait for being given back."""
+    garbage_bytes: int
+    """Bytes of dead frames that only compaction gives back."""
+    segments: int
+    compaction: str
+    """What a compaction is at: copy, rename, move, retire or unlink; empty while there is none."""
     unapplied_bytes: int
     """Bytes of log that a restart would have to replay."""
     reader_lag: int

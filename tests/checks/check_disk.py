@@ -11,6 +11,7 @@ def check_disk(disk: Disk) -> None:
         check_files, check_scattered_writes, check_truncation, check_names, check_directories,
         check_locks, check_punching, check_atomic_replacement, check_reading_beside_removal,
         check_links,
+        check_disk_bytes,
     ):  # fmt: skip
         check(disk)
 
@@ -153,3 +154,21 @@ def check_reading_beside_removal(disk: Disk) -> None:
     disk.unlink("going")
     assert file.read(0, 99) == b"still here"
     file.close()
+
+
+def check_disk_bytes(disk: Disk) -> None:
+    """What files take on the disk is told, holes left out, also of a whole directory."""
+    assert disk.disk_bytes("taking/nothing") == 0
+    disk.make_dir("taking")
+    for number in range(2):
+        file = disk.open(f"taking/{number}", create=True)
+        file.write(0, [b"x" * 65_536])
+        file.sync()
+        assert disk.disk_bytes(f"taking/{number}") == 65_536
+        if file.punch(0, 32_768):
+            file.write(0, [b"x" * 32_768])
+            file.punch(32_768, 32_768)
+            file.sync()
+            assert disk.disk_bytes(f"taking/{number}") == 32_768
+        file.close()
+    assert disk.disk_bytes("taking") == disk.disk_bytes("taking/0") + disk.disk_bytes("taking/1")

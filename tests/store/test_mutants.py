@@ -1,9 +1,7 @@
 """The power-cut harness catches the shipped shard with each of its safeguards taken out.
 
 A campaign that passes proves little until it is known to fail: each mutant breaks one rule that
-keeps acknowledged writes safe, and must be found within a bounded number of states. The mutants of
-compaction (an output renamed before it is synced, victims unlinked early, tombstones dropped by
-segment number) come with compaction itself.
+keeps acknowledged writes safe, and must be found within a bounded number of states.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +14,8 @@ from molia.sim.campaign import Failure, scratch, try_seed
 from molia.store import frame, index, opening, reader, recovery, runs, segment, upkeep
 from molia.store.batch import Batch
 from molia.store.checkpoint import Checkpoint
+from molia.store.compact import Copy
+from molia.store.compactor import Compactor
 from molia.store.disk import Buffer, File
 from molia.store.frame import Head
 from molia.store.index import Entry, Snapshot, punch_range
@@ -25,7 +25,7 @@ from molia.store.memtable import Generation
 from molia.store.ops import Reply, Transaction
 from molia.store.recovery import Recovery
 from molia.store.runs import Runs
-from molia.store.segment import HEADER_SIZE, Gap, Seal, Walker
+from molia.store.segment import COMPACTED, HEADER_SIZE, Gap, Seal, Walker
 from molia.store.shard import Shard
 
 STATES_MAX = 12_000
@@ -218,6 +218,47 @@ def expired_by_a_clock_that_is_ahead(patch: Patch) -> None:
     patch.setattr(Snapshot, "expired", early)
 
 
+def an_output_renamed_before_it_is_synced(patch: Patch) -> None:
+    """The output of a compaction gets its name while its bytes may still be lost."""
+    patch.setattr(Copy, "_sync", lambda copy, output: None)
+
+
+def no_directory_sync_after_the_rename(patch: Patch) -> None:
+    """Locations lead to an output whose name may be lost."""
+    patch.setattr(Compactor, "_sync_names", lambda compactor: None)
+
+
+def victims_unlinked_early(patch: Patch) -> None:
+    """A victim is unlinked when its frames have moved, before a checkpoint knows it."""
+    retire = Compactor._retire
+
+    def retire_and_unlink(self: Compactor, copy: Copy) -> None:
+        retire(self, copy)
+        for segment_id in copy.victims:
+            self._home.disk.unlink(self._home.segment(segment_id))
+
+    patch.setattr(Compactor, "_retire", retire_and_unlink)
+
+
+def dropped_tombstones(patch: Patch) -> None:
+    """A compaction copies no DELETE frame."""
+    patch.setattr(Copy, "_needs", lambda copy, segment_id, lsn: False)
+
+
+def an_output_that_the_index_does_not_know(patch: Patch) -> None:
+    """Locations lead to an output that is not among the index's segments yet."""
+    write = Checkpoint._write
+
+    def write_unregistered(self: Checkpoint, *arguments: Any) -> Any:
+        rows = self._rows
+        self._changed = {sid for sid in self._changed if rows[sid].kind != COMPACTED}
+        self._rows = {sid: row for sid, row in rows.items() if row.kind != COMPACTED}
+        yield from write(self, *arguments)
+        self._rows = rows
+
+    patch.setattr(Checkpoint, "_write", write_unregistered)
+
+
 def _punch(shard: Shard, entry: Entry) -> None:
     place = punch_range(entry.value_offset, entry.vlen)
     if place is not None:
@@ -245,10 +286,22 @@ MUTANTS: list[Callable[[Patch], None]] = [
     a_run_whose_older_entry_counts,
     a_deletion_that_a_run_forgets,
     expired_by_a_clock_that_is_ahead,
+    an_output_renamed_before_it_is_synced,
+    no_directory_sync_after_the_rename,
+    victims_unlinked_early,
+    dropped_tombstones,
+    an_output_that_the_index_does_not_know,
 ]
 
 
-SCENARIOS: dict[Callable[[Patch], None], str] = {no_truncation_of_a_batch_that_did_not_fit: "full"}
+SCENARIOS: dict[Callable[[Patch], None], str] = {
+    no_truncation_of_a_batch_that_did_not_fit: "full",
+    an_output_renamed_before_it_is_synced: "churning",
+    no_directory_sync_after_the_rename: "churning",
+    victims_unlinked_early: "churning",
+    dropped_tombstones: "churning",
+    an_output_that_the_index_does_not_know: "churning",
+}
 """Where a mutant can show itself at all, if not everywhere."""
 
 
