@@ -18,6 +18,8 @@ from molia.store.upkeep import RETRY_S, Upkeep
 
 READERS_S: Final = 60.0
 """So often what dead readers held is freed, also while nothing is written."""
+OVERDUE_S: Final = 60.0
+"""So long the upkeep goes before; then both take turns."""
 
 
 class Chores:
@@ -50,19 +52,25 @@ class Chores:
     def step(self, now: Now, upkeep_due_s: float | None) -> float | None:
         """Do one step of what is due, unless the upkeep is; return when to be called again.
 
-        Raises ShardUnavailable.
+        What has waited for long is done all the same. Raises ShardUnavailable.
         """
-        if self._log.failure or (upkeep_due_s is not None and upkeep_due_s <= now.mono_s):
+        own_s = self._due_s()
+        pressed = upkeep_due_s is not None and upkeep_due_s <= now.mono_s
+        waits = own_s is None or own_s > now.mono_s - OVERDUE_S
+        if self._log.failure or (pressed and waits):
             return upkeep_due_s
         if now.mono_s >= self._retry_s:
             self._do(now)
-        own = (self.hand.due_s(), self.scrubber.due_s(), self._readers_s)
-        due = [due_s for due_s in own if due_s is not None]
-        own_s = max(min(due), self._retry_s) if due else None
+        own_s, due = self._due_s(), own_s is not None
         if self._puncher.pending and due:
             own_s = now.mono_s
         both = [due_s for due_s in (own_s, upkeep_due_s) if due_s is not None]
         return min(both, default=None)
+
+    def _due_s(self) -> float | None:
+        own = (self.hand.due_s(), self.scrubber.due_s(), self._readers_s)
+        due = [due_s for due_s in own if due_s is not None]
+        return max(min(due), self._retry_s) if due else None
 
     def _do(self, now: Now) -> None:
         try:

@@ -205,10 +205,11 @@ class Index:
         with self._env.read() as reader:
             return sum(_dead(key, data).size for key, data in reader.items("d"))
 
-    def dead_page(self, count: int) -> list[Dead]:
-        """Return the first dead values, by segment and offset."""
+    def dead_page(self, count: int, after: Dead | None = None) -> list[Dead]:
+        """Return the first dead values, by segment and offset, behind `after`."""
+        start = b"" if after is None else _DEAD_KEY.pack(after.segment_id, after.value_offset + 1)
         with self._env.read() as reader:
-            page = zip(range(count), reader.items("d"), strict=False)
+            page = zip(range(count), reader.items("d", start), strict=False)
             return [_dead(key, data) for _, (key, data) in page]
 
     def key_count(self) -> int:

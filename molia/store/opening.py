@@ -35,6 +35,7 @@ from molia.store.segment import COMPACTED, HEADER_SIZE, parse_header, segment_id
 
 _INDEX_NAME: Final = re.compile(r"^index-([0-9]{4,9})$")
 _ANY_LSN: Final = 2**63
+_DEAD_PAGE: Final = 10_000
 _REBUILD_SLICE_KEYS: Final = 100_000
 """Nobody waits during a rebuild, so its transactions are larger."""
 
@@ -468,19 +469,25 @@ class _Opening:
 
     def _note_punched(self, index: Index) -> None:
         """After a rebuild: take what is a hole already off the list of dead values."""
-        done: list[Dead] = []
-        for segment_id, group in groupby(index.dead_page(2**62), lambda dead: dead.segment_id):
-            file = self._home.disk.open(self._home.segment(segment_id), writable=False)
-            try:
-                holes = file.holes()
-            finally:
-                file.close()
-            gone = [dead for dead in group if _is_hole(dead, holes)]
-            self._rows[segment_id].punched_bytes = sum(dead.size for dead in gone)
-            done += gone
-        if done:
-            touched = {dead.segment_id for dead in done}
-            index.forget_dead(done, {sid: self._rows[sid] for sid in touched})
+        last: Dead | None = None
+        while page := index.dead_page(_DEAD_PAGE, after=last):
+            last = page[-1]
+            done: list[Dead] = []
+            for segment_id, group in groupby(page, lambda dead: dead.segment_id):
+                holes = self._holes_of(segment_id)
+                gone = [dead for dead in group if _is_hole(dead, holes)]
+                self._rows[segment_id].punched_bytes += sum(dead.size for dead in gone)
+                done += gone
+            if done:
+                touched = {dead.segment_id for dead in done}
+                index.forget_dead(done, {sid: self._rows[sid] for sid in touched})
+
+    def _holes_of(self, segment_id: int) -> list[tuple[int, int]]:
+        file = self._home.disk.open(self._home.segment(segment_id), writable=False)
+        try:
+            return file.holes()
+        finally:
+            file.close()
 
     def _check_suspects(self, recovery: Recovery, opened: Opened) -> None:
         """A value in a hole is fine if its key has moved on, else it is damage."""

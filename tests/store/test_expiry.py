@@ -187,6 +187,23 @@ def test_slow_drift_and_small_steps_are_no_jump() -> None:
     assert guard.jumps == 1
 
 
+def test_a_shard_that_is_never_at_rest_takes_expired_keys_out_all_the_same(
+    tmp_path: Path,
+) -> None:
+    shard, _ = open_shard(disk_at(tmp_path), replace(SWEEPING, punch_bytes=8_192))
+    fill(shard, NOW, life_s=60)
+    shard.checkpoint(NOW)
+    now = NOW
+    for number in range(250):
+        for _ in range(3):  # more dies than one step of work can punch
+            put(shard, b"hot%d" % (number % 7), bytes([number % 256]) * 30_000, kind=Kind.BLOCK)
+        due_s = shard.work(now, idle=False)
+        assert due_s is not None
+        now = now.after(1.0)
+    assert shard.stats().counters.expired_keys == 20
+    shard._release()
+
+
 def test_without_a_sweep_nothing_is_removed_and_the_shard_rests(tmp_path: Path) -> None:
     shard, _ = open_shard(disk_at(tmp_path), TINY)
     fill(shard, NOW, life_s=10)

@@ -15,11 +15,22 @@ from molia.sim.disk import Fault, SimDisk
 from molia.sim.entropy import SeededEntropy
 from molia.sim.index_watch import around_commits
 from molia.sim.shard_reader import release
+from molia.store import opening
 from molia.store.disk import Disk
 from molia.store.index import TAGS
 from molia.store.keys import DATA_KINDS, Kind
 from molia.store.shard import Delete, Put, Shard, Transaction
-from tests.store.shards import NOW, TINY, audit_all, contents, disk_at, open_shard
+from tests.store.shards import (
+    NOW,
+    TINY,
+    audit_all,
+    contents,
+    delete,
+    disk_at,
+    open_shard,
+    put,
+    work_until_idle,
+)  # fmt: skip
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = replace(TINY, checkpoint_keys=40, slice_keys=1_000)
@@ -73,6 +84,29 @@ def test_the_index_made_anew_is_the_one_that_was(tmp_path: Path, seed: int) -> N
     assert audit_all(shard) == (0, set())
     assert not disk.exists("shard-00/rebuild")
     assert shard.stats().counters.index_commits < 25, "it is filled in a few large slices"
+    shard._release()
+
+
+def test_what_was_punched_already_is_counted_and_not_punched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_DEAD_PAGE", 3)
+    disk, options = disk_at(tmp_path), replace(OPTIONS, punch_bytes=1 << 30)
+    shard, _ = open_shard(disk, options)
+    for number in range(40):
+        put(shard, b"%02d" % number, bytes([number]) * 30_000, kind=Kind.BLOCK)
+    delete(shard, *(b"%02d" % number for number in range(0, 40, 2)), kind=Kind.BLOCK)
+    work_until_idle(shard, NOW)
+    before = shard.stats()
+    assert before.counters.punched_values == 20
+    shard._release()
+    shard, report = open_shard(disk, options, rebuild=True)
+    assert not report.damage_count
+    after = shard.stats()
+    assert (after.punchable_bytes, after.keys) == (0, 20)
+    assert abs(after.log_bytes - before.log_bytes) < 4_096, "but for a seal"
+    work_until_idle(shard, NOW)
+    assert shard.stats().counters.punched_values == 0
     shard._release()
 
 
