@@ -26,6 +26,7 @@ RETRY_S: Final = 60.0
 """So long after a failed compaction the next one is tried."""
 IDLE_AFTER_S: Final = 1.0
 IDLE_FACTOR: Final = 4
+REST_AFTER_S: Final = 10.0
 GARBAGE_TOTAL_SHARE: Final = 0.25
 """More garbage than this in all segments together makes less of it in each worth a compaction."""
 _STEP_BYTES: Final = 16 * KIB
@@ -50,6 +51,9 @@ class Compactor:
         self._unfit: set[int] = set()
         self._retry_s = 0.0
         self._written_s = 0.0
+        self._idle_due_s: float | None = None
+        self._resting = False
+        """Nothing has been written for a while: less garbage is worth a compaction."""
         self._pressed = False
         self._look = True
         """Something has changed since it was last looked for victims."""
@@ -86,6 +90,8 @@ class Compactor:
     def note_batch(self, now: Now) -> None:
         """Take note of a batch: copying is slow beside it."""
         self._written_s = now.mono_s
+        self._idle_due_s = now.mono_s + REST_AFTER_S if self._options.compact else None
+        self._resting = False
 
     def press(self, *, pressed: bool) -> None:
         """Say whether the quota is nearly used up: less garbage is worth a compaction then."""
@@ -137,8 +143,9 @@ class Compactor:
         return True
 
     def due_s(self) -> float | None:
-        """Return when it is to be looked again after a failure; None when nothing failed."""
-        return self._retry_s or None
+        """Return when it is to be looked for victims again, None while nothing calls for it."""
+        due = [at_s for at_s in (self._retry_s, self._idle_due_s) if at_s]
+        return min(due, default=None)
 
     def close(self) -> None:
         """Let go of files; what is half done is removed at the next start."""
@@ -161,13 +168,16 @@ class Compactor:
 
     @property
     def _share(self) -> float:
-        """Return how much garbage makes a segment worth it: less when all together have much."""
+        """Return how much garbage makes a segment worth it: less when there is much, or time."""
         options = self._options
-        if self._pressed or share_of(self._rows, self._hidden) > GARBAGE_TOTAL_SHARE:
+        is_much = share_of(self._rows, self._hidden) > GARBAGE_TOTAL_SHARE
+        if self._pressed or self._resting or is_much:
             return options.garbage_share_pressed
         return options.garbage_share
 
     def _choose(self, now: Now, below: int, make_room: Callable[[], bool]) -> bool:
+        if self._idle_due_s is not None and now.mono_s >= self._idle_due_s:
+            self._idle_due_s, self._resting, self._look = None, True, True
         if not self._look or now.mono_s < self._retry_s:
             return False
         self._look, self._retry_s = False, 0.0

@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from molia.base.now import Now
+from molia.node.copier import Copier
+from molia.node.system import SystemClock
 from molia.store.index import Index
 from molia.store.keys import Kind
+from molia.store.os_disk import OsDisk
 from molia.store.shard import Delete, Put, Shard, Transaction
 from molia.store.shared import SharedShard
 from tests.store.shards import TINY, UUID, disk_at, open_shard
@@ -177,9 +180,11 @@ def value_of(number: int, version: int) -> bytes:
 
 
 def torture(path: Path, seed: int) -> None:
-    """Write, delete, checkpoint and punch until killed."""
+    """Write, delete, checkpoint, punch and compact until killed."""
     rng, board = random.Random(seed), Board(path)
-    shard, report = open_shard(disk_at(path), SHARED, now=now())
+    disk = OsDisk(str(path), plain=seed % 2 == 1)
+    shard, report = open_shard(disk, replace(SHARED, compact=True), now=now())
+    copier = Copier(shard, 0, SystemClock())
     assert not report.damage_count, report
     for number in range(KEYS):
         value = shard.get(Kind.BLOCK, key_of(number), now=now())
@@ -198,6 +203,10 @@ def torture(path: Path, seed: int) -> None:
         _write(shard, board, [(n, board.begun(n) + rng.choice((1, 1, 2))) for n in numbers])
         for _ in range(rng.randint(0, 4)):
             shard.work(now().after(rng.choice((0.0, 60.0))), idle=rng.random() < 0.5)
+            if shard.is_copying:
+                copier.wake()
+        if rng.random() < 0.02:
+            print(f"retired {shard.stats().counters.retired_segments}", flush=True)
 
 
 def _write(shard: Shard, board: Board, versions: list[tuple[int, int]]) -> None:
