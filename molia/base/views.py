@@ -132,6 +132,8 @@ class ShardView:
     log_bytes: int
     punchable_bytes: int
     last_recovery: str
+    disk_bytes: int = 0
+    """All that the shard takes on the disk: log, index, delta, ballast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,13 @@ VERBS: Final = {
     "testnet": LazyVerb(
         "molia.cli.testnet:testnet", "Run a network of many nodes on this machine, until Ctrl-C."
     ),
+    "migrate": LazyVerb(
+        "molia.cli.migrate:migrate", "Bring the store up to date, or change its shards; no node."
+    ),
+    "backup": LazyVerb(
+        "molia.cli.backup:backup", "Save identity, settings, records and pins; no node."
+    ),
+    "restore": LazyVerb("molia.cli.backup:restore", "Make a home from a backup; no node."),
     "id": LazyVerb("molia.cli.admin:identity", "Show who the node is."),
     "config": LazyVerb("molia.cli.admin:config", "Settings of the node."),
     "version": LazyVerb("molia.cli.admin:version", "Show the version of this command."),

@@ -50,10 +50,12 @@ from molia.node.overview import Overview
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reads import LocalReader
 from molia.node.remote import unpack_transaction
+from molia.node.scrubs import ScrubWatch
 from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
+from molia.node.trash import trash_bound
 from molia.node.verify import run_verify
 from molia.node.wire_counts import counts_of
 from molia.store.ops import Reply
@@ -75,6 +77,7 @@ class LocalNode(NetworkFace):
         self._healer = Healer(context)
         self._jobs = Jobs(context, {"verify": run_verify})
         self._team_jobs = TeamJobs(context, self._jobs)
+        self._scrub_watch = ScrubWatch(context, self._healer)
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
@@ -105,6 +108,7 @@ class LocalNode(NetworkFace):
         tasks.start_soon(self._healer.run)
         tasks.start_soon(self._jobs.run)
         tasks.start_soon(self._sweeper.run)
+        tasks.start_soon(self._scrub_watch.run)
         if context.team.links:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)
@@ -159,7 +163,8 @@ class LocalNode(NetworkFace):
         """See `NodeService.delete_blob`."""
         bound = await self._find(ref)
         with anyio.CancelScope(shield=True):  # a client that leaves does not stop it half-way
-            while not await remove_bound(self.context, bound):
+            remove = trash_bound if self.context.config.store.trash_s else remove_bound
+            while not await remove(self.context, bound):
                 bound = await self._find(ref)
         self.context.leaves.forget(bound.row.object_id)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
@@ -357,7 +362,8 @@ class LocalNode(NetworkFace):
                 f"the blob needs {needed} bytes; the disk has {space.free_bytes} to give",
                 hint="delete something, or move store.path to a larger disk",
             )
-        if space.used_bytes + needed > self.context.quota_bytes:
+        high_mark = limits.QUOTA_HIGH_SHARE * self.context.quota_bytes
+        if space.used_bytes + needed > high_mark:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",
                 hint="delete something, or raise store.quota_bytes",

@@ -126,7 +126,7 @@ class Overview:
             api=tuple(api_urls),
             home=str(self._home),
             blobs=context.blob_count,
-            stored_bytes=sum(shard.log_bytes for shard in shards),
+            stored_bytes=sum(shard.disk_bytes for shard in shards),
             quota_bytes=context.quota_bytes,
             disk_free_bytes=disk.free,
             shards=tuple(shards),
@@ -177,6 +177,7 @@ class Overview:
             reason=stats.failure,
             keys=stats.keys,
             log_bytes=stats.log_bytes,
+            disk_bytes=stats.disk_bytes,
             punchable_bytes=stats.punchable_bytes,
             last_recovery=self._reports[writer.index].summary(),
         )
@@ -216,6 +217,7 @@ def _told(writer: RemoteWriter) -> ShardView:
         reason="its worker is starting",
         keys=view.keys if view is not None else 0,
         log_bytes=writer.log_bytes,
+        disk_bytes=writer.disk_bytes,
         punchable_bytes=0,
         last_recovery=view.last_recovery if view is not None else "",
     )

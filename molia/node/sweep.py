@@ -16,6 +16,7 @@ from molia.blobs.leases import Claim, Effect, Lapse, Lease, LeaseSweep, Remove, 
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.puts import remove_bound
+from molia.node.trash import empty_trash
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.rows import LeaseRow
@@ -53,7 +54,9 @@ class Sweeper:
     def notes(self, now: Now) -> tuple[str, ...]:
         """Return what `readyz` should say of the clock."""
         if self._clock.trusts(now):
-            return ()
+            own = self._context.shards.own
+            doubts = {writer.shard.clock_doubt(now) for writer in own} - {""}
+            return tuple(sorted(doubts)[:1])
         return ("the clock jumped since the start: nothing expires until a restart",)
 
     async def run(self) -> None:
@@ -74,6 +77,7 @@ class Sweeper:
         now = self._context.now()
         if not self._clock.trusts(now):
             return 0
+        await empty_trash(self._context)
         decided = await self._context.offload.run(self._decide, now)
         removed = 0
         for bound, effect in decided:

@@ -27,6 +27,8 @@ class Puncher:
         self._home, self._index, self._memtable = home, index, memtable
         self._files, self._rows, self._counters = files, rows, counters
         self._seed = seed
+        self.held: set[int] = set()
+        """Segments that are being rewritten: their dead go with them."""
         self._page: list[Dead] = []
         self._done: list[Dead] = []
         self._dirty: set[int] = set()
@@ -55,7 +57,7 @@ class Puncher:
                 self._punch(self._page[-1])
                 self._done.append(self._page.pop())
         elif self._done:
-            rows = {sid: self._rows[sid] for sid in self._dirty}
+            rows = {sid: self._rows[sid] for sid in self._dirty if sid in self._rows}
             self._index.forget_dead(self._done, rows)
             self._counters.index_commits += 1
             self._done, self._dirty = [], set()
@@ -68,7 +70,9 @@ class Puncher:
         self.waiting_bytes = max(0, self.waiting_bytes - dead.size)
         place = punch_range(dead.value_offset, dead.vlen)
         row = self._rows.get(dead.segment_id)
-        if place is None or row is None or not self._is_dead(dead):
+        if place is None or row is None or dead.segment_id in self.held:
+            return
+        if not self._is_dead(dead):
             return
         start, stop = place
         file = self._home.disk.open(self._home.segment(dead.segment_id))
