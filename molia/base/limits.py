@@ -89,6 +89,8 @@ SEGMENT_SIZE_MIN: Final = 4 * MIB
 BALLAST_MAX: Final = 256 * MIB
 BALLAST_MIN: Final = 8 * MIB
 PUNCH_BYTES: Final = 16 * MIB
+OWNERS_MAX: Final = 65_536
+"""Other nodes that may keep something here."""
 QUOTA_HIGH_SHARE: Final = 0.9
 """Puts are refused above this share of the quota; the rest is for deletes and compaction."""
 QUOTA_PRESS_SHARE: Final = 0.8

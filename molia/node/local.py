@@ -59,6 +59,7 @@ from molia.node.trash import trash_bound
 from molia.node.verify import run_verify
 from molia.node.wire_counts import counts_of
 from molia.store.ops import Reply
+from molia.store.quota import QuotaLimits
 from molia.store.recovery import RecoveryReport
 
 log = structlog.get_logger(__name__)
@@ -362,8 +363,8 @@ class LocalNode(NetworkFace):
                 f"the blob needs {needed} bytes; the disk has {space.free_bytes} to give",
                 hint="delete something, or move store.path to a larger disk",
             )
-        high_mark = limits.QUOTA_HIGH_SHARE * self.context.quota_bytes
-        if space.used_bytes + needed > high_mark:
+        quota = QuotaLimits(total_bytes=self.context.quota_bytes)
+        if space.used_bytes + needed > quota.high_mark:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",
                 hint="delete something, or raise store.quota_bytes",

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from molia.base import limits
 from molia.node.context import Context
+from molia.store.quota import QuotaLimits
 
 LOOK_INTERVAL_S: Final = 0.25
 
@@ -34,7 +34,7 @@ class Space:
             free = shutil.disk_usage(self._path).free - context.config.store.reserve_bytes
             used = sum(writer.disk_bytes for writer in context.shards.writers)
             self._found, self._looked_s = Found(max(0, free), used), now_s
-            is_pressed = used > limits.QUOTA_PRESS_SHARE * context.quota_bytes
+            is_pressed = used > QuotaLimits(total_bytes=context.quota_bytes).press_mark
             for writer in context.shards.own:
                 writer.shard.press(pressed=is_pressed)
         return self._found

@@ -35,8 +35,9 @@ from molia.store.segment import (
 FindMany = Callable[[list[bytes]], list[bytes | None]]
 """Tagged keys -> the newest packed entry of each, be it a tombstone, or None."""
 CLASSES: Final = 4
-_SPLIT_SHARE: Final = 8
-"""A time-to-live class of less than one 8th of a segment goes with the largest one."""
+_SPLIT_SHARE: Final = 4
+"""A time-to-live class of less than one 4th of a segment goes with the largest one: at most one
+output is so small that it is gathered again."""
 _TAGS: Final = frozenset(int(kind) for kind in DATA_KINDS)
 
 

@@ -111,7 +111,8 @@ class Compactor:
     def garbage_bytes(self) -> int:
         """Return the bytes of dead frames that are not given back."""
         hidden = self._hidden
-        return sum(garbage_of(row, hidden.get(sid, 0)) for sid, row in self._rows.items())
+        rows = list(self._rows.items())  # at once: another thread may be asking
+        return sum(garbage_of(row, hidden.get(sid, 0)) for sid, row in rows)
 
     def copied_bytes(self) -> int:
         """Return what outputs that are not in place yet take on the disk."""
@@ -206,7 +207,6 @@ class Compactor:
             self._home, victims, find_many=self._find_many, floors=Floors(self._rows),
             seed=self._log.seed, unix_s=now.unix_s, segment_bytes=options.segment_bytes,
         )  # fmt: skip
-        self.held.update(victims)
         self.phase = "copy"
         return True
 
@@ -232,6 +232,7 @@ class Compactor:
             self._give_up(copy, now, failed=False)
             self._retry_s = now.mono_s + RETRY_S
         else:
+            self.held.update(copy.victims)
             if self._log.tail.file is not None:
                 self._log.seal(now)  # so that what is written from here on is above the outputs
             copy.begin(self._log.take_ids(CLASSES), lsn=self._log.durable_lsn, now=now)
@@ -294,6 +295,7 @@ class Compactor:
     def _retire(self, copy: Copy) -> None:
         self._counters.dropped_tombstones += copy.dropped
         self._copy = None
+        self.held.update(copy.victims)
         self.retiring.update(copy.victims)
         self.phase = "retire"
 
