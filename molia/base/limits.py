@@ -58,7 +58,7 @@ LEASE_LIFE_MAX_S: Final = 400 * 86_400
 """How long one lease may last; a pinner renews it long before."""
 CLAIM_LIFE_MAX_S: Final = 3_600
 """How long a claim to repair may last: a job has 45 minutes."""
-OWNERS_MAX: Final = 65_536
+QUOTA_OWNERS_MAX: Final = 65_536
 """Owners whose shares are counted; about 150 bytes each."""
 LEASES_PER_MESSAGE_MAX: Final = 7
 """Seven in LEASE, and seven codes and leases in LEASED, fit a datagram."""
@@ -89,8 +89,6 @@ SEGMENT_SIZE_MIN: Final = 4 * MIB
 BALLAST_MAX: Final = 256 * MIB
 BALLAST_MIN: Final = 8 * MIB
 PUNCH_BYTES: Final = 16 * MIB
-OWNERS_MAX: Final = 65_536
-"""Other nodes that may keep something here."""
 QUOTA_HIGH_SHARE: Final = 0.9
 """Puts are refused above this share of the quota; the rest is for deletes and compaction."""
 QUOTA_PRESS_SHARE: Final = 0.8
