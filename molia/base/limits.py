@@ -58,7 +58,7 @@ LEASE_LIFE_MAX_S: Final = 400 * 86_400
 """How long one lease may last; a pinner renews it long before."""
 CLAIM_LIFE_MAX_S: Final = 3_600
 """How long a claim to repair may last: a job has 45 minutes."""
-QUOTA_OWNERS_MAX: Final = 65_536
+OWNERS_MAX: Final = 65_536
 """Owners whose shares are counted; about 150 bytes each."""
 LEASES_PER_MESSAGE_MAX: Final = 7
 """Seven in LEASE, and seven codes and leases in LEASED, fit a datagram."""
