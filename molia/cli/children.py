@@ -72,10 +72,10 @@ class Children:
     def wait(self, timeout_s: float | None) -> list[Child]:
         """Wait until one tells something or ends, and return those that ended, oldest first.
 
-        Each is returned once, what it told last is in it. Raises Interrupted.
+        Each is returned once, what it told last is in it. Raises Interrupted, when none has ended.
         """
         ended: list[Child] = []
-        for key, _ in self._selector.select(timeout_s):
+        for key, _ in self._selector.select(0 if self._asked_to_stop else timeout_s):
             data = os.read(key.fd, _READ_MAX)
             child: Child | None = key.data
             if child is not None and data and len(child.told) < _READ_MAX:
@@ -83,7 +83,7 @@ class Children:
             elif child is not None:
                 self._reap(child)
                 ended.append(child)
-        if self._asked_to_stop:
+        if self._asked_to_stop and not ended:  # those that ended are told of first
             self._asked_to_stop = False
             raise Interrupted("told to stop")
         return ended

@@ -28,8 +28,8 @@ PEER_CONTACTS_MAX: Final = 3
 _PATH_MAX: Final = 36
 _PATH_KEPT: Final = 24
 
-HEARD, ASKED, SLOW, ANSWERED, FAILED, DEFERRED, DROPPED = range(7)
-"""The states of a candidate."""
+HEARD, ASKED, SLOW, ANSWERED, FAILED, DEFERRED, DROPPED, HELD = range(8)
+"""The states of a candidate. HELD: this node may not ask it now, so nothing is known of it."""
 
 
 class Candidate:
@@ -268,7 +268,7 @@ class Candidates:
             candidate.state = DROPPED
             return False
         other = self._asked.get(contact.key.key)
-        if other is None or other.state in (SLOW, FAILED):
+        if other is None or other.state in (SLOW, FAILED, HELD):
             return True
         candidate.state = DROPPED
         if other.state == ASKED:
@@ -301,13 +301,25 @@ class Candidates:
         """Take up those put off, in the region or outside it; tell whether there were any."""
         store = self._deferred_far if far else self._deferred
         for candidate in store:
-            group = candidate.contact.group
-            self._groups[group] = self._groups.get(group, 0) + 1
-            candidate.state = HEARD
-            self._line_up(candidate)
+            self._take_up(candidate)
         had = bool(store)
         store.clear()
         return had
+
+    def take_nearer(self, distance: int, limit: int) -> list[Candidate]:
+        """Take up at most `limit` of those put off in the region: the nearest within a distance."""
+        nearer = (c for c in self._deferred if c.distance < distance)
+        taken = nsmallest(limit, nearer, key=_distance)
+        for candidate in taken:
+            self._deferred.remove(candidate)
+            self._take_up(candidate)
+        return taken
+
+    def _take_up(self, candidate: Candidate) -> None:
+        group = candidate.contact.group
+        self._groups[group] = self._groups.get(group, 0) + 1
+        candidate.state = HEARD
+        self._line_up(candidate)
 
     def widen(self) -> list[Candidate]:
         """Make the region hold the K closest that did not fail; return those new in it."""

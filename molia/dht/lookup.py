@@ -20,6 +20,7 @@ from molia.dht.candidates import (
     ASKED,
     FAILED,
     HEARD,
+    HELD,
     SLOW,
     Candidate,
     Candidates,
@@ -41,6 +42,8 @@ surrounds a key can hide the rest of its region."""
 QUORUM: Final = 3
 RESEEDS_MAX: Final = 2
 RESEED_CONTACTS: Final = 12
+PUT_OFF_MAX: Final = 4
+"""Contacts put off for their network that a find asks after all, since nobody nearer answered."""
 _NARROW: Final = 1 << ID_BITS - 4
 """A region of more than a sixteenth of the space is most of the network."""
 _HURRY_AFTER_S: Final = 0.4
@@ -82,6 +85,7 @@ class Lookup:
         self._near_answered = self._near_in_flight = self._slow = self._misses = self._opinions = 0
         self._probes = self._failures = self._late = self._turn = self._serial = 0
         self._reseeds, self._is_widened = 0, False
+        self._put_off_left = PUT_OFF_MAX
         self._end: End | None = None
         self._steps: list[Step] | None = [] if traced else None
         self.steps_dropped = 0
@@ -164,14 +168,19 @@ class Lookup:
         elif candidate.asks:
             self._misses += 1
         self._look_around()
+        self._look_back()
         self._settle()
 
-    def on_failed(self, contact: Contact, now_s: float) -> None:
-        """Take that a peer gives no answer, or a refusal."""
+    def on_failed(self, contact: Contact, now_s: float, *, was_asked: bool = True) -> None:
+        """Take that a peer gives no answer, or a refusal.
+
+        was_asked: False if it could not be asked; then it may be there as well as not.
+        """
         self._now_s = now_s
         candidate = self._candidates.by_contact.get(contact.encoded)
         if self._end is None and candidate is not None and candidate.state in (ASKED, SLOW):
-            self._fail(candidate)
+            self._fail(candidate, was_asked=was_asked)
+            self._look_back()
             self._settle()
 
     def next_deadline_s(self) -> float | None:
@@ -195,6 +204,7 @@ class Lookup:
                 self._slow_down(candidate)
         if self._end is None and now_s >= self._started_s + self._config.deadline_s:
             self._finish(End.DEADLINE)
+        self._look_back()
         self._settle()
 
     def stop(self, now_s: float) -> None:
@@ -216,7 +226,7 @@ class Lookup:
         return LookupResult(
             end=self._end,
             closest=candidates.closest(K, ANSWERED),
-            heard=candidates.closest(K, HEARD, ASKED, SLOW, ANSWERED),
+            heard=candidates.closest(K, HEARD, ASKED, SLOW, ANSWERED, HELD),
             responders=candidates.closest(None, ANSWERED, near=True),
             values=tuple(self._values),
             probes=self._probes,
@@ -364,9 +374,11 @@ class Lookup:
             insort(self._answered, candidate.distance)
             self._near_answered += candidate.is_near
 
-    def _fail(self, candidate: Candidate) -> None:
+    def _fail(self, candidate: Candidate, *, was_asked: bool = True) -> None:
         self._land(candidate)
         self._candidates.on_failed(candidate)
+        if not was_asked:
+            candidate.state = HELD
         self._failures += 1
         if self._steps is not None:
             self._step("failed", candidate.contact, "")
@@ -404,6 +416,16 @@ class Lookup:
                 self._walk_region("too many or too few in the region")
         elif not self._is_walk and self._misses >= BETA:
             self._walk_region("the nearest have nothing")
+
+    def _look_back(self) -> None:
+        """Before a find ends, take up whom it put off though they lie closer than who answered."""
+        if self.goal is not Goal.FIND or self._end is not None or not self._put_off_left:
+            return
+        if self._answered and (self._is_found() or (self._is_walk and self._is_covered())):
+            bar = self._answered[min(BETA, len(self._answered)) - 1]
+            taken = self._candidates.take_nearer(bar, self._put_off_left)
+            self._put_off_left -= len(taken)
+            self._again.extend(taken)
 
     def _walk_region(self, why: str) -> None:
         self._is_walk = True

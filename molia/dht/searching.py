@@ -193,7 +193,7 @@ class Searches:
         if search is None:
             return
         if not reply.is_answer:
-            search.lookup.on_failed(reply.contact, now.mono_s)
+            search.lookup.on_failed(reply.contact, now.mono_s, was_asked=reply.was_sent)
         else:
             self._hub.pace.add(reply.contact, reply.rtt_s)
             closer = self._closer(search, reply)

@@ -83,7 +83,13 @@ class PlainLookup(Lookup):
             self._found.append((contact, value))
         self._look()
 
-    def on_failed(self, contact: Contact, now_s: float) -> None:
+    def on_failed(
+        self,
+        contact: Contact,
+        now_s: float,
+        *,
+        was_asked: bool = True,  # noqa: ARG002 - as `Lookup`
+    ) -> None:
         """Take that a peer gives no answer."""
         self._at_s = now_s
         if self._states.get(contact.encoded) in (_ASKED, _LATE):

@@ -22,7 +22,7 @@ SCENARIOS: Final[dict[str, Callable[[Options], Report]]] = {
     "flood": flood.run, "flash": flash.run, "upgrade": upgrade.run,
 }  # fmt: skip
 _HELP: Final = {
-    "steady": "nothing happens but work",
+    "steady": "nothing happens but work; --variant cold: from nothing",
     "churn": "three nodes in ten leave in every minute, and as many come",
     "sybil": "a fifth of the nodes are one attacker's; --variant PLACEMENT[/BEHAVIOUR]",
     "partition": "two halves for ten minutes, writes on both sides",
@@ -114,6 +114,7 @@ class Demand:
 
 SHORT: Final = (
     Demand("steady", 300, 5, (1, 2, 3)),
+    Demand("steady", 100, 1, (1,), ("--variant", "cold")),
     Demand("churn", 300, 5, (1, 2, 3)),
     Demand("churn", 300, 5, (1,), ("--law", "weibull")),
     Demand("sybil", 300, 2, (1, 2, 3)),

@@ -130,8 +130,11 @@ class Workload:
     # ------------------------------------------------------------------ the operations
 
     def get(self, key: Key, *, node: Node | None = None, consistent: bool = False,
-            tally: Tally | None = None) -> None:  # fmt: skip
-        """Read a record; success: a value that was written, and no older than it must be."""
+            tally: Tally | None = None, waited_s: float = 0.0) -> None:  # fmt: skip
+        """Read a record; success: a value that was written, and no older than it must be.
+
+        waited_s: how long the user has waited for it before.
+        """
         if not key.first_s:
             self.put(key)  # nothing was ever there to read
             return
@@ -152,7 +155,7 @@ class Workload:
 
         tallies = [tally, self.old] if is_old else [tally]
         self._run(tallies, judge, node, lambda host: host.engine.get_record(
-            key.address, self._world.now, consistent=consistent))  # fmt: skip
+            key.address, self._world.now, consistent=consistent), waited_s)  # fmt: skip
 
     def find(self, target: int, *, node: Node | None = None, tally: Tally | None = None) -> None:
         """Look for a target; success: the settled node that is truly closest is in the answer."""
@@ -209,7 +212,7 @@ class Workload:
 
     def _run(
         self, tallies: list[Tally], judge: Callable[[object], str | None], node: Node | None,
-        start: Callable[[DhtHost], int],
+        start: Callable[[DhtHost], int], waited_s: float = 0.0,
     ) -> None:  # fmt: skip
         node = node or self.choose()
         if node is None or node.host is None:
@@ -219,6 +222,7 @@ class Workload:
 
         def done(result: object, took_s: float) -> None:
             self.running -= 1
+            took_s += waited_s
             cause = judge(result)
             if cause is None and took_s > DEADLINE_S:
                 cause = "too late"

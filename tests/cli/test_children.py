@@ -79,6 +79,24 @@ with Children(stop_s=10) as children:
     assert out == "7 b'no room'\n"
 
 
+def test_one_that_ended_is_told_of_although_a_signal_came_as_well() -> None:
+    out = run("""
+with Children(stop_s=10) as children:
+    children.fork(0, sleep)
+    children.fork(1, sleep)
+    wait_up(children, 2)
+    os.kill(children.alive[0].pid, signal.SIGKILL)
+    os.waitid(os.P_PID, children.alive[0].pid, os.WEXITED | os.WNOWAIT)
+    os.kill(os.getpid(), signal.SIGINT)
+    print([c.index for c in children.wait(10)])
+    try:
+        children.wait(10)
+    except Interrupted:
+        print("interrupted")
+""")
+    assert out == "[0]\ninterrupted\n"
+
+
 def test_those_that_do_not_end_in_time_are_killed() -> None:
     out = run("""
 def refuse(pipe):

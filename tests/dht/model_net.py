@@ -80,7 +80,7 @@ def closest(contacts: Iterable[Contact], target: int, number: int = K) -> list[C
 class Net:
     """Nodes by contact, with tables filled once all of them are there."""
 
-    def __init__(self, honest: int, seed: int) -> None:
+    def __init__(self, honest: int, seed: int, *, per_group: int = 1) -> None:
         self.random = Random(seed)
         self.seed = seed
         self.nodes: dict[bytes, Node] = {}
@@ -90,7 +90,8 @@ class Net:
         self.now_s = 100.0
         self.asked: list[Contact] = []
         for number in range(honest):
-            self.add(Node(self.contact(group_of(number)), self.random.lognormvariate(-2.6, 0.5)))
+            group = group_of(number // per_group)
+            self.add(Node(self.contact(group), self.random.lognormvariate(-2.6, 0.5)))
         self.honest = [node.contact for node in self.nodes.values()]
         for _ in range(64):
             self.pace.rtts.add(b"", self.random.lognormvariate(-2.6, 0.5))

@@ -36,6 +36,30 @@ def test_find_names_the_closest_nodes_that_live(nodes: int, dead: float) -> None
         assert result.took_s < 1.5
 
 
+def test_find_names_the_closest_even_if_its_network_holds_many_nodes() -> None:
+    net = Net(300, 3, per_group=8)
+    net.settle()
+    missed = 0
+    for _ in range(60):
+        target, via = net.random.getrandbits(ID_BITS), net.random.choice(net.honest)
+        result = net.run(net.lookup(Goal.FIND, target, via))
+        missed += closest((c for c in net.honest if c != via), target, 1)[0] not in result.heard
+        assert result.probes <= 80
+    assert missed <= 1, "without a look at those put off there are several"
+
+
+def test_who_could_not_be_asked_may_be_there_and_who_was_silent_is_not() -> None:
+    net = net_of(100)
+    lookup = net.lookup(Goal.FIND, 5, net.honest[0])
+    held, silent = [probe.contact for probe in lookup.take_probes()][:2]
+    lookup.on_failed(held, net.now_s, was_asked=False)
+    lookup.on_failed(silent, net.now_s)
+    result = net.run(lookup)
+    assert held in result.heard
+    assert held not in result.closest
+    assert silent not in result.heard
+
+
 @pytest.mark.parametrize("nodes", [2, 5, 20, 100, 1000])
 def test_region_is_answered_by_nearly_all_who_are_in_it(nodes: int) -> None:
     net = net_of(nodes)

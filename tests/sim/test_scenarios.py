@@ -169,6 +169,14 @@ def test_a_steady_network_answers_and_nodes_behind_boxes_know_it() -> None:
     assert abs(report.upkeep_mean - sum(report.upkeep_split.values())) < 0.2 * report.upkeep_mean
 
 
+def test_a_network_begins_with_nodes_that_know_nobody_and_who_comes_reads_at_once() -> None:
+    report = steady.run(tiny("steady", variant="cold", nodes=24, minutes=0.05))
+    assert report.tallies["first get"].count >= 10
+    assert report.tallies["first get"].success == 1.0
+    assert next(bar for bar in report.bars if bar.name.startswith("closest 20")).passed
+    assert "--variant cold" in report.command
+
+
 def test_a_small_network_lives_through_churn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(churn, "WARM_S", 10.0)
     report = churn.run(tiny("churn", law="weibull"))

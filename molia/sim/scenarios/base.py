@@ -85,11 +85,11 @@ class Run:
         keep_trace: bool = False,
     ) -> None:  # fmt: skip
         self.options = options
-        count = nodes or options.nodes
+        count = options.nodes if nodes is None else nodes
         dht, binds = DEFENCES[options.defence]
         path = PathConfig(rtt_median_s=options.rtt_ms / 1_000)
         self.world = World(options.seed, keep_trace=keep_trace)
-        self.net = Net(self.world, path, expected=2 * count)
+        self.net = Net(self.world, path, expected=2 * options.nodes)
         config = FleetConfig(
             wire=options.wire, dht=dht, bind_ids=binds if bind_ids is None else bind_ids,
             nated=nated, later=later,
