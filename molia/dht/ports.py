@@ -37,10 +37,6 @@ class Wire(Protocol):
         """Ask whoever has this key; return the request's id. None: nobody can. Raises Busy."""
         ...
 
-    def cancel(self, request_id: int) -> None:
-        """Forget a request; no `Ended` comes for it. One that ended is fine."""
-        ...
-
     def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
         """Answer a request for which the engine's handler returned None."""
         ...

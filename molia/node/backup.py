@@ -27,7 +27,7 @@ from molia.base.errors import (
     NotInitialised,
     WouldOverwrite,
 )
-from molia.base.hashing import DIGEST_SIZE, blake3_digest
+from molia.base.hashing import blake3_digest
 from molia.base.now import Now
 from molia.node.app import shard_options
 from molia.node.home import (
@@ -51,7 +51,7 @@ from molia.node.system import SystemClock
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.os_disk import OsDisk
-from molia.store.rows import PinRow
+from molia.store.rows import OwnRecordRow, PinRow
 from molia.store.shard import Put, Shard, Transaction
 from molia.store.superblock import read_superblock
 
@@ -59,7 +59,6 @@ VERSION: Final = 1
 SAVED_FILES: Final = (IDENTITY_NAME, NETWORK_KEY_NAME, TOKEN_NAME, CONFIG_NAME, STORE_FILE_NAME)
 _MARKER_NAME: Final = "restoring"
 _BATCH: Final = 256
-_RECORD_KINDS: Final = {"record": Kind.RECORD}
 Line = dict[str, object]
 
 
@@ -119,32 +118,30 @@ def _file_lines(home: Path, result: BackupResult) -> Iterator[Line]:
 
 def _store_lines(home: Path, config: Config, result: BackupResult) -> Iterator[Line]:
     for shard, now in _shards(home, config):
-        for key, value, _ in _rows(shard, Kind.META, bytes((Space.PIN,)), now, result):
+        for key, value in _rows(shard, bytes((Space.PIN,)), now, result):
             with contextlib.suppress(ValueError, Damaged):
                 cid, since = Cid(Codec(key[1]), key[2:]), PinRow.decode(value).since_unix_s
                 result.pins += 1
                 yield {"type": "pin", "cid": str(cid), "since_unix_s": since}
-        for name, kind in _RECORD_KINDS.items():
-            for key, value, expiry in _rows(shard, kind, b"", now, result):
-                result.records += 1
-                text = base64.b64encode(value).decode()
-                yield {"type": name, "key": key.hex(), "value": text, "expiry_unix_s": expiry}
+        for key, value in _rows(shard, bytes((Space.OWN_RECORD,)), now, result):
+            result.records += 1
+            yield {"type": "record", "key": key[1:].hex(), "row": base64.b64encode(value).decode()}
 
 
 def _rows(
-    shard: Shard, kind: Kind, prefix: bytes, now: Now, result: BackupResult
-) -> Iterator[tuple[bytes, bytes, int]]:
+    shard: Shard, prefix: bytes, now: Now, result: BackupResult
+) -> Iterator[tuple[bytes, bytes]]:
     after = b""
     while True:
-        page = shard.scan(kind, prefix, now=now, after=after, limit=1_000)
+        page = shard.scan(Kind.META, prefix, now=now, after=after, limit=1_000)
         for row in page:
             try:
-                value = shard.get(kind, row.key, now=now)
+                value = shard.get(Kind.META, row.key, now=now)
             except Damaged:
                 result.unreadable += 1
                 continue
             if value is not None:
-                yield row.key, value, row.expiry
+                yield row.key, value
         if len(page) < 1_000:
             return
         after = page[-1].key
@@ -286,7 +283,7 @@ def _check(line: Line, source: Path) -> None:
             sound = isinstance(line.get("cid"), str) and _number(line, "since_unix_s") >= 0
             Cid.parse(str(line.get("cid")))
         case "record":
-            sound = len(_record(line).key) == 2 * DIGEST_SIZE
+            sound = len(_record(line).key) > keys.NETWORK_LABEL_SIZE
         case _:
             sound = False
     if not sound:
@@ -295,13 +292,14 @@ def _check(line: Line, source: Path) -> None:
 
 def _record(line: Line) -> Put:
     try:
-        key = bytes.fromhex(str(line.get("key")))
-        value = base64.b64decode(str(line.get("value")), validate=True)
-    except (ValueError, binascii.Error):
+        key = bytes((Space.OWN_RECORD,)) + bytes.fromhex(str(line.get("key")))
+        row = base64.b64decode(str(line.get("row")), validate=True)
+        OwnRecordRow.decode(row)
+    except (ValueError, binascii.Error, Damaged):
         raise BadInput("a record of the backup is damaged") from None
-    if len(value) > limits.VALUE_SIZE_MAX:
-        raise BadInput("a record of the backup is too long")
-    return Put(Kind.RECORD, key, value, _number(line, "expiry_unix_s"), overwrite=True)
+    if len(key) > limits.KEY_SIZE_MAX:
+        raise BadInput("a record of the backup has too long a name")
+    return Put(Kind.META, key, row)
 
 
 def _number(line: Line, name: str) -> int:

@@ -51,7 +51,7 @@ class TransportWire:
     """The transport as the engine's `Wire`."""
 
     def __init__(self, transport: Transport) -> None:
-        self.cancel, self.has_session = transport.cancel, transport.has_session
+        self.has_session = transport.has_session
         self._transport = transport
 
     def ask_at(

@@ -290,11 +290,6 @@ class DhtHost:
             self.seat.charged_bytes += size
         return request_id
 
-    def cancel(self, request_id: int) -> None:
-        """Forget a request."""
-        self._charged.pop(request_id, None)
-        self._transport.cancel(request_id)
-
     def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
         """Answer a request later."""
         assert isinstance(peer, Peer), "who asked is the transport's"

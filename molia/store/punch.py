@@ -4,6 +4,7 @@ Only values whose delete or overwrite is durable, vouched for and in the index a
 frame's head and key stay, so that the log can still be walked and the index rebuilt.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from molia.store.files import SegmentFiles
@@ -31,7 +32,8 @@ class Puncher:
         """Segments that are being rewritten: their dead go with them."""
         self._page: list[Dead] = []
         self._done: list[Dead] = []
-        self._dirty: set[int] = set()
+        self._gained: dict[int, int] = {}
+        """Bytes that those values gave back, by segment; a row has them once the list has not."""
         self.waiting_bytes = index.dead_bytes()
         """What the list would give back."""
         self.epoch = 0
@@ -57,14 +59,28 @@ class Puncher:
                 self._punch(self._page[-1])
                 self._done.append(self._page.pop())
         elif self._done:
-            rows = {sid: self._rows[sid] for sid in self._dirty if sid in self._rows}
-            self._index.forget_dead(self._done, rows)
-            self._counters.index_commits += 1
-            self._done, self._dirty = [], set()
+            self._forget()
         else:
             self._page = self._index.dead_page(PAGE_COUNT)
             if not self._page:
                 self.waiting_bytes = 0
+
+    def _forget(self) -> None:
+        """Take what was punched off the list, and count it in the same commit.
+
+        A row that had it earlier could be kept while the list is not: the next writer of the shard
+        would punch, and count, the same values again.
+        """
+        rows = {
+            sid: replace(self._rows[sid], punched_bytes=self._rows[sid].punched_bytes + gained)
+            for sid, gained in self._gained.items()
+            if sid in self._rows
+        }
+        self._index.forget_dead(self._done, rows)
+        self._counters.index_commits += 1
+        for segment_id, row in rows.items():
+            self._rows[segment_id].punched_bytes = row.punched_bytes
+        self._done, self._gained = [], {}
 
     def _punch(self, dead: Dead) -> None:
         self.waiting_bytes = max(0, self.waiting_bytes - dead.size)
@@ -81,8 +97,8 @@ class Puncher:
         finally:
             file.close()
         if punched:
-            row.punched_bytes += stop - start
-            self._dirty.add(dead.segment_id)
+            gained = self._gained.get(dead.segment_id, 0)
+            self._gained[dead.segment_id] = gained + stop - start
             self._counters.punched_values += 1
             self._counters.punched_bytes += stop - start
 

@@ -375,7 +375,7 @@ class Shard:
             reader_lag = self._index.reader_lag()
         except IndexFailed:
             keys, reader_lag = len(self._memtable), 0
-        log_bytes = sum(row.bytes - row.punched_bytes for row in rows)
+        log_bytes = sum(max(0, row.bytes - row.punched_bytes) for row in rows)
         return ShardStats(
             keys=keys,
             disk_bytes=log_bytes + self._compactor.copied_bytes() + self._beside_bytes(),

@@ -256,10 +256,6 @@ class Transport:
             self._early.setdefault((peer, request), deque()).append(request_id)
         return request_id
 
-    def cancel(self, request_id: int) -> None:
-        """Forget a request; no `Ended` comes for it. One that ended is fine."""
-        self.requests.cancel(request_id)
-
     def has_session(self, key: PeerKey, now: Now) -> bool:
         """Tell whether asking this peer costs no handshake."""
         peer = self.endpoint.find(key)

@@ -71,9 +71,6 @@ class FakeWire:
         self._node.holes[address] = None
         return request_id
 
-    def cancel(self, request_id: int) -> None:
-        self.waiting.pop(request_id, None)
-
     def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
         assert isinstance(peer, FakePeer)
         self.answered[peer, request_id] = answer

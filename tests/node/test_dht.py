@@ -16,7 +16,7 @@ from molia.dht.blinding import period_at
 from molia.dht.records import SignedRecord, publish
 from tests.node.process import Answer, Node, body_of, until
 
-JOIN_S = 30.0
+JOIN_S = 90.0  # who was killed and comes back may be left alone for a minute
 WRITERS = 16
 
 

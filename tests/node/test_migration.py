@@ -1,5 +1,6 @@
 """A home whose store gets another number of shards, and a home that comes back from a backup."""
 
+import base64
 import json
 import os
 from collections.abc import AsyncIterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from molia.base.cid import Cid
+from molia.base.cid import Cid, Codec
 from molia.base.config import Config, StoreConfig
 from molia.base.errors import (
     BadInput,
@@ -30,6 +31,7 @@ from molia.store import keys
 from molia.store.disk import write_atomic
 from molia.store.keys import Kind
 from molia.store.os_disk import OsDisk
+from molia.store.rows import OwnRecordRow
 from molia.store.shard import Put, Shard, ShardOptions, Transaction
 from molia.store.superblock import STORE_NAME, load_superblock
 from tests.store.shards import NOW
@@ -135,12 +137,12 @@ def put_records(home: Path, count: int) -> None:
     disk = OsDisk(str(home / "data"))
     superblock = load_superblock(disk)
     for number in range(count):
-        key = bytes([number]) * 64
-        index = keys.shard_of(Kind.RECORD, key, superblock.shard_count)
+        key = keys.own_record_key(bytes(8), b"name %d" % number)
+        index = keys.shard_of(Kind.META, key, superblock.shard_count)
         shard, _ = Shard.open(
             disk, index, store_uuid=superblock.uuid, options=ShardOptions(ballast_bytes=0), now=NOW
         )
-        put = Put(Kind.RECORD, key, b"signed %d" % number, 4_000_000_000)
+        put = Put(Kind.META, key, OwnRecordRow(number + 1, number, b"value", 9).encode())
         shard.apply([Transaction((put,))], NOW)
         shard.close(NOW)
 
@@ -212,9 +214,11 @@ def sealed(lines: list[object]) -> str:
     return text + json.dumps(end) + "\n"
 
 
+CID = Cid(Codec.RAW, bytes(32))
 HEAD = {"type": "molia-backup", "v": 1, "peer": "p"}
 KEY = {"type": "file", "name": "identity.key", "text": "x"}
-RECORD = {"type": "record", "key": "00" * 64, "value": "AAAA", "expiry_unix_s": 0}
+ROW = base64.b64encode(OwnRecordRow(1, 1, b"value", 9).encode()).decode()
+RECORD = {"type": "record", "key": "00" * 9, "row": ROW}
 
 
 @pytest.mark.parametrize(
@@ -235,11 +239,13 @@ RECORD = {"type": "record", "key": "00" * 64, "value": "AAAA", "expiry_unix_s": 
         sealed([HEAD, {**KEY, "name": "../../etc/passwd"}, KEY]),
         sealed([HEAD, KEY, {"type": "pin", "cid": "nonsense", "since_unix_s": 1}]),
         sealed([HEAD, KEY, {"type": "pin", "cid": 5, "since_unix_s": 1}]),
-        sealed([HEAD, KEY, {**RECORD, "key": "00"}]),
-        sealed([HEAD, KEY, {**RECORD, "key": "zz" * 64}]),
-        sealed([HEAD, KEY, {**RECORD, "value": "===="}]),
-        sealed([HEAD, KEY, {**RECORD, "expiry_unix_s": -1}]),
-        sealed([HEAD, KEY, {**RECORD, "expiry_unix_s": True}]),
+        sealed([HEAD, KEY, {**RECORD, "key": "00" * 7}]),
+        sealed([HEAD, KEY, {**RECORD, "key": "00" * 80}]),
+        sealed([HEAD, KEY, {**RECORD, "key": "zz" * 9}]),
+        sealed([HEAD, KEY, {**RECORD, "row": "===="}]),
+        sealed([HEAD, KEY, {**RECORD, "row": "AAAA"}]),
+        sealed([HEAD, KEY, {"type": "pin", "cid": str(CID), "since_unix_s": -1}]),
+        sealed([HEAD, KEY, {"type": "pin", "cid": str(CID), "since_unix_s": True}]),
         sealed([HEAD, KEY, {"type": "else"}]),
     ],
 )

@@ -310,6 +310,34 @@ def test_deleting_gives_the_space_back(tmp_path: Path) -> None:
         shard._release()
 
 
+def test_a_writer_that_ends_between_punching_and_noting_it_counts_no_value_twice(
+    tmp_path: Path,
+) -> None:
+    disk = disk_at(tmp_path)
+    if not _can_punch(disk):
+        pytest.skip("this file system cannot punch holes")
+    shard, _ = open_shard(disk, WIDE)
+    for number in range(20):
+        put(shard, b"%d" % number, os.urandom(256 * 1024))
+    for number in range(1, 20):
+        delete(shard, b"%d" % number)
+    for round_number in range(3):
+        now = NOW.after(10 * round_number)
+        for _ in range(1_000):
+            now = now.after(1)
+            shard.work(now, idle=True)
+            if shard.stats().counters.punched_values:
+                break
+        assert shard.stats().counters.punched_values > 0, "it punches what is on the list"
+        put(shard, b"0", os.urandom(256 * 1024))
+        shard.close(now)  # brings the row of the segment into the index, not the list's rest
+        shard, _ = open_shard(disk, WIDE)
+    work_until_idle(shard)
+    used = sum(path.stat().st_blocks * 512 for path in newest_segment(tmp_path).parent.iterdir())
+    assert abs(shard.stats().log_bytes - used) < 20 * 4_096
+    shard._release()
+
+
 def _can_punch(disk: OsDisk) -> bool:
     file = disk.open("probe", create=True)
     file.write(0, [bytes(8192)])
