@@ -101,7 +101,7 @@ class Upkeep:
             due.append(self._checkpointed_s + CHECKPOINT_AFTER_S)
         if self._compactor.wants_checkpoint:
             due.append(now.mono_s)
-        if self._compactor.is_copying:
+        if self._compactor.is_busy:  # the copy may have ended since the last look
             due.append(now.mono_s + COPY_LOOK_S)
         compact_s = self._compactor.due_s()
         if compact_s is not None:

@@ -32,6 +32,8 @@ ROUND_S = 3.0
 DELETED = 1_000_000_000
 SHARE = 0.95
 DELETE_BOUND_S = 600.0 * DELETED / 10e9
+SEGMENTS = 100
+"""So many segments hold what is stored, at any scale: less than one would never be compacted."""
 
 
 class Driven:
@@ -77,12 +79,18 @@ def key(number: int) -> bytes:
     return block_key(OBJECT, 1, number)
 
 
-def fill(driven: Driven, size: int) -> int:
-    """Put values of this size altogether; return how many."""
+def options_for(size: int, *, segment_bytes: int) -> ShardOptions:
+    """Return options whose segments are many, and at most this large."""
+    some = max(4 * VALUE_SIZE, min(segment_bytes, size // SEGMENTS))
+    return replace(OPTIONS, segment_bytes=some, checkpoint_keys=max(16, some // MIB * 128))
+
+
+def fill(driven: Driven, size: int, *, batch: int = 32) -> int:
+    """Put values of this size altogether, `batch` at a time; return how many."""
     count = max(32, size // VALUE_SIZE)
     value = os.urandom(VALUE_SIZE)
-    for first in range(0, count, 32):
-        driven.apply([Put(Kind.BLOCK, key(n), value) for n in range(first, first + 32)])
+    for first in range(0, count, batch):
+        driven.apply([Put(Kind.BLOCK, key(n), value) for n in range(first, first + batch)])
         driven.work()
     return count
 
@@ -131,14 +139,16 @@ def _ticks(driven: Driven, seconds: float, *, compacting: bool) -> list[float]:
 
 def bench_compaction_delete(folder: Path, scale: float) -> Iterator[Figure]:
     """Delete half of what is stored, in no order; wait until 95% of it is free again."""
-    driven = Driven(folder / "store", replace(OPTIONS, segment_bytes=16 * MIB))
+    size = int(2 * DELETED * scale)
+    driven = Driven(folder / "store", options_for(size, segment_bytes=16 * MIB))
+    wait_s = REST_AFTER_S + 1.0 if scale >= 0.1 else 0.5  # the last few percent come after a rest
     try:
-        count = fill(driven, int(2 * DELETED * scale))
+        count = fill(driven, size, batch=32 if scale >= 0.1 else 2)
         driven.rest()
         before, started_s = driven.shard.stats().disk_bytes, time.monotonic()
         gone = random.Random(1).sample(range(count), count // 2)
         thin(driven, gone)
-        driven.rest(2 * DELETE_BOUND_S, wait_s=REST_AFTER_S + 1.0)
+        driven.rest(2 * DELETE_BOUND_S, wait_s=wait_s)
         took_s = time.monotonic() - started_s
         freed = before - driven.shard.stats().disk_bytes
     finally:
@@ -155,11 +165,12 @@ def bench_compaction_delete(folder: Path, scale: float) -> Iterator[Figure]:
 
 def bench_compaction_space(folder: Path, scale: float) -> Iterator[Figure]:
     """Values come and go in no order, three times over: what the segments take at the most."""
-    options = replace(OPTIONS, segment_bytes=4 * MIB, checkpoint_keys=500)
+    size = int(400_000_000 * min(1.0, scale))
+    options = options_for(size, segment_bytes=4 * MIB)
     driven, rng = Driven(folder / "store", options), random.Random(1)
     peak = 0.0
     try:
-        count = fill(driven, int(400_000_000 * min(1.0, scale)))
+        count = fill(driven, size)
         alive, number = list(range(count)), count
         value = os.urandom(VALUE_SIZE)
         written = driven.shard.stats().counters.bytes
