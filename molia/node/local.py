@@ -53,6 +53,7 @@ from molia.node.remote import unpack_transaction
 from molia.node.scrubs import ScrubWatch
 from molia.node.service import BlobReader
 from molia.node.space import Space
+from molia.node.store_service import TRUST_VERB, StoreFace
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
 from molia.node.trash import trash_bound
@@ -67,7 +68,7 @@ log = structlog.get_logger(__name__)
 WATCH_INTERVAL_S: Final = 0.5
 
 
-class LocalNode(NetworkFace):
+class LocalNode(NetworkFace, StoreFace):
     """A node as one of its workers serves it."""
 
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
@@ -269,6 +270,8 @@ class LocalNode(NetworkFace):
                 return await answer_audit(self.context, arguments)
             case "damage":
                 await self._take_damage(*arguments)
+            case verb if verb == TRUST_VERB:
+                self.trust_own_clock()
             case _ if verb in VERBS and self.member is not None:
                 return await self.member.answer(verb, arguments)
             case _ if verb in team_jobs.VERBS:

@@ -102,6 +102,17 @@ def find_trashed(catalog: Catalog, cid: Cid, now: Now) -> Trashed | None:
     return max(found, key=lambda trashed: trashed.row.until_unix_s, default=None)
 
 
+def list_trash(shards: list[ReadShard], now: Now) -> list[Trashed]:
+    """Return the blobs that can be brought back, some thousand of each shard at most."""
+    prefix = bytes((Space.TRASH,))
+    return [
+        trashed
+        for shard in shards
+        for trashed in _read(shard, prefix, now, limit=limits.LIST_LIMIT_MAX)
+        if trashed.row.until_unix_s > now.unix_s
+    ]
+
+
 def overdue(shards: list[ReadShard], now: Now) -> list[Trashed]:
     """Return blobs whose time in the trash is over, some thousand at most."""
     found: list[Trashed] = []
@@ -138,10 +149,11 @@ async def trash_bound(context: Context, bound: Bound) -> bool:
         done = await context.home_writer(bound.cid).write(change) is Reply.APPLIED
     if done:
         context.count_blobs(bound.cid, -1)
+        context.note_blob(bound.cid)
     return done
 
 
-async def undelete(context: Context, cid: Cid) -> None:
+async def undelete(context: Context, cid: Cid) -> Bound:
     """Bring a removed blob back. Raises BlobNotFound, and Conflict when it exists again."""
     now, catalog = context.now(), context.catalog
     trashed = await context.offload.run(find_trashed, catalog, cid, now)
@@ -156,7 +168,9 @@ async def undelete(context: Context, cid: Cid) -> None:
         if await context.home_writer(cid).write(change) is not Reply.APPLIED:
             raise Conflict(f"{cid} was put again since it was removed")
     context.count_blobs(cid, +1)
+    context.note_blob(cid)
     log.info("blob_undeleted", blob=cid.short, size_bytes=trashed.bind.size)
+    return Bound(cid, still.bind, still.row.bind, still.row.pinned)
 
 
 async def empty_trash(context: Context) -> int:

@@ -22,6 +22,8 @@ class ClockGuard:
 
     def __init__(self, start: Now, *, last_seen_unix_s: int) -> None:
         self._base = start
+        self._sound: Now | None = None
+        """What the clocks were when they last agreed; None while nothing is in doubt."""
         away_s = start.unix_s - last_seen_unix_s if last_seen_unix_s else 0.0
         jumped = abs(away_s) > CLOCK_JUMP_MAX_S
         self._trusted_from_s = start.mono_s + CLOCK_WAIT_S if jumped else start.mono_s
@@ -31,19 +33,28 @@ class ClockGuard:
 
     def doubt(self, now: Now) -> str:
         """Return why nothing may be removed for its age now; empty when it may."""
-        mono_s, unix_s = now.mono_s - self._base.mono_s, now.unix_s - self._base.unix_s
-        drift_s = unix_s - mono_s
+        drift_s = _drift_s(self._base, now)
         if abs(drift_s) > CLOCK_DRIFT_MAX_S:
+            self._sound = self._sound or self._base
             self._jump_s, self._base = drift_s, now
             self._trusted_from_s = now.mono_s + CLOCK_WAIT_S
             self.jumps += 1
-        elif mono_s >= _REBASE_S:
+        elif now.mono_s - self._base.mono_s >= _REBASE_S:
             self._base = now
+        if self._sound is not None and abs(_drift_s(self._sound, now)) <= CLOCK_DRIFT_MAX_S:
+            self.accept(now)  # it went back to where it was
         left_s = self._trusted_from_s - now.mono_s
         if left_s <= 0:
+            self._sound = None
             return ""
         return f"the clock jumped by {self._jump_s:.0f} s: nothing expires for {left_s:.0f} s more"
 
     def accept(self, now: Now) -> None:
         """Believe the clock from now on: an operator has looked at it."""
         self._base, self._trusted_from_s, self._jump_s = now, now.mono_s, 0.0
+        self._sound = None
+
+
+def _drift_s(since: Now, now: Now) -> float:
+    """Return by how much wall time went further than monotonic time."""
+    return (now.unix_s - since.unix_s) - (now.mono_s - since.mono_s)

@@ -48,6 +48,11 @@ class Puncher:
         """Whether there is something to do."""
         return self.waiting_bytes > 0 or bool(self._done)
 
+    @property
+    def unnoted_bytes(self) -> int:
+        """Bytes that were given back and that no row has yet."""
+        return sum(list(self._gained.values()))  # at once: another thread may be asking
+
     def step(self) -> None:
         """Punch a few values, or drop those that were punched from the list.
 

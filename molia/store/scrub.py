@@ -23,7 +23,7 @@ _MARK: Final = b"scrub"
 _STATE: Final = struct.Struct("<QQQQQQB")
 _INDEX_PAGE: Final = 200
 _SAVE_PAGES: Final = 500
-_HEAD_BYTES: Final = 4096
+HEAD_BYTES: Final = 4096
 """What looking at one frame's head costs."""
 IDLE, SEGMENTS, INDEX = range(3)
 Steps = Generator[int, None, None]
@@ -228,7 +228,7 @@ class Scrubber:
         # one that has moved meanwhile is fine
         still = [key for _, key in astray if self._leads_nowhere(TAGS[kind] + key)]
         self._note(Finding(0, int(kind), key, reason, is_index=True) for key in still)
-        yield len(page) * _HEAD_BYTES
+        yield len(page) * HEAD_BYTES
         return page[-1][0] if len(page) == _INDEX_PAGE else None
 
     def _leads_nowhere(self, tagged: bytes) -> bool:

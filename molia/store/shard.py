@@ -376,6 +376,7 @@ class Shard:
         except IndexFailed:
             keys, reader_lag = len(self._memtable), 0
         log_bytes = sum(max(0, row.bytes - row.punched_bytes) for row in rows)
+        log_bytes = max(0, log_bytes - self._puncher.unnoted_bytes)
         return ShardStats(
             keys=keys,
             disk_bytes=log_bytes + self._compactor.copied_bytes() + self._beside_bytes(),

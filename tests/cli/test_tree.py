@@ -47,6 +47,8 @@ SAMPLES: dict[tuple[str, ...], list[str]] = {
     ("ls",): [],
     ("stat",): ["CID"],
     ("rm",): ["CID"],
+    ("undelete",): [],
+    ("doctor",): [],
     ("pin", "add"): ["CID"],
     ("pin", "rm"): ["CID"],
     ("pin", "ls"): [],

@@ -158,3 +158,22 @@ def test_the_trash_goes_along_to_another_number_of_shards(home: Path) -> None:
     found = anyio.run(fill)
     migrate_home(home, CONFIG, shards=5, on_progress=lambda *_: None)
     anyio.run(check, found)
+
+
+async def test_the_node_lists_what_can_be_brought_back_and_tells_who_listens(home: Path) -> None:
+    clock = MovableClock()
+    told: list[Cid] = []
+    async with open_node(home, CONFIG, clock=clock) as node:
+        node.context.on_blob.append(told.append)
+        cids_put = [Cid.parse(await put(node, seed)) for seed in range(3)]
+        for cid in cids_put[:2]:
+            await node.delete_blob(cid)
+            clock.forward(60.0)
+        assert [blob.cid for blob in await node.trash()] == [cids_put[1], cids_put[0]]
+        assert (await node.undelete_blob(cids_put[0])).cid == cids_put[0]
+        assert told[-1] == cids_put[0]
+        assert len(told) == 6
+        clock.forward(7 * DAY_S)
+        assert await node.trash() == (), "its time is over, swept or not"
+        with pytest.raises(BlobNotFound):
+            await node.undelete_blob(cids_put[2])

@@ -211,3 +211,13 @@ def test_without_a_sweep_nothing_is_removed_and_the_shard_rests(tmp_path: Path) 
     assert shard.work(now, idle=True) is None
     assert shard.stats().counters.expired_keys == 0
     shard._release()
+
+
+def test_a_clock_that_went_back_to_where_it_was_is_believed_at_once() -> None:
+    guard = ClockGuard(NOW, last_seen_unix_s=0)
+    ahead = Now(NOW.mono_s + 60.0, NOW.unix_s + 60.0 + 40 * 86_400)
+    assert guard.doubt(ahead)
+    assert guard.doubt(Now(ahead.mono_s + 60.0, ahead.unix_s + 60.0))
+    assert not guard.doubt(NOW.after(300.0))
+    assert guard.doubt(Now(NOW.mono_s + 400.0, ahead.unix_s))
+    assert guard.doubt(Now(NOW.mono_s + 500.0, ahead.unix_s - 86_400)), "that is a third time"
