@@ -39,6 +39,7 @@ from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
 from molia.node.catalog import Bound, blob_change, parse_cursor
+from molia.node.content_scrub import ContentScrub
 from molia.node.context import Context
 from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
@@ -80,6 +81,7 @@ class LocalNode(NetworkFace, StoreFace):
         self._jobs = Jobs(context, {"verify": run_verify})
         self._team_jobs = TeamJobs(context, self._jobs)
         self._scrub_watch = ScrubWatch(context, self._healer)
+        self._content_scrub = ContentScrub(context)
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ class LocalNode(NetworkFace, StoreFace):
         tasks.start_soon(self._jobs.run)
         tasks.start_soon(self._sweeper.run)
         tasks.start_soon(self._scrub_watch.run)
+        tasks.start_soon(self._content_scrub.run)
         if context.team.links:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)

@@ -48,6 +48,10 @@ class Metrics:
         self.blocks_damaged = Counter(
             "molia_blocks_damaged", "Missing or corrupt blocks found", registry=self.registry
         )
+        self.blobs_scrubbed = Counter(
+            "molia_blobs_scrubbed", "Blobs that the monthly reading compared with their CIDs",
+            registry=self.registry,
+        )  # fmt: skip
         self.blocks_healed = Counter(
             "molia_blocks_healed", "Blocks rebuilt and stored again", registry=self.registry
         )

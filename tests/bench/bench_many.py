@@ -6,7 +6,7 @@ And what goes with its size: checkpoints, recovery, and taking out what has expi
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from tests.bench.shard_of import (
     OPTIONS,
     answer,
     fill,
+    of_blob,
     open_at,
     puts,
     scattered,
@@ -27,6 +28,7 @@ from tests.bench.shard_of import (
     work,
 )
 
+Namer = Callable[[int], bytes]
 MANY: Final = 5_000_000
 FEW: Final = 100_000
 VALUE: Final = b"v" * 200
@@ -41,20 +43,9 @@ LAZY: Final = replace(
 def bench_many(folder: Path, scale: float) -> Iterator[Figure]:
     """Puts and gets among 5,000,000 blocks beside those among 100,000; what a restart takes."""
     few, many = max(2_000, int(FEW * scale)), max(10_000, int(MANY * scale))
+    yield from _speed(folder / "blobs", "blocks of blobs", of_blob, few, many)
     place = folder / "store"
-    shard = open_at(place)
-    put_few_s = fill(shard, 0, few, VALUE) / few
-    get_few_s = _get_s(shard, few)
-    fill(shard, few, many - few, VALUE)
-    put_many_s = fill(shard, many - few, many, VALUE) / few
-    get_many_s = _get_s(shard, many)
-    yield against_limit(
-        "put of 200 B among 5,000,000", put_many_s * 1e6, "us", put_few_s * 1e6, at_most=2.0
-    )
-    yield against_limit(
-        "get among 5,000,000, p50", get_many_s * 1e6, "us", get_few_s * 1e6, at_most=2.0
-    )
-    shard.close(CLOCK.now())
+    yield from _speed(place, "keys anywhere", scattered, few, many)
     yield against_number(
         "5,000,000 blocks: ready after a stop", _open_s(place), "s", None, at_most=3.0
     )
@@ -68,10 +59,28 @@ def bench_many(folder: Path, scale: float) -> Iterator[Figure]:
     )  # fmt: skip
 
 
-def _get_s(shard: Shard, count: int) -> float:
+def _speed(folder: Path, what: str, name: Namer, few: int, many: int) -> Iterator[Figure]:
+    """Puts and gets among the first few, and again once there are many."""
+    shard = open_at(folder)
+    put_few_s = fill(shard, 0, 2 * few, VALUE, name=name) / (2 * few)
+    get_few_s = _get_s(shard, few, name)
+    fill(shard, 2 * few, many - 2 * few, VALUE, name=name)
+    put_many_s = fill(shard, many - 2 * few, many, VALUE, name=name) / (2 * few)
+    get_many_s = _get_s(shard, many, name)
+    shard.close(CLOCK.now())
+    yield against_limit(
+        f"put of 200 B among 5,000,000, {what}", put_many_s * 1e6, "us", put_few_s * 1e6,
+        at_most=2.0,
+    )  # fmt: skip
+    yield against_limit(
+        f"get among 5,000,000, {what}, p50", get_many_s * 1e6, "us", get_few_s * 1e6, at_most=2.0
+    )
+
+
+def _get_s(shard: Shard, count: int, name_of: Namer) -> float:
     rng, now, times = random.Random(1), CLOCK.now(), []
     for number in (rng.randrange(count) for _ in range(min(count, GETS))):
-        name = scattered(number)
+        name = name_of(number)
         started_s = time.perf_counter()
         found = shard.get(Kind.BLOCK, name, now=now)
         times.append(time.perf_counter() - started_s)

@@ -35,6 +35,12 @@ def scattered(number: int) -> bytes:
     return block_key(ObjectId(_mixed(number).to_bytes(8) + bytes(8)), 0, number % 2**31)
 
 
+def of_blob(number: int) -> bytes:
+    """Return the key of a block as blobs of some 10 MB have them: 14 shares of 4 stripes each."""
+    blob, block = divmod(number, 56)
+    return block_key(ObjectId(_mixed(blob).to_bytes(8) + bytes(8)), block // 4, block % 4)
+
+
 def _mixed(number: int) -> int:
     return (number + 1) * 0x9E3779B97F4A7C15 % 2**64
 

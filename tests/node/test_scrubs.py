@@ -12,10 +12,10 @@ from molia.node.local import LocalNode
 from molia.store import keys
 from molia.store.index import ENTRY, TAGS, Slice
 from molia.store.keys import LEAVES_STRIPE, Kind
-from molia.store.shard import Shard
+from molia.store.shard import Put, Shard, Transaction
 from tests.node.damage import places
 from tests.node.process import Node, body_of
-from tests.node.test_leases import put
+from tests.node.test_leases import DAY_S, MovableClock, put
 
 CONFIG = Config(store=StoreConfig(shards=2, quota_bytes=1 << 30, reserve_bytes=0))
 SIZE = 3_000_000
@@ -96,3 +96,42 @@ async def test_a_wrong_entry_of_the_index_is_mended_by_a_scrub(tmp_path: Path) -
         assert await scrub(node) >= 1
         assert shard._index.get(TAGS[Kind.BLOCK] + key) == packed
         assert await body(node, cid) == body_of(1, SIZE)
+
+
+async def test_a_month_after_the_last_look_each_blob_is_read_against_its_cid(
+    tmp_path: Path,
+) -> None:
+    """Also where no checksum is wrong: the store was given wrong bytes, say."""
+    home, clock = tmp_path / "home", MovableClock()
+    init_home(home, CONFIG, "")
+    async with open_node(home, CONFIG, clock=clock) as node:
+        scrub = node._content_scrub
+        large = Cid.parse(await put(node, 1, SIZE, pin=True))
+        small = Cid.parse(await put(node, 2, 2_000, pin=True))
+        clock.forward(26 * DAY_S)
+        young = Cid.parse(await put(node, 3, 2_000, pin=True))
+        assert await scrub.look() == 0
+        await replace_block(node, large, share=3, stripe=0)
+        await replace_block(node, small, share=keys.WHOLE_SHARE, stripe=0)
+        clock.forward(4 * DAY_S)
+        assert await scrub.look() == 2
+        assert await body(node, large) == body_of(1, SIZE)
+        health = [await node.blob_health(cid) for cid in (large, small, young)]
+        assert [one.state for one in health] == ["healthy", "lost", "healthy"]
+        assert [bool(one.shares[0].last_verified_unix_s) for one in health] == [True, True, False]
+        assert node.context.metrics.blocks_healed._value.get() == 1
+        assert await scrub.look() == 0, "what was looked at waits for another month"
+        clock.forward(31 * DAY_S)
+        assert await scrub.look() == 3
+
+
+async def replace_block(node: LocalNode, cid: Cid, *, share: int, stripe: int) -> None:
+    """Store other bytes in place of a block, with checksums that are right."""
+    bound = node.context.catalog.bound(cid, node.context.now())
+    assert bound is not None
+    key = keys.block_key(bound.row.object_id, share, stripe)
+    size = node.context.shards.shard_of(Kind.BLOCK, key).size_of(
+        Kind.BLOCK, key, now=node.context.now()
+    )
+    change = Transaction((Put(Kind.BLOCK, key, bytes(size or 0), overwrite=True),))
+    await node.context.shards.writer_of(Kind.BLOCK, key).write(change)
