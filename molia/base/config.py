@@ -63,6 +63,9 @@ class StoreConfig:
     """Space for shares that other nodes bring, inside the quota. 0: none is offered."""
     offer_owner_percent: int = 50
     """How much of it one owner may have. Less keeps one from taking the place of all others."""
+    cache_percent: int = 10
+    """How much of the quota may hold what was read from other nodes; what was read first goes
+    first. 0: nothing is cached."""
 
     def __post_init__(self) -> None:
         shards_fit = 0 <= self.shards <= limits.SHARDS_MAX
@@ -73,6 +76,7 @@ class StoreConfig:
         require(self.offer_bytes >= 0, "store.offer_bytes", "0 or more")
         share_fits = 1 <= self.offer_owner_percent <= 100
         require(share_fits, "store.offer_owner_percent", "1 to 100")
+        require(0 <= self.cache_percent <= 90, "store.cache_percent", "0 to 90")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

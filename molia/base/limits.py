@@ -113,6 +113,12 @@ TREE_CACHE_BYTES: Final = 16 * MIB
 """Merkle trees from which paths are given; the tree of 1 TiB takes 27 MB and is made each time."""
 FINDS_MAX: Final = 1_024
 """Blobs of which a worker remembers who has them; with all sources 20 KB each."""
+CACHE_FILLS_MAX: Final = 16
+"""Blobs that are written to the cache at once, each with at most four stripes in memory."""
+CACHE_FILL_STRIPES_MAX: Final = 4
+"""Stripes of one of them that were read and not written yet; with more it is given up."""
+CACHED_MAX: Final = 10_000
+"""Blobs in the cache: all of them are looked at every half minute."""
 READS_MAX: Final = 256
 """Reads through the network of one worker at once."""
 SPEEDS_MAX: Final = 4_096

@@ -34,6 +34,7 @@ from molia.base.views import (
 from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
+from molia.node.caching import Cache
 from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.context import Context
 from molia.node.dht_service import NetworkFace
@@ -67,7 +68,8 @@ class LocalNode(NetworkFace, ReadingFace):
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
         """reports: what opening this worker's own shards found."""
         self.context = context
-        context.also_here.append(HeldShares(context.shards).bound)
+        self.cache = Cache(context, Space(store_path(home, context.config)))
+        context.also_here.extend((HeldShares(context.shards).bound, self.cache.bound))
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
@@ -105,6 +107,7 @@ class LocalNode(NetworkFace, ReadingFace):
         tasks.start_soon(self._jobs.run)
         tasks.start_soon(self._placements.run)
         tasks.start_soon(self._sweeper.run)
+        tasks.start_soon(self.cache.run)
         if context.team.links:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)
@@ -112,6 +115,7 @@ class LocalNode(NetworkFace, ReadingFace):
     def join(self, member: Member) -> None:
         """Take part in a network, and show so."""
         self.member = self._overview.member = member
+        member.fetcher.cache = self.cache
         self._placements.join(member.courier)
         self.context.metrics.watch_wire(partial(counts_of, member.network))
         self.context.metrics.watch_dht(member.counts)

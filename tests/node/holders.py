@@ -186,9 +186,11 @@ def network_of(identity: Identity, offload: Offload) -> Network:
 
 
 @asynccontextmanager
-async def world(home: Path, holders: Iterable[Holder]) -> AsyncIterator[World]:
+async def world(
+    home: Path, holders: Iterable[Holder], config: Config = CONFIG
+) -> AsyncIterator[World]:
     """Give a node in `home`, and holders that it finds."""
-    async with open_world(home, holders) as made:
+    async with open_world(home, holders, config) as made:
         for holder in made.holders.values():
             cid = holder.blob.manifest.cid
             made.found.setdefault(cid, []).append(holder.provider)
@@ -196,11 +198,13 @@ async def world(home: Path, holders: Iterable[Holder]) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def open_world(home: Path, holders: Iterable[Holder]) -> AsyncIterator[World]:
+async def open_world(
+    home: Path, holders: Iterable[Holder], config: Config = CONFIG
+) -> AsyncIterator[World]:
     """Give the same, with nobody told of yet."""
-    init_home(home, CONFIG, "")
+    init_home(home, config, "")
     async with contextlib.AsyncExitStack() as held:
-        node = await held.enter_async_context(open_node(home, CONFIG))
+        node = await held.enter_async_context(open_node(home, config))
         offload = node.context.offload
         tasks: list[asyncio.Task[None]] = []
         made = {holder.number: holder for holder in holders}
