@@ -403,6 +403,9 @@ PROVIDERS_OLD: Final = 48
 PROVIDERS_CACHE_MAX: Final = 8
 """Of these, how many may only have it in a cache."""
 PROVIDERS_PER_PREFIX_MAX: Final = 3
+PROVIDERS_TOLD_MAX: Final = 32
+"""Address prefixes of which providers are told while the search goes on: of more that are found,
+those count that most holders know."""
 PROVIDERS_OLDEST_TOLD: Final = 10
 PROVIDERS_RANDOM_TOLD: Final = 10
 QUOTA_PEERS_MAX: Final = 8_192

@@ -30,7 +30,7 @@ from molia.node.offload import Offload
 from molia.node.peer_streams import PeerStream
 from molia.node.stream_messages import read_request, send_reply
 from molia.node.system import SystemClock
-from molia.node.whereabouts import Provider
+from molia.node.whereabouts import Heard, Provider
 from molia.wire import blob_messages as said
 from molia.wire import messages
 from molia.wire.messages import ErrorCode, Number
@@ -149,6 +149,8 @@ class World:
     holders: dict[int, Holder]
     found: dict[Cid, list[Provider]]
     """What a look-up gives, by CID."""
+    heard_first: dict[Cid, list[Provider]] = field(default_factory=dict)
+    """What it tells before."""
     look_ups: int = 0
     look_up_error: MoliaError | None = None
     look_up_s: float = 0.0
@@ -162,9 +164,11 @@ class World:
         return {sample.labels["event"]: sample.value for sample in family.samples
                 if sample.name.endswith("_total")}  # fmt: skip
 
-    async def look_up(self, cid: Cid) -> list[Provider]:
+    async def look_up(self, cid: Cid, heard: Heard) -> list[Provider]:
         """See `whereabouts.LookUp`."""
         self.look_ups += 1
+        for provider in self.heard_first.get(cid, []):
+            heard(*provider)
         await asyncio.sleep(self.look_up_s)
         if self.look_up_error is not None:
             raise self.look_up_error

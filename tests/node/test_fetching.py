@@ -129,6 +129,13 @@ async def test_of_a_search_that_takes_too_long_nobody_hears_that_there_is_none(
             await it.read(CID)
 
 
+async def test_a_read_goes_on_with_whom_the_search_has_found_so_far(tmp_path: Path) -> None:
+    async with world(tmp_path / "home", fourteen(BLOB)) as it:
+        it.heard_first, it.found, it.look_up_s = it.found, {}, 60.0
+        async with asyncio.timeout(5):
+            assert await it.read(CID) == BLOB.data
+
+
 async def test_readers_of_one_blob_share_its_search(tmp_path: Path) -> None:
     async with world(tmp_path / "home", fourteen(BLOB)) as it:
         it.look_up_s = 0.05
