@@ -110,6 +110,7 @@ def test_the_page_of_the_store_names_the_keys_of_every_row() -> None:
         "ALIAS": rows.AliasRow(cid).encode(),
         "JOB": rows.JobRow("verify", {}, "done", 1, 2, {}, {}, "", []).encode(),
         "UPLOAD": rows.UploadRow(1).encode(),
+        "TRASH": rows.TrashRow(b"bind", pinned=True, until_unix_s=1).encode(),
     }
     said = {cells[0]: set(re.findall(r"`(\w+)`", cells[1]))
             for cells in table("store-format.md", "Rows") if cells[0] != "LISTING"}  # fmt: skip

@@ -35,6 +35,8 @@ ALSO = {  # files that may import more than their package, and why
     "cli/testnet_inside.py": {"node", "api"},  # many nodes in one process
     "cli/init.py": {"node.home"},  # makes a home, without a node
     "cli/verify.py": {"node.offline"},  # a store that no node serves can be checked all the same
+    "cli/migrate.py": {"node.migration"},  # a store is migrated while no node serves it
+    "cli/backup.py": {"node.backup"},  # the same for what a backup holds
     "cli/only_hash.py": {"blobs"},  # a CID can be computed without a node
 }
 SHELLS = {"node", "api", "cli"}  # the packages that may be async, log, and read clocks

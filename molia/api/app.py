@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from molia.api.blobs import add_blob_routes, add_pin_routes
+from molia.api.blobs import add_blob_routes, add_pin_routes, add_trash_routes
 from molia.api.gets import GetBlob
 from molia.api.guards import Guard
 from molia.api.jobs import add_job_routes
@@ -63,6 +63,7 @@ def create_app(
     _add_data_routes(app, service, config)
     add_blob_routes(app, service)
     add_pin_routes(app, service)
+    add_trash_routes(app, service)
     add_job_routes(app, service, app.state.closing)
     add_record_routes(app, service)
     add_network_routes(app, service, app.state.closing)

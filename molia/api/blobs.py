@@ -8,9 +8,18 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from molia.api.negotiation import DAG_CBOR, JSON, TEXT, preferred
 from molia.api.openapi import binary, problems
-from molia.api.schemas import REF_PATTERN, Blob, Blobs, Health, Manifest
+from molia.api.schemas import (
+    CID_PATTERN,
+    REF_PATTERN,
+    Blob,
+    Blobs,
+    Health,
+    Manifest,
+    Trash,
+    Trashed,
+)
 from molia.base import limits
-from molia.base.cid import parse_ref
+from molia.base.cid import Cid, parse_ref
 from molia.base.views import BlobPage, BlobState
 from molia.node.service import NodeService
 
@@ -102,6 +111,22 @@ def add_pin_routes(app: FastAPI, service: NodeService) -> None:
     async def unpin_blob(cid: RefPath) -> Blob:
         """Stop keeping a blob alive; it goes when its leases have ended."""
         return Blob.of(await service.pin_blob(parse_ref(cid), pinned=False))
+
+
+def add_trash_routes(app: FastAPI, service: NodeService) -> None:
+    """Register the routes on `app`."""
+
+    @app.get("/trash", tags=["trash"])
+    async def list_trash() -> Trash:
+        """List removed blobs that can be brought back, a thousand at most."""
+        return Trash(blobs=[Trashed.of(view) for view in await service.trash()])
+
+    @app.post("/trash/{cid}", tags=["trash"], responses=problems(404, 409))
+    async def undelete_blob(
+        cid: Annotated[str, Path(json_schema_extra={"pattern": CID_PATTERN})],
+    ) -> Blob:
+        """Bring a removed blob back as it was."""
+        return Blob.of(await service.undelete_blob(Cid.parse(cid)))
 
 
 def _page_answer(page: BlobPage, accept: str, *, path: str, suffix: str) -> Response:

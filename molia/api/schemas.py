@@ -26,6 +26,8 @@ from molia.base.views import (
     Readiness,
     RecordPut,
     RecordView,
+    ShardView,
+    TrashedBlob,
 )
 
 CID_PATTERN = r"^baf[ky]r4i[a-h][a-z2-7]{50}[aeimquy4]$"
@@ -111,6 +113,27 @@ class Blob(Model):
         )
 
 
+class Trashed(Model):
+    """A removed blob that can be brought back."""
+
+    cid: CidText
+    size: Count
+    name: str
+    pinned: bool
+    until_unix_s: Count
+
+    @classmethod
+    def of(cls, view: TrashedBlob) -> "Trashed":
+        """Return the object for a removed blob."""
+        return cls.model_validate({**asdict(view), "cid": str(view.cid)})
+
+
+class Trash(Model):
+    """Removed blobs that can be brought back, those that stay longest first."""
+
+    blobs: list[Trashed]
+
+
 class Blobs(Model):
     """A page of the local index, newest first."""
 
@@ -191,6 +214,19 @@ class Manifest(Model):
         )
 
 
+class Scrub(Model):
+    """How far the monthly reading of a shard is."""
+
+    phase: Literal["idle", "segments", "index"]
+    started_unix_s: Count
+    ended_unix_s: Count
+    """When the last one that went to its end did; 0 before that."""
+    read_bytes: Count
+    part: Annotated[float, Field(ge=0, le=1)]
+    """Of this one, what is done."""
+    damaged: Count
+
+
 class Shard(Model):
     """One shard of the store."""
 
@@ -199,8 +235,30 @@ class Shard(Model):
     reason: str
     keys: Count
     log_bytes: Count
+    disk_bytes: Count
+    """All that it takes on the disk: log, index, delta, ballast."""
+    live_bytes: Count
     punchable_bytes: Count
+    garbage_bytes: Count
+    """Dead bytes that only compaction gives back."""
+    segments: Count
+    compaction: str
+    """What a compaction is at; empty while there is none."""
+    unapplied_bytes: Count
+    """How far the index is behind the log."""
+    reader_lag: Count
+    """Commits of the index that the oldest reader is behind."""
+    damaged: Count
+    """Damaged places that reads and scrubbing met since the start."""
+    scrub: Scrub | None
+    clock: str
+    """Why nothing is removed for its age; empty when it is."""
     last_recovery: str
+
+    @classmethod
+    def of(cls, view: ShardView) -> "Shard":
+        """Return the object for a shard."""
+        return cls.model_validate(asdict(view))
 
 
 class Worker(Model):
@@ -228,6 +286,15 @@ class Dht(Model):
     provided: Count
 
 
+class Holding(Model):
+    """What the node keeps for others."""
+
+    offered_bytes: Count
+    held_bytes: Count
+    shares: Count
+    """Small blobs count as one."""
+
+
 class Node(Model):
     """Who the node is and how it is doing."""
 
@@ -250,6 +317,7 @@ class Node(Model):
     sessions: Count
     proof_epoch: int | None
     dht: Dht | None
+    holding: Holding | None
 
     @classmethod
     def of(cls, view: NodeView) -> "Node":
@@ -259,6 +327,7 @@ class Node(Model):
             sessions=view.sessions,
             proof_epoch=view.proof_epoch,
             dht=None if view.dht is None else Dht(**asdict(view.dht)),
+            holding=None if view.holding is None else Holding(**asdict(view.holding)),
             peer=view.peer,
             version=view.version,
             network=view.network,
@@ -272,18 +341,7 @@ class Node(Model):
             stored_bytes=view.stored_bytes,
             quota_bytes=view.quota_bytes,
             disk_free_bytes=view.disk_free_bytes,
-            shards=[
-                Shard(
-                    index=shard.index,
-                    state=shard.state,
-                    reason=shard.reason,
-                    keys=shard.keys,
-                    log_bytes=shard.log_bytes,
-                    punchable_bytes=shard.punchable_bytes,
-                    last_recovery=shard.last_recovery,
-                )
-                for shard in view.shards
-            ],
+            shards=[Shard.of(shard) for shard in view.shards],
             processes=[
                 Worker(
                     index=worker.index,

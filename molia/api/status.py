@@ -18,6 +18,12 @@ def add_status_routes(app: FastAPI, service: NodeService) -> None:
         """Say who this node is, what its store holds and how its shards are."""
         return Node.of(await service.node())
 
+    @app.post("/clock/trust", tags=["node"], status_code=204, response_class=Response)
+    async def trust_clock() -> Response:
+        """Let what has had its time go again although the machine's clock jumped."""
+        await service.trust_clock()
+        return Response(status_code=204)
+
     @app.get("/healthz", tags=["node"])
     async def healthz() -> Live:
         """Answer, which is all that liveness asks."""

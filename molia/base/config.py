@@ -67,7 +67,11 @@ class StoreConfig:
     """How much of the quota may hold what was read from other nodes; what was read first goes
     first. 0: nothing is cached."""
 
+    trash_s: int = 0
+    """How long a removed blob can be brought back. Its space returns only then. 0: not at all."""
+
     def __post_init__(self) -> None:
+        require(0 <= self.trash_s <= 365 * 86_400, "store.trash_s", "0 to 1 year")
         shards_fit = 0 <= self.shards <= limits.SHARDS_MAX
         require(shards_fit, "store.shards", f"0 to {limits.SHARDS_MAX}")
         quota_fits = self.quota_bytes == 0 or self.quota_bytes >= 256 * limits.MIB

@@ -141,12 +141,38 @@ SEGMENT_SIZE_MIN: Final = 4 * MIB
 BALLAST_MAX: Final = 256 * MIB
 BALLAST_MIN: Final = 8 * MIB
 PUNCH_BYTES: Final = 16 * MIB
+QUOTA_HIGH_SHARE: Final = 0.9
+"""Puts are refused above this share of the quota; the rest is for deletes and compaction."""
+QUOTA_PRESS_SHARE: Final = 0.8
+"""Above this share less garbage is worth a compaction."""
+COMPACT_BYTES_PER_S: Final = 64_000_000
+"""How fast compaction copies while there are writes; four times as fast when there are none."""
+COMPACT_PIECE_BYTES: Final = 1 * MIB
+COMPACT_PIECE_FRAMES: Final = 256
+COMPACT_SYNC_BYTES: Final = 8 * MIB
+COMPACT_VICTIMS_MAX: Final = 64
 INDEX_MAP_BYTES: Final = 256 * GIB
 DELTA_MAP_BYTES: Final = 4 * GIB
 """What other processes see before a checkpoint; 100,000 keys take about 10 MiB of it."""
 LMDB_READERS_MAX: Final = 512
 SEGMENT_FILES_OPEN_MAX: Final = 256
 SCAN_ROWS_MAX: Final = 10_000
+EXPIRY_ROUND_S: Final = 3_600.0
+"""Within this time every key of a shard was looked at for its expiry."""
+EXPIRY_SLICE_KEYS: Final = 5_000
+CLOCK_DRIFT_MAX_S: Final = 600.0
+"""How far wall time may leave monotonic time before it counts as a jump."""
+CLOCK_JUMP_MAX_S: Final = 3_600.0
+"""How far the clock at a start may be from what the store saw last."""
+CLOCK_WAIT_S: Final = 24 * 3_600.0
+"""After a jump nothing is removed for its age for so long, unless an operator says so."""
+SCRUB_EVERY_S: Final = 30 * 86_400.0
+SCRUB_BYTES_PER_S: Final = 20 * MIB
+SCRUB_STEP_BYTES: Final = 1 * MIB
+
+# -- backups
+BACKUP_LINES_MAX: Final = 1_000_000
+BACKUP_SIZE_MAX: Final = 1 * GIB
 
 # -- node
 BUFFER_BUDGET_BYTES: Final = 128 * MIB
@@ -425,6 +451,9 @@ REGION_CURSOR_MAX: Final = 4_096
 """Contacts of a region that one asker may leave behind."""
 
 # -- dht: the engine
+DHT_ASK_TRIES: Final = 2
+"""Of a PING or FIND_NODE: a lookup asks somebody else meanwhile, and a check that fails is done
+again. Most who say nothing are gone."""
 DHT_ASKS_MAX: Final = 64
 """Requests of the DHT that are on their way."""
 DHT_ASKS_WAITING_MAX: Final = 1_024

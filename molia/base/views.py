@@ -84,6 +84,19 @@ class BlobPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrashedBlob:
+    """A removed blob that can be brought back."""
+
+    cid: Cid
+    size: int
+    name: str
+    pinned: bool
+    """It will be pinned again."""
+    until_unix_s: int
+    """When it goes for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShareHealth:
     """One share of a blob."""
 
@@ -136,6 +149,41 @@ class ShardView:
     log_bytes: int
     punchable_bytes: int
     last_recovery: str
+    disk_bytes: int = 0
+    """All that the shard takes on the disk: log, index, delta, ballast."""
+    live_bytes: int = 0
+    """Bytes of the log that the index leads to."""
+    garbage_bytes: int = 0
+    """Dead bytes that only compaction gives back."""
+    segments: int = 0
+    compaction: str = ""
+    """What a compaction is at: copy, rename, move, retire or unlink; empty while there is none."""
+    unapplied_bytes: int = 0
+    """How far the index is behind the log: what a restart would read."""
+    reader_lag: int = 0
+    """Commits of the index that the oldest reader is behind; one that is held costs space."""
+    damaged: int = 0
+    """Damaged places that reads and scrubbing met since the start."""
+    scrub: "ScrubView | None" = None
+    """How far the monthly reading of everything is; None before the first."""
+    clock: str = ""
+    """Why nothing is removed for its age; empty when it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScrubView:
+    """How far the monthly reading of a shard is."""
+
+    phase: str
+    """`idle`, `segments` or `index`."""
+    started_unix_s: int
+    ended_unix_s: int
+    """When the last one that went to its end did; 0 before that."""
+    read_bytes: int
+    part: float
+    """Of this one, what is done: 0 to 1."""
+    damaged: int
+    """Damaged places that it has met."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +223,18 @@ class DhtView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingView:
+    """What the node keeps for others."""
+
+    offered_bytes: int
+    """Space for shares that others bring."""
+    held_bytes: int
+    """What they have of it."""
+    shares: int
+    """Shares that are kept, small blobs among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
     """Who this node is and how it is doing."""
 
@@ -203,6 +263,8 @@ class NodeView:
     """The 30-day epoch of the identity proof that is shown to others; None while there is none."""
     dht: DhtView | None = None
     """None while the node takes no part in a network."""
+    holding: HoldingView | None = None
+    """The same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,42 @@ def rm(session: Session, *, cids: tuple[str, ...]) -> int:
     return _each(session, cids, remove)
 
 
+@click.command(cls=Verb, lines=True, help="Bring removed blobs back, or list those that can be.")
+@click.argument("cids", metavar="[CID…]", nargs=-1)
+@click.pass_obj
+def undelete(session: Session, *, cids: tuple[str, ...]) -> int:
+    """Bring each blob back while its `store.trash_s` lasts; without any, show what is there."""
+    if not cids:
+        return _show_trash(session)
+
+    def bring_back(node: Node, ref: Ref) -> Row:
+        node.call("POST", f"/trash/{ref}")
+        return {"cid": str(ref), "removed": False}
+
+    return _each(session, cids, bring_back)
+
+
+def _show_trash(session: Session) -> int:
+    listed = find_node(session).call("GET", "/trash").object().get("blobs")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    output = session.output
+    if output.as_json:
+        for row in rows:
+            output.json("item", **row)
+        output.json("summary", ok=True, exit_code=0, count=len(rows))
+    elif output.is_terminal and not output.quiet:
+        cells = (
+            [str(row.get("cid")), size_text(_number(row, "size")),
+             _moment(_number(row, "until_unix_s")), str(row.get("name") or "")]
+            for row in rows
+        )  # fmt: skip
+        output.table(["CID", "SIZE", "UNTIL", "NAME"], cells)
+    else:
+        for row in rows:
+            output.line(str(row.get("cid")))
+    return 0
+
+
 pin = Tree(name="pin", help="Keep blobs until they are removed.")
 
 

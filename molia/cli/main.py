@@ -19,8 +19,12 @@ VERBS: Final = {
     "ls": LazyVerb("molia.cli.blob:ls", "List what the node keeps, newest first."),
     "stat": LazyVerb("molia.cli.blob:stat", "Show what is known of a blob."),
     "rm": LazyVerb("molia.cli.blob:rm", "Remove blobs from the node and free their space."),
+    "undelete": LazyVerb(
+        "molia.cli.blob:undelete", "Bring removed blobs back, or list those that can be."
+    ),
     "pin": LazyVerb("molia.cli.blob:pin", "Keep blobs until they are removed."),
     "verify": LazyVerb("molia.cli.verify:verify", "Read and check everything stored; heal it."),
+    "doctor": LazyVerb("molia.cli.doctor:doctor", "Say how the node and its disk are doing."),
     "record": LazyVerb("molia.cli.record:record", "Small signed values that can change."),
     "peers": LazyVerb("molia.cli.peers:peers", "List the nodes that the node knows."),
     "ping": LazyVerb("molia.cli.peers:ping", "Ask a peer for a sign of life."),
@@ -28,6 +32,13 @@ VERBS: Final = {
     "testnet": LazyVerb(
         "molia.cli.testnet:testnet", "Run a network of many nodes on this machine, until Ctrl-C."
     ),
+    "migrate": LazyVerb(
+        "molia.cli.migrate:migrate", "Bring the store up to date, or change its shards; no node."
+    ),
+    "backup": LazyVerb(
+        "molia.cli.backup:backup", "Save identity, settings, records and pins; no node."
+    ),
+    "restore": LazyVerb("molia.cli.backup:restore", "Make a home from a backup; no node."),
     "id": LazyVerb("molia.cli.admin:identity", "Show who the node is."),
     "config": LazyVerb("molia.cli.admin:config", "Settings of the node."),
     "version": LazyVerb("molia.cli.admin:version", "Show the version of this command."),

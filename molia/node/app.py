@@ -242,7 +242,10 @@ def shard_options(
         segment_bytes=segment,
         ballast_bytes=ballast,
         reserve_bytes=config.store.reserve_bytes,
+        sweep_s=limits.EXPIRY_ROUND_S,
+        scrub_s=limits.SCRUB_EVERY_S,
         shared=shared,
+        compact=True,
     )
 
 

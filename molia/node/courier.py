@@ -14,6 +14,7 @@ from molia.base.cid import Cid
 from molia.base.crypto import Identity
 from molia.base.errors import BlobNotFound, MoliaError, NotJoined
 from molia.blobs import distribution as core
+from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import release, renew
 from molia.blobs.placement import Candidate
 from molia.blobs.statements import Kind, Statement, parse
@@ -48,6 +49,8 @@ class Courier:
         self._context, self._network, self._dht = context, network, dht
         self._identity = identity
         self._scout = Scout(context, network, dht)
+        self.patience = DistributionConfig()
+        """How long holders are waited for."""
 
     @property
     def has_peers(self) -> bool:

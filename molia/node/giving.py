@@ -91,9 +91,9 @@ class Giver:
             try:
                 # a holder may refuse before it has everything
                 await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
-                if not reading.done():
+                if sending.done() and isinstance(sending.exception(), BlobDamaged):
                     sending.result()
-                reply = await reading
+                reply = await reading  # one that stopped reading has said why
             finally:
                 for task in (reading, sending):
                     task.cancel()

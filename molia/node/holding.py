@@ -17,6 +17,7 @@ from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.errors import Damaged, MoliaError, ShardUnavailable
 from molia.base.now import Now
+from molia.base.views import HoldingView
 from molia.blobs.intake import Intake
 from molia.blobs.leases import Quotas, Verdict, settle
 from molia.blobs.statements import Kind, Statement, check
@@ -27,10 +28,10 @@ from molia.node.network import Network, StreamHandler
 from molia.node.peer_streams import PeerStream
 from molia.node.space import Space
 from molia.node.stream_messages import read_request, send_reply
-from molia.node.sweep import ClockGuard
 from molia.node.taking import Takings
 from molia.store import keys
 from molia.store.ops import Reply
+from molia.store.quota import QuotaLimits
 from molia.wire import blob_messages, messages
 from molia.wire.blob_messages import (
     Has,
@@ -86,7 +87,6 @@ class Holder:
         self._coming: Counter[bytes] = Counter()
         """What shares on their way in will count, by owner."""
         self._takings = Takings(context, self.held, self._on_kept)
-        self._clock = ClockGuard(context.now())
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _no_quotas(self) -> Quotas:
@@ -119,12 +119,21 @@ class Holder:
         if not self._is_counted or not self.is_offering:
             return 0
         found = self._space.look(self._context)
-        quota = self._context.quota_bytes - found.used_bytes
+        most = QuotaLimits(total_bytes=self._context.quota_bytes).high_mark
+        quota = most - found.used_bytes
         return max(min(self.quotas.room_bytes, found.free_bytes, quota) - self._coming.total(), 0)
 
     def _room_of(self, owner: bytes) -> int:
         used = self.quotas.used_by(owner) + self._coming[owner]
         return max(self.quotas.owner_bytes - used, 0)
+
+    def view(self) -> HoldingView:
+        """Return what is kept, over all workers."""
+        return HoldingView(
+            offered_bytes=self.quotas.total_bytes,
+            held_bytes=self.quotas.used_bytes,
+            shares=self.share_count,
+        )
 
     def report(self) -> HoldingCounts:
         """Return what is kept and what was asked; the sums of all workers in the first one's."""
@@ -289,13 +298,17 @@ class Holder:
         lease = check(Kind.LEASE, put.lease, context.network, unix_s=now.unix_s)
         if not isinstance(lease, Statement) or lease.digest != put.cid.digest:
             return ShareKept(code=KeptCode.BAD_LEASE)
+        await self._takings.wait_for_others(put.cid, put.share, stream.peer)
         held = await context.offload.run(self.held.find, put.cid, now)
-        if not await self._lets_live(held, lease, now):
-            return ShareKept(code=KeptCode.BAD_LEASE)
+        refusal = await self._refusal(held, lease, now)
+        if refusal is not None:
+            return ShareKept(code=refusal)
         if held is not None and put.share in held.row.shares:
-            await self._take_lease(put.lease)
+            code, _ = await self._take_lease(put.lease)
+            if code is LeaseCode.QUOTA:
+                return ShareKept(code=KeptCode.QUOTA)
             return self._kept(held, put.first_stripe)
-        if not await self._takings.admit(put.cid, put.share, stream.peer):
+        if not self._takings.may_take(put.cid, put.share, stream.peer):
             return ShareKept(code=KeptCode.REFUSED)
         core = Intake(
             put.cid, put.share, manifest=put.manifest, first_stripe=put.first_stripe, size=put.size
@@ -324,12 +337,16 @@ class Holder:
             return ShareKept(code=taken.code, stripes=taken.stripes)
         return self._kept(taken.held, taken.stripes)
 
-    async def _lets_live(self, held: Held | None, lease: Statement, now: Now) -> bool:
-        """Tell whether the owner wants anything kept once this lease has come."""
-        before = None
+    async def _refusal(self, held: Held | None, lease: Statement, now: Now) -> KeptCode | None:
+        """Return why a share is not kept under a lease: it is over, or there are too many."""
+        leases, owner = {}, owner_hash(lease.signer.key)
         if held is not None:
-            before = await self._context.offload.run(self.held.lease_of, held, lease.signer, now)
-        return settle(before, lease)[1].lease.lives(now.unix_s)
+            leases = await self._context.offload.run(self.held.leases, held, now)
+        before = held_lease(leases[owner]) if owner in leases else None
+        if not _wants(settle(before, lease)[1].lease, now):
+            return KeptCode.BAD_LEASE
+        is_full = owner not in leases and len(leases) >= limits.LEASES_PER_HELD_MAX
+        return KeptCode.QUOTA if is_full else None
 
     def _kept(self, held: Held, stripes: int) -> ShareKept:
         provider = self._sign(held.cid, held.row.shares)
@@ -390,7 +407,7 @@ class Holder:
         seen = await self._context.offload.run(self._walk, now)
         self.quotas, self.share_count = seen.quotas, seen.shares
         self._is_counted = True
-        if not self._clock.trusts(now):
+        if any(writer.shard.clock_doubt(now) for writer in self._context.shards.own):
             return 0
         for held, owner in seen.lapsed:
             await self._context.home_writer(held.cid).write(self.held.lapse(held, owner))
@@ -426,9 +443,8 @@ class Holder:
                 seen.quotas.add(owner, held.cost, is_new=first)
                 first = False
                 signed = held_lease(row)
-                live |= row.expires_unix_s > now.unix_s and (
-                    signed is None or signed.lease.lives(now.unix_s)
-                )
+                wants = signed is None or _wants(signed.lease, now)
+                live |= row.expires_unix_s > now.unix_s and wants
                 lapsed += [owner] if row.expires_unix_s <= now.unix_s else []
             seen.shares += len(held.row.shares)
             seen.quotas.used_bytes += held.cost if first else 0
@@ -445,6 +461,11 @@ class Holder:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _wants(lease: Statement, now: Now) -> bool:
+    """Tell whether an owner wants a blob kept; a release may end in a second that is to come."""
+    return lease.lives(now.unix_s) and not lease.is_release
 
 
 class _Seen:

@@ -36,6 +36,7 @@ from molia.node.audits import answer_audit
 from molia.node.bus import Caller
 from molia.node.caching import Cache
 from molia.node.catalog import Bound, blob_change, parse_cursor
+from molia.node.content_scrub import ContentScrub
 from molia.node.context import Context
 from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
@@ -49,12 +50,16 @@ from molia.node.placements import JOB_KIND, Placements
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
+from molia.node.scrubs import ScrubWatch
 from molia.node.space import Space
+from molia.node.store_service import TRUST_VERB, StoreFace
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
+from molia.node.trash import trash_bound
 from molia.node.verify import run_verify
 from molia.node.wire_counts import counts_of
 from molia.store.ops import Reply
+from molia.store.quota import QuotaLimits
 from molia.store.recovery import RecoveryReport
 
 log = structlog.get_logger(__name__)
@@ -62,7 +67,7 @@ log = structlog.get_logger(__name__)
 WATCH_INTERVAL_S: Final = 0.5
 
 
-class LocalNode(NetworkFace, ReadingFace):
+class LocalNode(NetworkFace, ReadingFace, StoreFace):
     """A node as one of its workers serves it."""
 
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
@@ -76,6 +81,8 @@ class LocalNode(NetworkFace, ReadingFace):
         self._jobs = Jobs(context, {"verify": run_verify, JOB_KIND: self._run_placing})
         self._team_jobs = TeamJobs(context, self._jobs)
         self._placements = Placements(context, self._team_jobs)
+        self._scrub_watch = ScrubWatch(context, self._healer)
+        self._content_scrub = ContentScrub(context)
         self._sweeper = Sweeper(context, start=context.now())
         self._overview = Overview(context, home=home, reports=reports)
         self.api_urls: tuple[str, ...] = ()
@@ -108,6 +115,8 @@ class LocalNode(NetworkFace, ReadingFace):
         tasks.start_soon(self._placements.run)
         tasks.start_soon(self._sweeper.run)
         tasks.start_soon(self.cache.run)
+        tasks.start_soon(self._scrub_watch.run)
+        tasks.start_soon(self._content_scrub.run)
         if context.team.links:
             tasks.start_soon(self._overview.run)
             tasks.start_soon(self._watch_shards)
@@ -167,10 +176,11 @@ class LocalNode(NetworkFace, ReadingFace):
         bound, context = await self._find(ref), self.context
         placed = await context.offload.run(context.catalog.placed, bound.cid, context.now())
         with anyio.CancelScope(shield=True):  # a client that leaves does not stop it half-way
-            while not await remove_bound(self.context, bound):
+            remove = trash_bound if self.context.config.store.trash_s else remove_bound
+            while not await remove(self.context, bound):
                 bound = await self._find(ref)
         self.context.leaves.forget(bound.row.object_id)
-        if placed is not None:
+        if placed is not None and not context.config.store.trash_s:
             self._placements.end_leases(bound.cid, placed)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
 
@@ -251,6 +261,8 @@ class LocalNode(NetworkFace, ReadingFace):
                 return await answer_audit(self.context, arguments)
             case "damage":
                 await self._take_damage(*arguments)
+            case verb if verb == TRUST_VERB:
+                self.trust_own_clock()
             case _ if verb in VERBS and self.member is not None:
                 return await self.member.answer(verb, arguments)
             case _ if verb in team_jobs.VERBS:
@@ -345,7 +357,8 @@ class LocalNode(NetworkFace, ReadingFace):
                 f"the blob needs {needed} bytes; the disk has {space.free_bytes} to give",
                 hint="delete something, or move store.path to a larger disk",
             )
-        if space.used_bytes + needed > self.context.quota_bytes:
+        quota = QuotaLimits(total_bytes=self.context.quota_bytes)
+        if space.used_bytes + needed > quota.high_mark:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",
                 hint="delete something, or raise store.quota_bytes",

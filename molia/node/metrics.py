@@ -48,6 +48,10 @@ class Metrics:
         self.blocks_damaged = Counter(
             "molia_blocks_damaged", "Missing or corrupt blocks found", registry=self.registry
         )
+        self.blobs_scrubbed = Counter(
+            "molia_blobs_scrubbed", "Blobs that the monthly reading compared with their CIDs",
+            registry=self.registry,
+        )  # fmt: skip
         self.blocks_healed = Counter(
             "molia_blocks_healed", "Blocks rebuilt and stored again", registry=self.registry
         )
@@ -321,18 +325,58 @@ class _ShardCollector:
         self._read_shards = read_shards
 
     def collect(self) -> Iterable[Metric]:
-        keys = GaugeMetricFamily("molia_shard_keys", "Keys in a shard", labels=["shard"])
-        log = GaugeMetricFamily("molia_shard_log_bytes", "Disk bytes of a log", labels=["shard"])
-        punchable = GaugeMetricFamily(
-            "molia_shard_punchable_bytes", "Dead bytes not yet given back", labels=["shard"]
-        )
-        writable = GaugeMetricFamily(
-            "molia_shard_writable", "1 while a shard takes writes", labels=["shard"]
-        )
-        for shard in self._read_shards():
-            label = [str(shard.index)]
-            keys.add_metric(label, shard.keys)
-            log.add_metric(label, shard.log_bytes)
-            punchable.add_metric(label, shard.punchable_bytes)
-            writable.add_metric(label, 0 if shard.state == "read-only" else 1)
-        yield from (keys, log, punchable, writable)
+        shards = list(self._read_shards())
+        for name, text, read in _SHARD_GAUGES:
+            family = GaugeMetricFamily(name, text, labels=["shard"])
+            for shard in shards:
+                family.add_metric([str(shard.index)], read(shard))
+            yield family
+
+
+_SHARD_GAUGES: Final[tuple[tuple[str, str, Callable[[ShardView], float]], ...]] = (
+    ("molia_shard_keys", "Keys in a shard", lambda shard: shard.keys),
+    ("molia_shard_log_bytes", "Disk bytes of a log", lambda shard: shard.log_bytes),
+    ("molia_shard_disk_bytes", "Disk bytes of a shard", lambda shard: shard.disk_bytes),
+    ("molia_shard_live_bytes", "Bytes of a log that are alive", lambda shard: shard.live_bytes),
+    (
+        "molia_shard_punchable_bytes", "Dead bytes not yet given back",
+        lambda shard: shard.punchable_bytes,
+    ),
+    (
+        "molia_shard_garbage_bytes", "Dead bytes that only compaction gives back",
+        lambda shard: shard.garbage_bytes,
+    ),
+    ("molia_shard_segments", "Segments of a log", lambda shard: shard.segments),
+    (
+        "molia_shard_compacting", "1 while a compaction is under way",
+        lambda shard: int(bool(shard.compaction)),
+    ),
+    (
+        "molia_shard_unapplied_bytes", "How far an index is behind its log",
+        lambda shard: shard.unapplied_bytes,
+    ),
+    (
+        "molia_shard_reader_lag", "Commits that an index's oldest reader is behind",
+        lambda shard: shard.reader_lag,
+    ),
+    (
+        "molia_shard_damaged", "Damaged places met since the start",
+        lambda shard: shard.damaged,
+    ),
+    (
+        "molia_shard_scrub_part", "What is done of the monthly reading, 0 to 1",
+        lambda shard: shard.scrub.part if shard.scrub else 0.0,
+    ),
+    (
+        "molia_shard_scrub_ended_timestamp", "When the last monthly reading ended, 0 for never",
+        lambda shard: shard.scrub.ended_unix_s if shard.scrub else 0,
+    ),
+    (
+        "molia_shard_clock_doubted", "1 while nothing is removed for its age",
+        lambda shard: int(bool(shard.clock)),
+    ),
+    (
+        "molia_shard_writable", "1 while a shard takes writes",
+        lambda shard: 0 if shard.state == "read-only" else 1,
+    ),
+)  # fmt: skip

@@ -11,14 +11,16 @@ from typing import Any, Final
 import anyio
 
 from molia.base.ids import network_label
-from molia.base.views import DhtView, NodeView, ShardView, WorkerView
+from molia.base.views import DhtView, NodeView, ScrubView, ShardView, WorkerView
 from molia.node.context import Context
 from molia.node.member import Member
 from molia.node.network import Network
 from molia.node.remote import RemoteWriter
 from molia.node.shards import ShardWriter
 from molia.node.team import UNAVAILABLE
+from molia.store.ops import ShardStats
 from molia.store.recovery import RecoveryReport
+from molia.store.scrub import HEAD_BYTES, IDLE, ScrubStatus
 from molia.wire.proof import Proof
 
 STATUS_INTERVAL_S: Final = 0.5
@@ -56,7 +58,7 @@ class Overview:
         if self.network is not None and status["proof"]:
             self.network.take_proof(status["proof"])
         for fields in status["shards"]:
-            view = ShardView(**fields)
+            view = _shard_view(fields)
             writer = self._context.shards.writers[view.index]
             if isinstance(writer, RemoteWriter):
                 writer.view = view
@@ -126,7 +128,7 @@ class Overview:
             api=tuple(api_urls),
             home=str(self._home),
             blobs=context.blob_count,
-            stored_bytes=sum(shard.log_bytes for shard in shards),
+            stored_bytes=sum(shard.disk_bytes for shard in shards),
             quota_bytes=context.quota_bytes,
             disk_free_bytes=disk.free,
             shards=tuple(shards),
@@ -134,6 +136,7 @@ class Overview:
             addresses=() if self.network is None else self.network.addresses(),
             sessions=sum(status["sessions"] for status in (self.status(), *others)),
             dht=self._dht(),
+            holding=None if self.member is None else self.member.holder.view(),
             proof_epoch=None if self._proof is None else self._proof.epoch,
         )
 
@@ -177,8 +180,18 @@ class Overview:
             reason=stats.failure,
             keys=stats.keys,
             log_bytes=stats.log_bytes,
+            disk_bytes=stats.disk_bytes,
             punchable_bytes=stats.punchable_bytes,
             last_recovery=self._reports[writer.index].summary(),
+            live_bytes=stats.live_bytes,
+            garbage_bytes=stats.garbage_bytes,
+            segments=stats.segments,
+            compaction=stats.compaction,
+            unapplied_bytes=stats.unapplied_bytes,
+            reader_lag=stats.reader_lag,
+            damaged=stats.counters.damaged_reads + stats.counters.scrub_findings,
+            scrub=_scrub_view(writer.shard.scrub_status(), stats),
+            clock=writer.shard.clock_doubt(self._context.now()),
         )
 
     def _own_worker(self) -> WorkerView:
@@ -206,6 +219,26 @@ class Overview:
         return tuple(sorted(views, key=lambda view: view.index))
 
 
+def _shard_view(fields: dict[str, Any]) -> ShardView:
+    """Return the view that another worker took apart."""
+    scrub = fields.get("scrub")
+    return ShardView(**fields | {"scrub": ScrubView(**scrub) if scrub else None})
+
+
+def _scrub_view(status: ScrubStatus, stats: ShardStats) -> ScrubView | None:
+    if not status.started_unix_s:
+        return None
+    whole = stats.log_bytes + stats.keys * HEAD_BYTES
+    return ScrubView(
+        phase=("idle", "segments", "index")[status.phase],
+        started_unix_s=status.started_unix_s,
+        ended_unix_s=status.ended_unix_s,
+        read_bytes=status.size_bytes,
+        part=1.0 if status.phase == IDLE else round(min(1.0, status.size_bytes / max(1, whole)), 3),
+        damaged=status.damaged,
+    )
+
+
 def _told(writer: RemoteWriter) -> ShardView:
     view = writer.view
     if view is not None and writer.answers:
@@ -216,6 +249,7 @@ def _told(writer: RemoteWriter) -> ShardView:
         reason="its worker is starting",
         keys=view.keys if view is not None else 0,
         log_bytes=writer.log_bytes,
+        disk_bytes=writer.disk_bytes,
         punchable_bytes=0,
         last_recovery=view.last_recovery if view is not None else "",
     )

@@ -42,6 +42,10 @@ class PeerStream:
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
         self._delivered = asyncio.Event()
         self._failure = ""
+        self._is_unwanted = False
+        """Whether the peer reads no more; what it says may still come."""
+        self._has_arrived = False
+        """Whether the peer has everything."""
         self._is_ended = False
 
     async def send(self, data: bytes) -> None:
@@ -51,7 +55,7 @@ class PeerStream:
         """
         view = memoryview(data)
         while view:
-            self._check()
+            self._check_wanted()
             self._writable.clear()
             taken = self._channel.write(self.stream_id, view if len(view) < len(data) else data)
             self._touched(self.peer)
@@ -66,10 +70,12 @@ class PeerStream:
         """
         self.end()
         await self._wait(self._delivered)
+        if self._is_unwanted and not self._has_arrived:
+            raise self._unwanted()
 
     def end(self) -> None:
         """Say that nothing follows."""
-        self._check()
+        self._check_wanted()
         if not self._is_ended:
             self._is_ended = True
             self._channel.finish(self.stream_id)
@@ -117,15 +123,18 @@ class PeerStream:
 
     def on_event(self, event: Event) -> None:
         """Take what happened on this stream, or to its channel."""
-        if isinstance(event, WasReset | Stopped):
+        if isinstance(event, WasReset):
             self._failure = f"peer {self._name} gave the stream up"
+        elif isinstance(event, Stopped):
+            self._is_unwanted = True
         elif isinstance(event, Broken):
             self._failure = f"the session with peer {self._name} ended"
+        self._has_arrived |= isinstance(event, Delivered)
         if self._failure or isinstance(event, Readable | Finished):
             self._readable.set()
-        if self._failure or isinstance(event, Writable):
+        if self._failure or isinstance(event, Writable | Stopped):
             self._writable.set()
-        if self._failure or isinstance(event, Delivered):
+        if self._failure or isinstance(event, Delivered | Stopped):
             self._delivered.set()
 
     @property
@@ -135,6 +144,14 @@ class PeerStream:
     def _check(self) -> None:
         if self._failure:
             raise ConnectionLost(self._failure)
+
+    def _check_wanted(self) -> None:
+        self._check()
+        if self._is_unwanted and not self._is_ended:
+            raise self._unwanted()
+
+    def _unwanted(self) -> ConnectionLost:
+        return ConnectionLost(f"peer {self._name} reads no more of the stream")
 
     async def _wait(self, event: asyncio.Event) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from molia.base import limits
 from molia.base.errors import MoliaError
 from molia.blobs import distribution as core
-from molia.blobs.distribution import Distribution
+from molia.blobs.distribution import Distribution, DistributionConfig
 from molia.blobs.geometry import Geometry
 from molia.blobs.placement import Candidate, plan_copies, plan_shares
 from molia.node.asking_blobs import Holder
@@ -59,6 +59,11 @@ class Carrier(Protocol):
     @property
     def floor(self) -> int:
         """How many losses a blob shall survive."""
+        ...
+
+    @property
+    def patience(self) -> DistributionConfig:
+        """How long holders are waited for."""
         ...
 
     def giver(self, bound: Bound, lease: bytes) -> Giver:
@@ -129,7 +134,7 @@ class Placing:
     def __init__(self, carrier: Carrier, bound: Bound, row: PlacedRow) -> None:
         self._carrier, self._bound, self._row = carrier, bound, row
         self._shares = shares_of(bound)
-        self._core = _distribution(bound, self._shares, carrier.floor, row)
+        self._core = _distribution(carrier, bound, self._shares, row)
         self._giver = carrier.giver(bound, row.lease)
         self._tasks: dict[tuple[bytes, int], asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
@@ -277,22 +282,17 @@ class Placing:
 
 
 def _distribution(
-    bound: Bound, shares: tuple[int, ...], floor: int, row: PlacedRow
+    carrier: Carrier, bound: Bound, shares: tuple[int, ...], row: PlacedRow
 ) -> Distribution:
     """Return the core: of a small blob copies of it are placed, of others their shares."""
     largest = max(cost_of(bound.row.size, share) for share in shares)
-    if bound.is_raw:
-        copies = partial(plan_copies, size=largest, copies=limits.COPIES_MIN)
-        return Distribution(
-            copies,
-            shares=shares,
-            share_bytes=largest,
-            needed=needed_of(bound),
-            floor=floor,
-            cursor=row.cursor,
-        )
-    needed = needed_of(bound)
-    planner = partial(plan_shares, share_bytes=largest, floor=floor, shares=shares, needed=needed)
-    return Distribution(
-        planner, shares=shares, share_bytes=largest, needed=needed, floor=floor, cursor=row.cursor
+    needed, floor = needed_of(bound), carrier.floor
+    planner = (
+        partial(plan_copies, size=largest, copies=limits.COPIES_MIN)
+        if bound.is_raw
+        else partial(plan_shares, share_bytes=largest, floor=floor, shares=shares, needed=needed)
     )
+    return Distribution(
+        planner, shares=shares, share_bytes=largest, needed=needed, floor=floor,
+        config=carrier.patience, cursor=row.cursor,
+    )  # fmt: skip

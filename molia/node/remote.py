@@ -66,6 +66,11 @@ class RemoteWriter:
         return self.view.log_bytes if self.view is not None else 0
 
     @property
+    def disk_bytes(self) -> int:
+        """All that it takes on the disk, as its worker said last."""
+        return self.view.disk_bytes if self.view is not None else 0
+
+    @property
     def answers(self) -> bool:
         """Whether its worker answers at present."""
         return self._link.ready

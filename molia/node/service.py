@@ -28,6 +28,7 @@ from molia.base.views import (
     Readiness,
     RecordPut,
     RecordView,
+    TrashedBlob,
 )
 
 
@@ -93,6 +94,17 @@ class NodeService(Protocol):
         """Unpin the blob, end its leases and free its space. Raises BlobNotFound."""
         ...
 
+    async def trash(self) -> tuple[TrashedBlob, ...]:
+        """Return the removed blobs that can be brought back, those that stay longest first."""
+        ...
+
+    async def undelete_blob(self, cid: Cid) -> BlobInfo:
+        """Bring a removed blob back as it was, while its time in the trash lasts.
+
+        Raises BlobNotFound when it is not in the trash, Conflict when it was put again.
+        """
+        ...
+
     async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:
         """Pin or unpin a blob; doing it twice is fine. Raises BlobNotFound."""
         ...
@@ -111,6 +123,10 @@ class NodeService(Protocol):
 
     async def readiness(self) -> Readiness:
         """Return whether the node takes work."""
+        ...
+
+    async def trust_clock(self) -> None:
+        """Let what has had its time go again although the machine's clock jumped."""
         ...
 
     async def start_verify(self, cids: Sequence[Cid]) -> JobView:

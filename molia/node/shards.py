@@ -16,6 +16,7 @@ import structlog
 
 from molia.base import limits
 from molia.base.errors import Busy, MoliaError, NoSpace, ShardUnavailable, ShuttingDown
+from molia.node.copier import Copier
 from molia.node.remote import RemoteWriter
 from molia.node.system import SystemClock
 from molia.store.keys import Kind, shard_of
@@ -48,6 +49,7 @@ class ShardWriter:
     def __init__(self, shard: Shard, index: int, clock: SystemClock) -> None:
         self.shard, self.index = shard, index
         self._clock = clock
+        self._copier = Copier(shard, index, clock)
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = self._tick = 0
@@ -72,9 +74,9 @@ class ShardWriter:
         return self.shard.wants_reopening or self._failed
 
     @property
-    def log_bytes(self) -> int:
-        """Disk bytes of the shard's log."""
-        return self.shard.stats().log_bytes
+    def disk_bytes(self) -> int:
+        """All that the shard takes on the disk."""
+        return self.shard.stats().disk_bytes
 
     async def settle(self) -> None:
         """Return once every write that was begun before has ended, well or not."""
@@ -149,6 +151,7 @@ class ShardWriter:
         try:
             self._serve()
         finally:
+            self._copier.stop()
             if not self._closed:  # a mistake of ours: nobody may wait for a thread that is gone
                 self._loop.call_soon_threadsafe(self._fail_all)
 
@@ -218,12 +221,16 @@ class ShardWriter:
 
     def _work(self) -> float | None:
         try:
-            return self.shard.work(self._clock.now(), idle=not self._queue)
+            due_s = self.shard.work(self._clock.now(), idle=not self._queue)
+            if self.shard.is_copying:
+                self._copier.wake()
+            return due_s
         except MoliaError as error:
             log.warning("shard_upkeep_failed", shard_index=self.index, reason=str(error))
             return self._clock.now().mono_s + 1.0
 
     def _close(self) -> None:
+        self._copier.stop()
         try:
             self.shard.close(self._clock.now())
         except MoliaError as error:

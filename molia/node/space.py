@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from molia.node.context import Context
+from molia.store.quota import QuotaLimits
 
 LOOK_INTERVAL_S: Final = 0.25
 
@@ -15,7 +16,7 @@ class Found(NamedTuple):
     free_bytes: int
     """What the disk can give above the reserve."""
     used_bytes: int
-    """What the store uses."""
+    """What the store takes on the disk, index and ballast included."""
 
 
 class Space:
@@ -27,10 +28,13 @@ class Space:
         self._found = Found(0, 0)
 
     def look(self, context: Context) -> Found:
-        """Return what is free and used."""
+        """Return what is free and used; let the shards know when it is nearly all."""
         now_s = context.now().mono_s
         if now_s - self._looked_s >= LOOK_INTERVAL_S:
             free = shutil.disk_usage(self._path).free - context.config.store.reserve_bytes
-            used = sum(writer.log_bytes for writer in context.shards.writers)
+            used = sum(writer.disk_bytes for writer in context.shards.writers)
             self._found, self._looked_s = Found(max(0, free), used), now_s
+            is_pressed = used > QuotaLimits(total_bytes=context.quota_bytes).press_mark
+            for writer in context.shards.own:
+                writer.shard.press(pressed=is_pressed)
         return self._found

@@ -16,14 +16,15 @@ from molia.blobs.leases import Claim, Effect, Lapse, Lease, LeaseSweep, Remove, 
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.puts import remove_bound
+from molia.node.trash import empty_trash
 from molia.store import keys
+from molia.store.clock import ClockGuard
 from molia.store.keys import Kind, Space
 from molia.store.rows import LeaseRow
 from molia.store.shard import Delete, Transaction
 
 log = structlog.get_logger(__name__)
 
-CLOCK_DRIFT_MAX_S: Final = 600.0
 PASS_SHARE: Final = 20
 """A pass takes at most one part in this many of the time."""
 _LEASES_MAX: Final = 1000
@@ -31,30 +32,26 @@ _EFFECTS_MAX: Final = 10_000
 """Removals and renewals of one pass; the next pass does the rest."""
 
 
-class ClockGuard:
-    """Tells whether wall time still runs like monotonic time since the start."""
-
-    def __init__(self, start: Now) -> None:
-        self._start = start
-
-    def trusts(self, now: Now) -> bool:
-        """Tell whether removal by expiry may run: the two clocks agree within 10 minutes."""
-        drift_s = (now.unix_s - self._start.unix_s) - (now.mono_s - self._start.mono_s)
-        return abs(drift_s) <= CLOCK_DRIFT_MAX_S
-
-
 class Sweeper:
     """The background task that ends leases."""
 
     def __init__(self, context: Context, *, start: Now) -> None:
         self._context = context
-        self._clock = ClockGuard(start)
+        self._clock = ClockGuard(start, last_seen_unix_s=0)
 
     def notes(self, now: Now) -> tuple[str, ...]:
         """Return what `readyz` should say of the clock."""
-        if self._clock.trusts(now):
-            return ()
-        return ("the clock jumped since the start: nothing expires until a restart",)
+        return tuple(filter(None, [self.doubt(now)]))
+
+    def doubt(self, now: Now) -> str:
+        """Return why nothing is removed for its age at the moment; empty when it is."""
+        own = self._context.shards.own
+        doubts = {self._clock.doubt(now), *(writer.shard.clock_doubt(now) for writer in own)}
+        return max(doubts, key=len)
+
+    def trust_clock(self, now: Now) -> None:
+        """Remove again what has had its time: somebody has looked at the clock."""
+        self._clock.accept(now)
 
     async def run(self) -> None:
         """Make a pass every `leases.sweep_s` seconds, for as long as the node lives."""
@@ -72,8 +69,9 @@ class Sweeper:
     async def sweep(self) -> int:
         """Make one pass now; return how many blobs went."""
         now = self._context.now()
-        if not self._clock.trusts(now):
+        if self.doubt(now):
             return 0
+        await empty_trash(self._context)
         decided = await self._context.offload.run(self._decide, now)
         removed = 0
         for bound, effect in decided:

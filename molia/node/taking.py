@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import anyio
 import structlog
 
 from molia.base import limits
@@ -40,6 +41,8 @@ CODES: Final = {
 }
 KEEP_TRIES: Final = 8
 SETTLE_S: Final = 30.0
+OTHERS_S: Final = 10.0
+"""How long a share waits for another sender of the same one: less than senders wait for it."""
 OnKept = Callable[[Held | None, Held, Statement], None]
 """Told that a share is kept: what was kept before, what is now, and whose lease came with it."""
 
@@ -69,12 +72,18 @@ class Takings:
             if of == cid:
                 yield share, broken.stripes
 
-    async def admit(self, cid: Cid, share: int, peer: Peer) -> bool:
-        """Tell whether a share may come in now; one that its sender sends anew ends the first."""
+    async def wait_for_others(self, cid: Cid, share: int, peer: Peer) -> None:
+        """Return when nobody else sends a share, or after a while; its sender's first try ends."""
         earlier = self._running.get((cid, share))
-        if earlier is not None and earlier.peer is peer:
+        if earlier is None:
+            return
+        if earlier.peer is peer:
             earlier.give_up()
+        with anyio.move_on_after(OTHERS_S):
             await earlier.ended.wait()
+
+    def may_take(self, cid: Cid, share: int, peer: Peer) -> bool:
+        """Tell whether a share may come in now."""
         of_peer = sum(taking.peer is peer for taking in self._running.values())
         return (
             (cid, share) not in self._running

@@ -1,7 +1,7 @@
 """`python -m molia.sim COMMAND`: try the store under power cuts, or the network under anything.
 
-`powercut` tries states of the store's shard, `durability` counts blobs lost a year; every other
-command is a scenario of the network.
+`powercut` tries states of the store's shard, `years` months of churn on one shard, `durability`
+counts blobs lost a year; every other command is a scenario of the network.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from molia.sim import durability, runs
 from molia.sim.campaign import Failure, Tally, scratch, try_seed, try_seeds
+from molia.sim.years import Years
 
 FAILURES_SHOWN = 10
 
@@ -25,8 +26,13 @@ def main(arguments: Sequence[str]) -> int:
     powercut.add_argument("--states", type=int, default=50_000, help="how many to try at least")
     powercut.add_argument("--seed", type=int, default=1, help="the first workload")
     powercut.add_argument("--state", type=int, help="try this state of that workload alone")
+    years = commands.add_parser("years", help="one shard under months of churn")
+    years.add_argument("--months", type=int, default=24)
+    years.add_argument("--seed", type=int, default=1)
     runs.add_commands(commands)
     options = parser.parse_args(arguments)
+    if options.command == "years":
+        return live(options.seed, options.months)
     if options.command != "powercut":
         return runs.main(options)
     if options.state is not None:
@@ -57,6 +63,19 @@ def replay(seed: int, state: int) -> int:
         print(failure.verdict.details)
     print("\n".join(tally.lines()))
     return report(tally.failures)
+
+
+def live(seed: int, months: int) -> int:
+    """Live through the months, on a disk that can punch and on one that cannot. Return 0."""
+    for can_punch in (True, False):
+        print("punching" if can_punch else "no punching")
+        with scratch() as root:
+            years = Years(root, seed, can_punch=can_punch)
+            for number in range(1, months + 1):
+                print(years.month(number, restart=number % 6 == 0), flush=True)
+            years.rebuild()
+            years.close()
+    return 0
 
 
 def report(failures: list[Failure]) -> int:

@@ -13,13 +13,18 @@ from molia.sim.shard_model import Expected
 from molia.sim.shard_trial import ShardTrial, Verdict
 from molia.sim.shard_workload import record
 
-PHASES = ("append", "roll", "checkpoint", "punch", "recovery", "rebuild", "enospc", "fault")
+PHASES = (
+    "append", "roll", "checkpoint", "punch", "copy", "rename", "move", "retire", "unlink",
+    "recovery", "rebuild", "enospc", "fault",
+)  # fmt: skip
 
 SAMPLE = 1_000
 """States tried of one workload, of some thousands that it has."""
 TRIES_PER_STATE = 1.3
 """Second cuts and other tries of a chosen state counted in."""
-WEIGHTS = {"checkpoint": 4, "punch": 8, "fault": 8}
+WEIGHTS = {
+    "checkpoint": 4, "punch": 8, "fault": 8, "rename": 8, "move": 8, "retire": 8, "unlink": 8,
+}  # fmt: skip
 """Phases with few cuts and much to go wrong."""
 
 

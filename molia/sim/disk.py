@@ -82,6 +82,8 @@ class SimDisk:
     ) -> None:
         self.root, self.entropy, self.capacity, self.journal = root, entropy, capacity, journal
         self.faults: list[Fault] = []
+        self.can_punch = True
+        """False: a file system without holes."""
         self.optimism_bytes = 0
         """What `free_bytes` promises too much: others write to the same file system."""
         self.after_call: Callable[[], None] | None = None
@@ -158,6 +160,19 @@ class SimDisk:
             del self.nodes[replaced]
         self.record(Rename(self._directory(old), leaf, target))
 
+    def link(self, old: str, new: str) -> bool:
+        """Give a file a second name: a copy, which cannot be told from it while nobody writes."""
+        node = self._node(old)
+        if self.exists(new):
+            raise FileExistsError(errno.EEXIST, "exists", new)
+        self.strike("open", changes=True)
+        number = self._add(new, is_directory=False)
+        twin = self.nodes[number]
+        twin.content, twin.shared = node.content.copy(), False
+        self.record(Write(number, 0, bytes(twin.content.data)))
+        self.record(SyncFile(number))
+        return True
+
     def unlink(self, name: str) -> None:
         """Remove a file's name."""
         node = self._node(name)
@@ -202,6 +217,17 @@ class SimDisk:
         if self.capacity is None:
             return ENDLESS
         return self.room_bytes() + self.optimism_bytes
+
+    def disk_bytes(self, name: str) -> int:
+        """Return what a file, or the files of a directory, take on the disk; 0 if not there."""
+        try:
+            node = self._node(name)
+        except FileNotFoundError:
+            real = self.root / name
+            return real.stat().st_blocks * 512 if self._is_in_real(name) and real.exists() else 0
+        if node.names is None:
+            return PAGE * node.content.used_pages()
+        return sum(self.disk_bytes(f"{name}/{child}") for child in self.list_dir(name))
 
     def path_of(self, name: str) -> str:
         """Return the real path of a name, for LMDB; its directory is there when the name's is."""
@@ -359,6 +385,8 @@ class SimFile:
 
     def punch(self, offset: int, size: int) -> bool:
         """Give the whole pages within the range back; they read as zeros."""
+        if not self._disk.can_punch:
+            return False
         content = self._changing()
         self._disk.strike("punch", changes=True)
         content.punch(offset, size)

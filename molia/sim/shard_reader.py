@@ -10,7 +10,7 @@ from molia.store.ops import Row
 from molia.store.shard import Shard
 from molia.store.shared import SharedShard, View
 
-ROWS_MAX: Final = 1_000
+ROWS_MAX: Final = 10_000
 
 
 class Readable(Protocol):

@@ -31,7 +31,8 @@ SECOND_CUT_EVERY: Final = 20
 SECOND_CUTS_WANTED: Final = 6
 REBUILD_EVERY: Final = 5
 WORK_EVERY: Final = 3
-AUDIT_EVERY: Final = 4
+WORK_AFTER_S: Final = 30.0
+AUDIT_EVERY: Final = 6
 FULL_INDEX_EVERY: Final = 20
 NEW_KEY: Final = b"\x7fwritten after the power came back"
 
@@ -76,6 +77,7 @@ class ShardTrial:
     def _try(self, state: CrashState, expected: Expected) -> str:
         """Return what is wrong with a state, or nothing."""
         disk = state.build(self._root / "first")
+        disk.can_punch = self._recording.can_punch
         if state.number % 2:
             disk.capacity = self._recording.capacity
             disk.optimism_bytes = state.number % 3 * 32 * PAGE
@@ -120,6 +122,8 @@ class ShardTrial:
             after = self._write(shard, disk, outcomes[0], now, number)
         finally:
             release(shard, disk)
+        if number % WORK_EVERY == 0:
+            now = now.after(WORK_AFTER_S)  # what had expired by then may be gone for good
         shard = self._open(disk, now, rebuild=number % REBUILD_EVERY == 0)
         wrong = ""
         try:
@@ -164,8 +168,9 @@ class ShardTrial:
             return contents
         assert got == replies, f"replies {got} after recovery"
         if number % WORK_EVERY == 0:
-            for _ in range(number % 7):
-                shard.work(now.after(30.0), idle=True)
+            for _ in range(number % 7 * 2):
+                shard.work(now.after(WORK_AFTER_S), idle=True)
+                shard.copy_step(now)
         return steps[-1]
 
     # ------------------------------------------------------------------------ a second cut

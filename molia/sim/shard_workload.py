@@ -1,7 +1,8 @@
 """A day in the life of a shard, drawn from a seed and recorded event by event.
 
 Puts of all sizes, deletes, overwrites, guards, expiry, rolls, checkpoints in slices, punching,
-clean and unclean restarts; on some seeds the disk is small, on some it fails once.
+compaction, clean and unclean restarts; on some seeds the disk is small, on some it fails once, on
+some it cannot punch.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from molia.sim.content import PAGE
 from molia.sim.disk import Fault, SimDisk
 from molia.sim.entropy import SeededEntropy
 from molia.sim.index_watch import IndexWatch, around_commits
-from molia.sim.journal import Event, Link, Mark, Punch
+from molia.sim.journal import Event, Link, Mark, Punch, Rename
 from molia.sim.shard_model import Contents, Expected, Key, Value, apply_batch, is_alive, visible
 from molia.sim.shard_reader import beside, read_all, release
 from molia.store.keys import Kind, block_key
@@ -28,9 +29,10 @@ from molia.store.shard import Shard
 STORE_UUID: Final = bytes(range(16))
 STARTED: Final = Now(1_000.0, 1_700_000_000.5)
 Result = TypeVar("Result")
-SCENARIOS: Final = {"plain": 4, "large": 4, "full": 4, "failing": 3}
+SCENARIOS: Final = {"plain": 3, "large": 3, "full": 4, "failing": 3, "churning": 5}
 """What is special about a workload, and how often: its values, a small disk, a failing one."""
 STEPS: Final = 36
+COPY_PIECES: Final = 12
 INDEX_FULL_SHARE: Final = 0.08
 FAULTS: Final = ("write", "sync", "truncate", "open", "sync_dir", "unlink", "change")
 
@@ -48,6 +50,7 @@ class Recording:
     options: ShardOptions
     capacity: int | None = None
     """The size of its disk, None for no end."""
+    can_punch: bool = True
     journal: list[Event] = field(default_factory=list)
 
 
@@ -69,8 +72,9 @@ class _Workload:
         self._rng = self._entropy.random
         drawn = self._rng.choices(list(SCENARIOS), list(SCENARIOS.values()))[0]
         scenario = scenario or drawn
-        self.recording = Recording(seed, scenario, self._draw_options(shared=seed % 4 == 0))
+        self.recording = Recording(seed, scenario, self._draw_options(scenario, seed))
         self._disk = SimDisk(root, self._entropy, journal=self.recording.journal)
+        self._disk.can_punch = self.recording.can_punch = seed % 3 > 0
         if scenario == "full":
             self._disk.capacity = self.recording.capacity = self._rng.randint(24, 90) * PAGE
             self._disk.optimism_bytes = self._rng.choice((0, 4, 64)) * PAGE
@@ -179,12 +183,21 @@ class _Workload:
         self._check_beside()
 
     def _work(self, *, idle: bool, slices: int = 0) -> None:
-        for _ in range(slices or self._rng.choice((1, 2, 4, 16))):
-            due = self._call("checkpoint", lambda: self._shard.work(self._now, idle=idle))
+        for _ in range(slices or self._rng.choice((1, 2, 4, 16, 64))):
+            phase = self._shard.stats().compaction or "checkpoint"
+            due = self._call(phase, lambda: self._shard.work(self._now, idle=idle))
+            if self._latched:
+                return
             self._check_beside()
-            if due is None or due > self._now.mono_s:
+            if self._shard.is_copying:
+                self._copy_some()
+            elif due is None or due > self._now.mono_s:
                 break
             self._now = self._now.after(0.001)
+
+    def _copy_some(self) -> None:
+        for _ in range(self._rng.randint(1, COPY_PIECES)):
+            self._call("copy", lambda: self._shard.copy_step(self._now))
 
     def _call(self, phase: str, act: Callable[[], Result]) -> Result | None:
         """Do something to the shard. None: its disk failed, and it is to be restarted."""
@@ -223,7 +236,9 @@ class _Workload:
         mark, events = journal[begun], journal[begun:]
         assert isinstance(mark, Mark)
         assert isinstance(mark.value, Expected)
-        if phase == "checkpoint" and any(isinstance(event, Punch) for event in events):
+        if phase == "copy" and any(isinstance(event, Rename) for event in events):
+            phase = "rename"
+        elif phase == "checkpoint" and any(isinstance(event, Punch) for event in events):
             phase = "punch"
         elif phase == "append" and any(isinstance(event, Link) for event in events):
             phase = "roll"
@@ -263,13 +278,17 @@ class _Workload:
 
     # ------------------------------------------------------------------------ draws
 
-    def _draw_options(self, *, shared: bool) -> ShardOptions:
+    def _draw_options(self, scenario: str, seed: int) -> ShardOptions:
+        is_churning = scenario == "churning"
         return ShardOptions(
-            shared=shared,
-            segment_bytes=self._rng.choice((8, 16, 32, 64)) * 1024,
+            shared=seed % 4 == 0,
+            sweep_s=4.0 if seed % 3 else 0.0,
+            scrub_s=30.0 if seed % 5 == 0 else 0.0,
+            compact=is_churning or self._rng.random() < 0.6,
+            segment_bytes=self._rng.choice((8, 16) if is_churning else (8, 16, 32, 64)) * 1024,
             ballast_bytes=self._rng.choice((0, 2, 4)) * PAGE,
             reserve_bytes=self._rng.choice((0, 2)) * PAGE,
-            checkpoint_keys=self._rng.choice((6, 12, 40)),
+            checkpoint_keys=self._rng.choice((6, 12) if is_churning else (6, 12, 40)),
             checkpoint_log_bytes=self._rng.choice((16, 64, 512)) * 1024,
             slice_keys=self._rng.choice((2, 4, 50)),
             punch_bytes=self._rng.choice((1, 4, 16)) * PAGE,
@@ -324,7 +343,11 @@ class _Workload:
         return Put(*key, self._rng.randbytes(self._draw_size()), expiry, overwrite)
 
     def _draw_size(self) -> int:
-        weights = {"large": (45, 10, 28, 15, 2), "full": (45, 20, 30, 5, 0)}
+        weights = {
+            "large": (45, 10, 28, 15, 2),
+            "full": (45, 20, 30, 5, 0),
+            "churning": (50, 45, 5, 0, 0),
+        }
         ranges = ((0, 200), (200, 5_000), (4_000, 20_000), (20_000, 80_000), (80_000, 300 * 1024))
         chosen = weights.get(self.recording.scenario, (75, 16, 7, 2, 0))
         return self._rng.randint(*self._rng.choices(ranges, chosen)[0])

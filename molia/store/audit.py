@@ -4,16 +4,18 @@ The log is the truth: what the index says otherwise is wrong, and `truth_of` tel
 say. Everything here only reads, and may run beside the writer.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Final
 
 from molia.store.disk import File
 from molia.store.files import SegmentFiles
-from molia.store.frame import head_size, parse_head
+from molia.store.frame import Head, head_size, parse_head
 from molia.store.index import ENTRY, TOMBSTONE, Entry
 from molia.store.keys import DATA_KINDS, Kind
 from molia.store.log import Log
 from molia.store.ops import DamagedFrame, NamedKey, SegmentAudit
 from molia.store.segment import (
+    COMPACTED,
     HEADER_SIZE,
     FooterEntry,
     Found,
@@ -27,6 +29,8 @@ from molia.store.segment import (
 )
 
 Find = Callable[[bytes], bytes | None]
+FOOTER_COST_BYTES: Final = 64 * 1024
+"""What looking through one more footer counts for in the steps of an audit."""
 
 
 class Auditor:
@@ -42,6 +46,18 @@ class Auditor:
 
     def audit(self, segment_id: int, later: Iterable[int], unix_s: float) -> SegmentAudit:
         """Return what is wrong with a segment. later: the ids of the segments behind it."""
+        steps = self.audit_steps(segment_id, later, unix_s)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as end:
+            audit: SegmentAudit = end.value
+            return audit
+
+    def audit_steps(
+        self, segment_id: int, later: Iterable[int], unix_s: float
+    ) -> Generator[int, None, SegmentAudit]:
+        """Do what `audit` does in steps: each yields how many bytes it has read."""
         file, size = self._open(segment_id)
         header = parse_header(file.read(0, HEADER_SIZE))
         seal = read_seal(file, size, seed=self._log.seed)
@@ -50,12 +66,14 @@ class Auditor:
             judge.damaged.append(DamagedFrame(0, b"", 0, "the segment's header is damaged"))
         if seal is None and not self._is_open(segment_id):
             judge.damaged.append(DamagedFrame(0, b"", size, "the segment has no sound seal"))
-        walker = Walker(file, size, seed=self._log.seed, values=True)
+        dense = header is not None and header.kind != COMPACTED
+        walker = Walker(file, size, seed=self._log.seed, values=True, dense=dense)
         for item in walker.walk(HEADER_SIZE, header.base_lsn if header is not None else 0):
             judge.take(item)
+            yield item.head.size if isinstance(item, Found) else item.stop - item.offset
         if seal is not None:
             judge.compare_footer(seal)
-        judge.decide_missing([segment_id, *later])
+        yield from judge.decide_missing([segment_id, *later])
         return SegmentAudit(
             segment_id, judge.frames, size, tuple(judge.damaged), tuple(judge.wrong)
         )
@@ -79,18 +97,22 @@ class Auditor:
 
     def leads_somewhere(self, tagged: bytes, entry: Entry) -> bool:
         """Tell whether an index entry points at a frame of its key."""
+        return self.head_of(tagged, entry) is not None
+
+    def head_of(self, tagged: bytes, entry: Entry) -> Head | None:
+        """Return the head of the frame that an index entry points at, None unless of its key."""
         size = head_size(len(tagged) - 1, entry.vlen)
         if entry.value_offset < size:
-            return False
+            return None
         try:
             data = self._files.get(entry.segment_id).read(entry.value_offset - size, size)
         except OSError:
-            return False
+            return None
         head = parse_head(data, 0, seed=self._log.seed)
         if head is None:
-            return False
+            return None
         wanted = (tagged[0], tagged[1:], entry.vlen, entry.expiry)
-        return (head.kind, head.key, head.vlen, head.expiry) == wanted
+        return head if (head.kind, head.key, head.vlen, head.expiry) == wanted else None
 
     def astray(self, entries: Iterable[tuple[bytes, bytes]]) -> list[NamedKey]:
         """Return the keys, of tagged keys and packed entries, that lead to no frame of theirs.
@@ -116,19 +138,24 @@ class Auditor:
         if seal is not None:
             yield from parse_entries(seal.entries)
             return
-        walker = Walker(file, size, seed=self._log.seed, values=False)
+        header = parse_header(file.read(0, HEADER_SIZE))
+        dense = header is not None and header.kind != COMPACTED
+        walker = Walker(file, size, seed=self._log.seed, values=False, dense=dense)
         for item in walker.walk(HEADER_SIZE, 0):
             if isinstance(item, Found) and item.head.kind != Kind.SEAL:
                 yield from parse_entries(encode_entry(item.head, item.value_offset))
 
     def truth_of(self, tagged_keys: set[bytes], segments: Iterable[int]) -> dict[bytes, bytes]:
-        """Return the packed entries that the index should have; tombstones for what is gone."""
+        """Return the packed entries that the index should have; tombstones for what is gone.
+
+        segments: in order. Of two copies of a frame the one in the later segment counts.
+        """
         truth = {tagged: ENTRY.pack(0, 0, 0, 0, TOMBSTONE) for tagged in tagged_keys}
-        best = dict.fromkeys(tagged_keys, 0)
+        best = dict.fromkeys(tagged_keys, 1)
         for segment_id in segments:
             for entry in self.entries_of(segment_id):
                 tagged = bytes((entry.target,)) + entry.key
-                if entry.lsn > best.get(tagged, entry.lsn):
+                if entry.lsn >= best.get(tagged, 2**64):
                     best[tagged] = entry.lsn
                     flags = TOMBSTONE if entry.kind == Kind.DELETE else 0
                     truth[tagged] = ENTRY.pack(
@@ -169,7 +196,10 @@ class _Judge:
 
     def _judge_delete(self, tagged: bytes, item: Found) -> None:
         current = self._auditor.current(tagged)
-        if current is not None and current.place < (self._segment_id, item.value_offset):
+        if current is None or current.place > (self._segment_id, item.value_offset):
+            return
+        head = self._auditor.head_of(tagged, current)
+        if head is None or head.lsn < item.head.lsn:
             self._is_wrong(tagged)
 
     def _judge_value(self, tagged: bytes, item: Found) -> None:
@@ -177,7 +207,9 @@ class _Judge:
         here = (self._segment_id, item.value_offset)
         current = self._auditor.current(tagged)
         alive = current is not None and current.place == here
-        if not item.value_sound and (alive or not self._in_hole(item)):
+        # one that has expired may be a hole: the index forgets such keys without a frame
+        wanted = alive and not 0 < head.expiry <= self._unix_s
+        if not item.value_sound and (wanted or not self._in_hole(item)):
             # it may have been punched, and its key deleted, while it was being read
             if alive and self._auditor.current(tagged) != current:
                 return
@@ -189,12 +221,13 @@ class _Judge:
         elif alive:
             if (current.vlen, current.expiry) != (head.vlen, head.expiry):
                 self._is_wrong(tagged)
-        elif self._is_astray(tagged, current, here) and self._auditor.current(tagged) == current:
+        elif self._is_astray(tagged, current, head) and self._auditor.current(tagged) == current:
             self._is_wrong(tagged)
 
-    def _is_astray(self, tagged: bytes, current: Entry, here: tuple[int, int]) -> bool:
+    def _is_astray(self, tagged: bytes, current: Entry, here: Head) -> bool:
         """Tell whether an entry that leads elsewhere leads back, or to no frame of its key."""
-        return current.place < here or not self._auditor.leads_somewhere(tagged, current)
+        head = self._auditor.head_of(tagged, current)
+        return head is None or head.lsn < here.lsn
 
     def _in_hole(self, item: Found) -> bool:
         start, stop = item.value_offset, item.stop
@@ -211,11 +244,12 @@ class _Judge:
             reason = f"the footer and the frames differ in {len(listed ^ self._listed)} places"
             self.damaged.append(DamagedFrame(0, b"", seal.offset, reason))
 
-    def decide_missing(self, segments: Iterable[int]) -> None:
+    def decide_missing(self, segments: Iterable[int]) -> Iterator[int]:
         """Keys without an index entry are wrong unless a later frame deleted them."""
-        if not self._missing:
-            return
         for segment_id in segments:
+            if not self._missing:
+                return
+            yield FOOTER_COST_BYTES
             for entry in self._auditor.entries_of(segment_id):
                 tagged = bytes((entry.target,)) + entry.key
                 if self._missing.get(tagged, entry.lsn) < entry.lsn:

@@ -17,19 +17,21 @@ class Checkpoint:
     """One checkpoint under way; `step` until it says that it is done.
 
     position: where the log ends now. since: the position of the checkpoint before. delta: what
-    other processes see, flipped already.
+    other processes see, flipped already. retire: segments that nothing leads to but the index.
     """
 
     def __init__(
         self, *, index: Index, memtable: Memtable, rows: dict[int, SegmentRow],
         position: Position, since: Position, slice_keys: int, epoch: int, max_seen_unix_s: int,
-        counters: Counters, delta: Delta | None = None,
+        counters: Counters, delta: Delta | None = None, retire: set[int] | None = None,
     ) -> None:  # fmt: skip
         self._index, self._memtable, self._rows, self._delta = index, memtable, rows, delta
         self._slice_keys, self._counters = slice_keys, counters
         self._marks = mark_rows(position, epoch=epoch, max_seen_unix_s=max_seen_unix_s)
         self._changed = {sid for sid in rows if sid >= since.segment_id}
         self.position = position
+        self.retire = retire or set()
+        """Segments that the last slice retires."""
         self.generation = memtable.freeze()
         self.dead: list[Dead] = []
         """Values that died by this checkpoint."""
@@ -45,9 +47,9 @@ class Checkpoint:
         return next(self._steps, None) is None
 
     def _run(self) -> Iterator[bool]:
-        self._index.forget_dead_readers()
+        self._counters.readers_cleared += self._index.forget_dead_readers()
         if self._delta is not None:
-            self._delta.forget_dead_readers()
+            self._counters.readers_cleared += self._delta.forget_dead_readers()
         waiting: list[bytes] = []
         for cut in in_slices(self.generation.entries, self._slice_keys):
             if cut is None:
@@ -83,7 +85,8 @@ class Checkpoint:
         changed, self._changed = self._changed, (self._changed if not marks else set())
         while True:
             try:
-                work = Slice(items, self._rows, changed, dead, marks)
+                retire = self.retire if marks else set()
+                work = Slice(items, self._rows, changed, dead, marks, retire)
                 self.dead += self._index.write_slice(work)
             except IndexFull:
                 self.full = True

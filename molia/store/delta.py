@@ -82,9 +82,9 @@ class Delta:
         """Drop what was there before the flip: the index has it. Raises IndexFull, IndexFailed."""
         self._env.write(lambda writer: writer.clear(_NAMES[1 - self._current]))
 
-    def forget_dead_readers(self) -> None:
-        """Free what readers that died would hold."""
-        self._env.forget_dead_readers()
+    def forget_dead_readers(self) -> int:
+        """Free what readers that died would hold; return how many there were."""
+        return self._env.forget_dead_readers()
 
     def view(self) -> "DeltaView":
         """Return what other processes see, for tests in this one."""

@@ -95,6 +95,13 @@ class Disk(Protocol):
         """Rename a file, replacing `new`."""
         ...
 
+    def link(self, old: str, new: str) -> bool:
+        """Give a file that nobody writes a second name. False where the system cannot.
+
+        Its bytes must be synced. The second name must not exist yet (FileExistsError).
+        """
+        ...
+
     def unlink(self, name: str) -> None:
         """Remove a file's name."""
         ...
@@ -113,6 +120,10 @@ class Disk(Protocol):
 
     def free_bytes(self) -> int:
         """Return the bytes that this process may still write on the file system."""
+        ...
+
+    def disk_bytes(self, name: str) -> int:
+        """Return what a file, or the files of a directory, take on the disk; 0 if not there."""
         ...
 
     def path_of(self, name: str) -> str:

@@ -26,6 +26,12 @@ class SegmentFiles:
         self._used.add(segment_id)
         return file
 
+    def forget(self, segment_id: int) -> None:
+        """Let go of a file that is to be unlinked."""
+        with self._lock:
+            self._files.pop(segment_id, None)
+            self._used.discard(segment_id)
+
     def forget_all(self) -> None:
         """Let go of all files."""
         with self._lock:

@@ -37,8 +37,11 @@ _POSITION: Final = struct.Struct("<QQQ")
 TAGS: Final = tuple(bytes((number,)) for number in range(16))
 """The first byte of a tagged key, by kind; an enum's own hash is too slow for a dict here."""
 
+_NEVER: Final = bytes(4)
 OPEN: Final = 0
 SEALED: Final = 1
+RETIRED: Final = 6
+"""All that was alive in it lies elsewhere: it is to be unlinked. No one flipped bit says so."""
 
 
 class Entry(NamedTuple):
@@ -152,6 +155,8 @@ class Slice:
     """Values that died before they ever were in the index."""
     marks: dict[bytes, bytes] = field(default_factory=dict)
     """Rows of `m` to set."""
+    retire: set[int] = field(default_factory=set)
+    """Segments that nothing leads to any more once this is in the index."""
     force: bool = False
     """Let an entry replace one with a higher place, as when mending a wrong one."""
 
@@ -186,6 +191,10 @@ class Index:
         """Return a number kept in `m`, 0 when it is not there."""
         return int.from_bytes(self._env.get("m", name) or b"", "little")
 
+    def mark(self, name: bytes) -> bytes:
+        """Return a row of `m`, empty when it is not there."""
+        return self._env.get("m", name) or b""
+
     def rows(self) -> dict[int, SegmentRow]:
         """Return all segment rows."""
         with self._env.read() as reader:
@@ -196,10 +205,11 @@ class Index:
         with self._env.read() as reader:
             return sum(_dead(key, data).size for key, data in reader.items("d"))
 
-    def dead_page(self, count: int) -> list[Dead]:
-        """Return the first dead values, by segment and offset."""
+    def dead_page(self, count: int, after: Dead | None = None) -> list[Dead]:
+        """Return the first dead values, by segment and offset, behind `after`."""
+        start = b"" if after is None else _DEAD_KEY.pack(after.segment_id, after.value_offset + 1)
         with self._env.read() as reader:
-            page = zip(range(count), reader.items("d"), strict=False)
+            page = zip(range(count), reader.items("d", start), strict=False)
             return [_dead(key, data) for _, (key, data) in page]
 
     def key_count(self) -> int:
@@ -230,13 +240,27 @@ class Index:
 
         self._env.write(fill)
 
+    def forget_segments(self, segments: Iterable[int]) -> None:
+        """Drop the rows of segments whose files are gone. Raises IndexFull, IndexFailed."""
+        keys = [_SEGMENT_KEY.pack(segment_id) for segment_id in sorted(segments)]
+
+        def fill(writer: Writer) -> None:
+            for key in keys:
+                writer.delete("g", key)
+
+        self._env.write(fill)
+
     def set_epoch(self, epoch: int) -> None:
         """Say which delta belongs to the index now. Raises IndexFull, IndexFailed."""
         self._env.write(lambda writer: writer.put("m", b"epoch", epoch.to_bytes(8, "little")))
 
-    def forget_dead_readers(self) -> None:
-        """Free what readers that died would hold."""
-        self._env.forget_dead_readers()
+    def forget_dead_readers(self) -> int:
+        """Free what readers that died would hold; return how many there were."""
+        return self._env.forget_dead_readers()
+
+    def reader_lag(self) -> int:
+        """Return how many commits the oldest snapshot is behind that anybody holds."""
+        return self._env.reader_lag()
 
     def close(self) -> None:
         """Close the index; nobody may be reading."""
@@ -270,6 +294,25 @@ class Snapshot:
                 found.append((key, packed))
         return found
 
+    def expired(
+        self, kind: Kind, after: bytes, count: int, unix_s: int
+    ) -> tuple[list[tuple[bytes, bytes]], int, bytes | None]:
+        """Look at `count` keys above `after`: the expired ones, tagged, with their entries.
+
+        Also how many keys were looked at, and the last one; None when no more follow.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        tag, seen, last = TAGS[kind], 0, after
+        for key, packed in self._reader.items(DB_OF[kind], after):
+            if seen == count:
+                return found, seen, last
+            seen += 1
+            last = key
+            expiry = packed[12:16]
+            if expiry != _NEVER and int.from_bytes(expiry, "little") <= unix_s and key != after:
+                found.append((tag + key, packed))
+        return found, seen, None
+
 
 def mark_rows(position: Position, *, epoch: int, max_seen_unix_s: int) -> dict[bytes, bytes]:
     """Return the rows of `m` that end a checkpoint."""
@@ -291,6 +334,8 @@ def _fill(writer: Writer, work: Slice) -> tuple[list[Dead], dict[int, SegmentRow
         key = _DEAD_KEY.pack(value.segment_id, value.value_offset)
         writer.put("d", key, value.vlen.to_bytes(4, "little") + value.tagged)
     updated = _counted(work.rows, live)
+    for segment_id in work.retire:
+        updated[segment_id] = replace(updated.get(segment_id, work.rows[segment_id]), state=RETIRED)
     rows = {sid: work.rows[sid] for sid in work.changed if sid in work.rows} | updated
     for segment_id, row in rows.items():
         writer.put("g", _SEGMENT_KEY.pack(segment_id), encode_row(row))
@@ -334,7 +379,7 @@ def _fill_kind(
             counts = live[gone.segment_id]
             counts[0] -= frame_size(len(key), gone.vlen)
             counts[1] -= 1
-            moved = gone.place != (segment_id, value_offset)
+            moved = bool(flags & TOMBSTONE) or gone.place != (segment_id, value_offset)
             if moved and punch_range(gone.value_offset, gone.vlen):
                 tagged = _DB_TAG[name] + key
                 dead.append(Dead(gone.segment_id, gone.value_offset, gone.vlen, tagged))

@@ -45,6 +45,7 @@ class Space(IntEnum):
     CONTACTS = 9
     OWN_RECORD = 10
     ANNOUNCE = 11
+    TRASH = 12
     HELD = 13
     PLACED = 14
     CACHED = 15
@@ -152,6 +153,19 @@ def lease_key(object_id: ObjectId, share: int, owner_hash: bytes) -> bytes:
 def share_key(object_id: ObjectId, share: int) -> bytes:
     """Return the key of what is known about a share."""
     return bytes((Space.SHARE,)) + object_id + share.to_bytes(2)
+
+
+def trash_key(cid: Cid, object_id: ObjectId) -> bytes:
+    """Return the key of a blob that was removed and can still be brought back."""
+    return bytes((Space.TRASH, cid.codec)) + cid.digest + object_id
+
+
+def split_trash_key(key: bytes) -> tuple[Cid, ObjectId]:
+    """Return the CID and the object in a trash row's key. Raises ValueError."""
+    if len(key) != 2 + DIGEST_SIZE + OBJECT_ID_SIZE or key[0] != Space.TRASH:
+        raise ValueError("not the key of a trash row")
+    cid = Cid(Codec(key[1]), key[2 : 2 + DIGEST_SIZE])
+    return cid, ObjectId(key[2 + DIGEST_SIZE :])
 
 
 def job_key(job_id: JobId) -> bytes:

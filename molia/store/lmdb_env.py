@@ -112,12 +112,25 @@ class Env:
         except lmdb.Error as error:
             raise IndexFailed(str(error)) from None
 
-    def forget_dead_readers(self) -> None:
-        """Free the slots of readers whose process is gone; they would hold old pages."""
+    def forget_dead_readers(self) -> int:
+        """Free the slots of readers whose process is gone, and return how many there were.
+
+        They would hold old pages, and the file would grow with each commit.
+        """
         try:
-            self._env.reader_check()
+            return int(self._env.reader_check())
         except lmdb.Error as error:
             raise IndexFailed(str(error)) from None
+
+    def reader_lag(self) -> int:
+        """Return how many commits the oldest snapshot that is held is behind; 0 without any."""
+        try:
+            last, table = int(self._env.info()["last_txnid"]), str(self._env.readers())
+        except lmdb.Error as error:
+            raise IndexFailed(str(error)) from None
+        # a line for each reader: process, thread, transaction or `-`
+        held = [line.split()[-1] for line in table.splitlines()[1:] if line.split()]
+        return max((last - int(number) for number in held if number.isdigit()), default=0)
 
     def close(self) -> None:
         """Close the environment; nobody may be reading."""

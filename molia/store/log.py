@@ -103,6 +103,16 @@ class Log:
             return tail.last_position
         return Position(tail.segment_id, tail.offset, tail.next_lsn - 1)
 
+    def take_ids(self, count: int) -> list[int]:
+        """Return ids for segments that lie above all there are, and below all that will be.
+
+        No segment may be open: what is written from here on is newer than what they will hold.
+        """
+        assert self.tail.file is None, "what is open is sealed first"
+        first = self.tail.next_segment_id
+        self.tail.next_segment_id += count
+        return list(range(first, first + count))
+
     def prepare(self, now: Now) -> None:
         """Make sure that the next batch has a segment to go to.
 

@@ -2,11 +2,15 @@
 
 Migrations are the files `NNNN_name.py` of `migrations/` (in an installed wheel
 `molia/_migrations`), each with `check(disk, shard_count)`, `apply(disk, shard_count)` and
-`verify(disk, shard_count)`. STORE holds the number of the last one applied.
+`verify(disk, shard_count)`. STORE holds the number of the last one applied. A migration may also
+have `needed_bytes(disk, shard_count)`, the space that it takes while it runs, and `FORMATS`, the
+format numbers of STORE that it raises. It never writes into a file that is there: the snapshot
+made before it shares the log's files.
 """
 
 import importlib.util
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Final, Protocol
@@ -22,21 +26,69 @@ def shard_name(index: int) -> str:
     return f"shard-{index:02d}"
 
 
-def known() -> list[tuple[int, Path]]:
-    """Return the migrations that this version ships: number and file, in order."""
+def known(directory: Path | None = None) -> list[tuple[int, Path]]:
+    """Return the migrations that this version ships: number and file, in order.
+
+    directory: where they are; by default where the package has them.
+    """
     package = Path(__file__).resolve().parents[1]
-    directories = (package / "_migrations", package.parent / "migrations")
-    for directory in directories:
-        found = [(path, _NAME.match(path.name)) for path in directory.glob("*.py")]
+    shipped = (package / "_migrations", package.parent / "migrations")
+    for place in shipped if directory is None else (directory,):
+        found = [(path, _NAME.match(path.name)) for path in place.glob("*.py")]
         numbered = sorted((int(match[1]), path) for path, match in found if match is not None)
         if numbered:
             return numbered
     raise AssertionError("the migrations are shipped with the package")
 
 
-def latest() -> int:
+def latest(directory: Path | None = None) -> int:
     """Return the number of the newest migration that this version ships."""
-    return known()[-1][0]
+    return known(directory)[-1][0]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One migration, loaded."""
+
+    number: int
+    name: str
+    """Its file's name without the suffix."""
+    title: str
+    """The first line of what its file says about itself."""
+    module: ModuleType
+
+    def due(self, disk: Disk, shard_count: int) -> bool:
+        """Tell whether there is something to do."""
+        return bool(self.module.check(disk, shard_count))
+
+    def apply(self, disk: Disk, shard_count: int) -> None:
+        """Do it; after a cut it is done again."""
+        self.module.apply(disk, shard_count)
+
+    def verify(self, disk: Disk, shard_count: int) -> None:
+        """Raise StoreInvalid unless it was done."""
+        self.module.verify(disk, shard_count)
+
+    def needed_bytes(self, disk: Disk, shard_count: int) -> int:
+        """Return the space that it takes while it runs."""
+        needed = getattr(self.module, "needed_bytes", None)
+        return int(needed(disk, shard_count)) if needed is not None else 0
+
+    @property
+    def formats(self) -> dict[str, int]:
+        """The format numbers of STORE that it raises."""
+        return dict(getattr(self.module, "FORMATS", {}))
+
+
+def load_after(number: int, directory: Path | None = None) -> list[Migration]:
+    """Return the migrations above a number, in order."""
+    found = []
+    for own, path in known(directory):
+        if own > number:
+            module = _load(own, path)
+            title = (module.__doc__ or "").partition("\n")[0]
+            found.append(Migration(own, path.stem, title, module))
+    return found
 
 
 class Migrated(Protocol):
@@ -65,11 +117,10 @@ def check_version(superblock: Migrated) -> None:
 
 def apply_all(disk: Disk, shard_count: int) -> None:
     """Run every migration on a store that is being made. Each may be run again after a cut."""
-    for number, path in known():
-        module = _load(number, path)
-        if module.check(disk, shard_count):
-            module.apply(disk, shard_count)
-        module.verify(disk, shard_count)
+    for migration in load_after(0):
+        if migration.due(disk, shard_count):
+            migration.apply(disk, shard_count)
+        migration.verify(disk, shard_count)
 
 
 def _load(number: int, path: Path) -> ModuleType:

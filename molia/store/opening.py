@@ -12,15 +12,30 @@ from molia.base.now import Now
 from molia.store.ballast import Ballast
 from molia.store.delta import Delta, delta_name, epochs, forget_deltas
 from molia.store.disk import Disk, Lock
-from molia.store.index import Dead, Index, Position, SegmentRow, Slice, mark_rows, punch_range
+from molia.store.index import (
+    RETIRED,
+    SEALED,
+    Dead,
+    Entry,
+    Index,
+    Position,
+    SegmentRow,
+    Slice,
+    mark_rows,
+    punch_range,
+)
 from molia.store.lmdb_env import IndexFailed, IndexFull
-from molia.store.log import Home, Log
+from molia.store.log import Home, Log, is_full
 from molia.store.memtable import Generation, in_slices
 from molia.store.migrate import shard_name
 from molia.store.ops import Counters, RecoveryReport, ShardOptions
 from molia.store.recovery import Recovery
+from molia.store.runs import Runs
+from molia.store.segment import COMPACTED, HEADER_SIZE, parse_header, segment_id_of
 
 _INDEX_NAME: Final = re.compile(r"^index-([0-9]{4,9})$")
+_ANY_LSN: Final = 2**63
+_DEAD_PAGE: Final = 10_000
 _REBUILD_SLICE_KEYS: Final = 100_000
 """Nobody waits during a rebuild, so its transactions are larger."""
 
@@ -41,6 +56,8 @@ class Opened:
     epoch: int
     position: Position
     report: RecoveryReport
+    last_seen_unix_s: int = 0
+    """The highest wall time of earlier runs; 0 when that is not known."""
     delta: Delta | None = None
     """Where other processes see what is not in the index; None when there are none."""
 
@@ -106,6 +123,7 @@ class _Opening:
         self._home, self._options, self._now = home, options, now
         self._reason = "it was asked for" if rebuild else ""
         self._rows: dict[int, SegmentRow] = {}
+        self._gaps_to = 0
         self._counters = Counters()
 
     def run(self, lock: Lock, *, created: bool) -> Opened:
@@ -118,7 +136,7 @@ class _Opening:
             if self._reason:
                 raise _unavailable(self._home, error) from None
             self._reason = f"reading it failed: {error}"
-            self._rows = {}
+            self._rows, self._gaps_to = {}, _ANY_LSN
         except BaseException:
             index.close()
             raise
@@ -140,6 +158,7 @@ class _Opening:
         for entry in disk.list_dir(f"{name}/seg"):
             if entry.endswith(".cmp"):
                 disk.unlink(f"{name}/seg/{entry}")
+        disk.remove_tree(f"{name}/rebuild")
         if not self._options.shared:  # else other processes read it until the new one is there
             forget_deltas(disk, name)
 
@@ -149,6 +168,7 @@ class _Opening:
     def _open_index(self, *, created: bool) -> tuple[Index, Position | None]:
         """Return the newest whole index and its position; else a new one, and None."""
         numbers = self._index_numbers()
+        self._gaps_to = self._known_lsn(numbers) if self._reason else 0
         if not self._reason:
             for number in reversed(numbers):
                 index = self._try_index(number)
@@ -158,7 +178,21 @@ class _Opening:
             has_log = bool(self._home.disk.list_dir(f"{self._home.name}/seg"))
             if has_log and not created:
                 self._reason = "it was lost" if not numbers else "it cannot be read"
+                self._gaps_to = _ANY_LSN
         return self._new_index(), None
+
+    def _known_lsn(self, numbers: list[int]) -> int:
+        """Return up to where an index that is to be replaced knows the log."""
+        for number in reversed(numbers):
+            with contextlib.suppress(IndexFailed):
+                index = self._make_index(number)
+                try:
+                    position = index.position()
+                finally:
+                    index.close()
+                if position is not None:
+                    return position.lsn
+        return _ANY_LSN
 
     def _try_index(self, number: int) -> Index | None:
         try:
@@ -169,6 +203,7 @@ class _Opening:
             position = index.position()
             self._rows = index.rows()
             if position is not None and self._knows_all(position):
+                self._end_retired(index)
                 return index
         except IndexFailed:
             pass
@@ -177,10 +212,42 @@ class _Opening:
         return None
 
     def _knows_all(self, position: Position) -> bool:
-        """Tell whether every segment before the position has its row: nothing unlinks any yet."""
+        """Tell whether every segment before the position has its row.
+
+        But for the output of a compaction that no location led to yet.
+        """
         names = self._home.disk.list_dir(f"{self._home.name}/seg")
-        ids = [int(name[:16], 16) for name in names if name.endswith(".log")]
-        return all(sid in self._rows for sid in ids if sid < position.segment_id)
+        ids = [sid for sid in map(segment_id_of, names) if sid is not None]
+        unknown = [sid for sid in ids if sid < position.segment_id and sid not in self._rows]
+        return all(self._is_output(sid) for sid in unknown)
+
+    def _is_output(self, segment_id: int) -> bool:
+        file = self._home.disk.open(self._home.segment(segment_id), writable=False)
+        try:
+            header = parse_header(file.read(0, HEADER_SIZE))
+        finally:
+            file.close()
+        return header is not None and header.kind == COMPACTED
+
+    def _end_retired(self, index: Index) -> None:
+        """Unlink what a checkpoint has retired, then forget it."""
+        retired = [sid for sid, row in self._rows.items() if row.state == RETIRED]
+        gone = []
+        for segment_id in retired:
+            row = self._rows[segment_id]
+            if row.live_frames or row.live_bytes:
+                row.state = SEALED  # the index contradicts itself
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                self._home.disk.unlink(self._home.segment(segment_id))
+            gone.append(segment_id)
+        if not gone:
+            return
+        self._home.disk.sync_dir(f"{self._home.name}/seg")
+        with contextlib.suppress(IndexFull):
+            index.forget_segments(gone)
+            for segment_id in gone:
+                del self._rows[segment_id]
 
     def _new_index(self) -> Index:
         return self._make_index(max(self._index_numbers(), default=0) + 1)
@@ -213,10 +280,11 @@ class _Opening:
         log = Log(
             self._home, segment_bytes=options.segment_bytes, rows=rows, counters=self._counters
         )
+        runs = Runs(self._home.disk, self._home.name) if self._reason else None
         recovery = Recovery(
             self._home, seed=log.seed, position=position, rows=rows,
-            flush=lambda generation: self._flush_if_it_fits(index, generation),
-            flush_keys=options.checkpoint_keys,
+            flush=lambda generation: self._flush_if_it_fits(index, generation, runs),
+            flush_keys=options.checkpoint_keys, gaps_to=self._gaps_to,
         )  # fmt: skip
         recovery.run()
         log.adopt(recovery.tail)
@@ -227,11 +295,15 @@ class _Opening:
             ballast.open()
         except OSError as error:
             log.latch(f"making the ballast failed: {error.strerror or error}")
+        if runs is not None:
+            recovery.generation = self._load(index, runs, recovery.generation, ballast)
         epoch = max(index.number(b"epoch"), *epochs(self._home.disk, self._home.name), 0) + 1
+        last_seen_unix_s = max(index.number(b"max_seen_time"), recovery.newest_unix_s)
         self._end_log(recovery, log, ballast)
         opened = Opened(
             self._home, lock, index, log, rows, recovery.generation, ballast, self._counters,
             epoch, position or Position(0, 0, 0), recovery.report(created=False, rebuild_reason=""),
+            last_seen_unix_s,
         )  # fmt: skip
         try:
             self._publish(opened)
@@ -338,12 +410,47 @@ class _Opening:
             return True
         return False
 
-    def _flush_if_it_fits(self, index: Index, generation: Generation) -> bool:
+    def _flush_if_it_fits(self, index: Index, generation: Generation, runs: Runs | None) -> bool:
+        """Bring a generation into the index, or, when that is made anew, into the sorted runs."""
         try:
-            self._flush(index, generation)
+            if runs is None:
+                self._flush(index, generation)
+            else:
+                runs.add(generation)
+                if generation.dead:
+                    index.write_slice(Slice([], self._rows, dead=generation.dead))
         except IndexFull:
+            return runs is not None  # what is dead only stays unpunched
+        except OSError as error:
+            if not is_full(error):
+                raise
             return False
         return True
+
+    def _load(self, index: Index, runs: Runs, newest: Generation, ballast: Ballast) -> Generation:
+        """Fill a new index from the sorted runs; return what did not fit into it."""
+        if not len(runs):
+            return newest
+        left = Generation()
+        for items, dead in runs.merge(newest, _REBUILD_SLICE_KEYS):
+            work = Slice(items, self._rows, dead=dead)
+            if left.entries or not self._write_or_release(index, work, ballast):
+                left.entries.update(items)
+                left.dead += dead
+        runs.forget()
+        return left
+
+    def _write_or_release(self, index: Index, work: Slice, ballast: Ballast) -> bool:
+        for _ in range(2):
+            try:
+                index.write_slice(work)
+            except IndexFull:
+                if not ballast.release():
+                    return False
+                continue
+            self._counters.index_commits += 1
+            return True
+        return False
 
     def _flush(
         self, index: Index, generation: Generation, marks: dict[bytes, bytes] | None = None
@@ -362,26 +469,33 @@ class _Opening:
 
     def _note_punched(self, index: Index) -> None:
         """After a rebuild: take what is a hole already off the list of dead values."""
-        done: list[Dead] = []
-        for segment_id, group in groupby(index.dead_page(2**62), lambda dead: dead.segment_id):
-            file = self._home.disk.open(self._home.segment(segment_id), writable=False)
-            try:
-                holes = file.holes()
-            finally:
-                file.close()
-            gone = [dead for dead in group if _is_hole(dead, holes)]
-            self._rows[segment_id].punched_bytes = sum(dead.size for dead in gone)
-            done += gone
-        if done:
-            touched = {dead.segment_id for dead in done}
-            index.forget_dead(done, {sid: self._rows[sid] for sid in touched})
+        last: Dead | None = None
+        while page := index.dead_page(_DEAD_PAGE, after=last):
+            last = page[-1]
+            done: list[Dead] = []
+            for segment_id, group in groupby(page, lambda dead: dead.segment_id):
+                holes = self._holes_of(segment_id)
+                gone = [dead for dead in group if _is_hole(dead, holes)]
+                self._rows[segment_id].punched_bytes += sum(dead.size for dead in gone)
+                done += gone
+            if done:
+                touched = {dead.segment_id for dead in done}
+                index.forget_dead(done, {sid: self._rows[sid] for sid in touched})
+
+    def _holes_of(self, segment_id: int) -> list[tuple[int, int]]:
+        file = self._home.disk.open(self._home.segment(segment_id), writable=False)
+        try:
+            return file.holes()
+        finally:
+            file.close()
 
     def _check_suspects(self, recovery: Recovery, opened: Opened) -> None:
         """A value in a hole is fine if its key has moved on, else it is damage."""
         newest = opened.generation.entries
         for suspect in recovery.suspects:
             packed = newest.get(suspect.tagged) or opened.index.get(suspect.tagged)
-            if packed == suspect.entry:
+            expiry = Entry.unpack(suspect.entry).expiry
+            if packed == suspect.entry and not 0 < expiry <= self._now.unix_s:
                 recovery.findings.damage(
                     suspect.segment_id, suspect.offset, "the value of a live key is a hole",
                     kind=suspect.tagged[0], key=suspect.tagged[1:],

@@ -73,12 +73,23 @@ class ShardOptions:
     slice_keys: int = limits.CHECKPOINT_SLICE_KEYS
     punch_bytes: int = limits.PUNCH_BYTES
     """Dead bytes that are worth a checkpoint of their own."""
+    compact: bool = False
+    """Rewrite segments that are mostly garbage; somebody must call `Shard.copy_step` then."""
+    garbage_share: float = 0.5
+    """So much garbage makes a segment worth rewriting."""
+    garbage_share_pressed: float = 0.25
+    """The same while the quota is nearly used up."""
     open_files: int = limits.SEGMENT_FILES_OPEN_MAX
+    sweep_s: float = 0.0
+    """Within this time every key is looked at for its expiry; 0: expired keys stay."""
+    scrub_s: float = 0.0
+    """From one scrubbing of everything to the next; 0: never."""
     shared: bool = False
     """Other processes read the shard: what is acknowledged is shown to them first."""
 
     def __post_init__(self) -> None:
         assert 4096 < self.segment_bytes <= limits.SEGMENT_SIZE_MAX
+        assert 0 < self.garbage_share_pressed <= self.garbage_share < 1
         assert min(self.checkpoint_keys, self.slice_keys, self.punch_bytes, self.open_files) > 0
 
 
@@ -174,10 +185,28 @@ class Counters:
     rolls: int = 0
     punched_values: int = 0
     punched_bytes: int = 0
+    compactions: int = 0
+    """Finished ones, those that had nothing to copy left out."""
+    compacted_bytes: int = 0
+    """Bytes that compactions copied."""
+    dropped_tombstones: int = 0
+    retired_segments: int = 0
+    compaction_failures: int = 0
     damaged_reads: int = 0
     reread: int = 0
     """Reads that looked again because the value had moved or gone meanwhile."""
     no_space: int = 0
+    expired_keys: int = 0
+    """Keys that the hand took out of the index."""
+    expired_bytes: int = 0
+    readers_cleared: int = 0
+    """Snapshots of other processes that died while they read."""
+    scrubs: int = 0
+    """Passes of the scrubber that ended."""
+    scrubbed_bytes: int = 0
+    scrub_findings: int = 0
+    expiry_waits: int = 0
+    """Turns of the hand in which the clock was in doubt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,12 +217,21 @@ class ShardStats:
     """About how many keys; those not yet in the index may be counted twice."""
     log_bytes: int
     """Disk bytes of the segments, punched holes taken off."""
+    disk_bytes: int
+    """All that the shard takes on the disk: segments, copies under way, index, delta, ballast."""
     live_bytes: int
     """Bytes of frames that the index points at."""
     punchable_bytes: int
     """Bytes of dead values that wait for being given back."""
+    garbage_bytes: int
+    """Bytes of dead frames that only compaction gives back."""
+    segments: int
+    compaction: str
+    """What a compaction is at: copy, rename, move, retire or unlink; empty while there is none."""
     unapplied_bytes: int
     """Bytes of log that a restart would have to replay."""
+    reader_lag: int
+    """Commits of the index that the oldest snapshot is behind: one that is held costs space."""
     failure: str
     """Why the shard takes no writes any more; empty while it does."""
     full: bool

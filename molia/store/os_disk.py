@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 from molia.store.disk import Buffer, File, Lock
 
 _IOV_MAX: Final = 1024
+_BLOCK: Final = 512
 _FILE_MODE: Final = 0o600
 _DIR_MODE: Final = 0o700
 _PUNCH_KEEP_SIZE: Final = 0x03
@@ -154,6 +156,7 @@ class OsDisk:
 
     def __init__(self, root: str, *, plain: bool = False) -> None:
         self._root = os.path.abspath(root)
+        self._is_plain = plain
         self._punch = _no_punch if plain else _punch_call()
 
     def open(self, name: str, *, create: bool = False, writable: bool = True) -> File:
@@ -190,6 +193,18 @@ class OsDisk:
         """Rename a file, replacing `new`."""
         os.replace(self.path_of(old), self.path_of(new))
 
+    def link(self, old: str, new: str) -> bool:
+        """Give a file a second name. False where the system cannot."""
+        if self._is_plain:
+            return False
+        try:
+            os.link(self.path_of(old), self.path_of(new))
+        except OSError as error:
+            if error.errno in (*_CANNOT, errno.EPERM, errno.EMLINK):
+                return False
+            raise
+        return True
+
     def unlink(self, name: str) -> None:
         """Remove a file's name."""
         os.unlink(self.path_of(name))
@@ -223,6 +238,16 @@ class OsDisk:
         """Return the bytes that this process may still write on the file system."""
         found = os.statvfs(self._root)
         return found.f_bavail * found.f_frsize
+
+    def disk_bytes(self, name: str) -> int:
+        """Return what a file, or the files of a directory, take on the disk; 0 if not there."""
+        try:
+            found = os.stat(self.path_of(name))
+        except FileNotFoundError:
+            return 0
+        if stat.S_ISDIR(found.st_mode):
+            return sum(self.disk_bytes(f"{name}/{child}") for child in self.list_dir(name))
+        return found.st_blocks * _BLOCK if hasattr(found, "st_blocks") else found.st_size
 
     def path_of(self, name: str) -> str:
         """Return the operating system's path of a name."""

@@ -28,6 +28,8 @@ class Puncher:
         self._home, self._index, self._memtable = home, index, memtable
         self._files, self._rows, self._counters = files, rows, counters
         self._seed = seed
+        self.held: set[int] = set()
+        """Segments that are being rewritten: their dead go with them."""
         self._page: list[Dead] = []
         self._done: list[Dead] = []
         self._gained: dict[int, int] = {}
@@ -45,6 +47,11 @@ class Puncher:
     def pending(self) -> bool:
         """Whether there is something to do."""
         return self.waiting_bytes > 0 or bool(self._done)
+
+    @property
+    def unnoted_bytes(self) -> int:
+        """Bytes that were given back and that no row has yet."""
+        return sum(list(self._gained.values()))  # at once: another thread may be asking
 
     def step(self) -> None:
         """Punch a few values, or drop those that were punched from the list.
@@ -84,7 +91,9 @@ class Puncher:
         self.waiting_bytes = max(0, self.waiting_bytes - dead.size)
         place = punch_range(dead.value_offset, dead.vlen)
         row = self._rows.get(dead.segment_id)
-        if place is None or row is None or not self._is_dead(dead):
+        if place is None or row is None or dead.segment_id in self.held:
+            return
+        if not self._is_dead(dead):
             return
         start, stop = place
         file = self._home.disk.open(self._home.segment(dead.segment_id))

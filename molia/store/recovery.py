@@ -13,12 +13,13 @@ from typing import Final
 
 from molia.store.disk import File
 from molia.store.frame import Head
-from molia.store.index import ENTRY, OPEN, SEALED, TOMBSTONE, Position, SegmentRow
+from molia.store.index import ENTRY, OPEN, RETIRED, SEALED, TOMBSTONE, Position, SegmentRow
 from molia.store.keys import DATA_KINDS, Kind
 from molia.store.log import Home, Tail
 from molia.store.memtable import Generation
 from molia.store.ops import Damage, RecoveryReport
 from molia.store.segment import (
+    COMPACTED,
     FOREGROUND,
     HEADER_SIZE,
     Found,
@@ -74,14 +75,16 @@ class Recovery:
 
     position: up to where the index is; None to build the index anew, from the first segment.
     rows: segment rows as the index has them; they are brought up to date.
+    gaps_to: up to this LSN compaction may have taken segments away, so that none is missed there.
     flush: takes a generation into the index when it has grown to `flush_keys`; False when it does
     not fit there.
     """
 
     def __init__(
         self, home: Home, *, seed: int, position: Position | None, rows: dict[int, SegmentRow],
-        flush: Flush, flush_keys: int,
+        flush: Flush, flush_keys: int, gaps_to: int = 0,
     ) -> None:  # fmt: skip
+        self._gaps_to = gaps_to
         self._home, self._seed, self._rows = home, seed, rows
         self._rebuilding = position is None
         self._position = position or Position(0, 0, 0)
@@ -91,6 +94,8 @@ class Recovery:
         """What is to go into the index."""
         self.findings = Findings()
         self.suspects: list[Suspect] = []
+        self.newest_unix_s = 0
+        """When the newest segment that was read was begun."""
         self.tail = Tail()
         self.failure = ""
         """Why what was read may not be on the disk; empty when it is."""
@@ -103,12 +108,17 @@ class Recovery:
         """Read everything; nothing is changed on the disk but junk files."""
         names = self._home.disk.list_dir(f"{self._home.name}/seg")
         found = sorted(sid for sid in map(segment_id_of, names) if sid is not None)
-        self._make_durable(found)
+        outputs = self._outputs(found)
+        written = [sid for sid in found if sid not in outputs]
+        self._make_durable(written)
         self._check_rows(set(found))
-        wanted = [sid for sid in found if sid >= self._position.segment_id]
-        for segment_id in wanted:
-            self._segment(segment_id, is_last=segment_id == wanted[-1])
         known = max([*found, *self._rows, self._position.segment_id], default=0)
+        last = written[-1] if written else 0
+        for segment_id in found:
+            if self._rebuilding or (segment_id in written and self._is_new(segment_id)):
+                self._segment(segment_id, is_last=segment_id == last)
+            elif segment_id in outputs and segment_id not in self._rows:
+                self._remove(segment_id)  # nothing leads there yet
         tail = self.tail
         tail.next_segment_id = known + 1
         tail.next_lsn = max(self._expected, self._position.lsn + 1, 1)
@@ -131,6 +141,33 @@ class Recovery:
             damage_count=found.damage_count,
         )
 
+    def _is_new(self, segment_id: int) -> bool:
+        return segment_id >= self._position.segment_id
+
+    def _outputs(self, found: list[int]) -> set[int]:
+        """Return which segments are outputs of compactions, of all that may matter.
+
+        They are whole, for they were sealed and synced before they got their names, and hold
+        nothing that the index does not know from elsewhere.
+        """
+        outputs = set()
+        for segment_id in found:
+            row = self._rows.get(segment_id)
+            kind = row.kind if row is not None and not self._is_new(segment_id) else 0
+            if not kind:
+                header = self._header(segment_id)
+                kind = header.kind if header is not None else row.kind if row is not None else 0
+            if kind == COMPACTED:
+                outputs.add(segment_id)
+        return outputs
+
+    def _header(self, segment_id: int) -> SegmentHeader | None:
+        file = self._home.disk.open(self._home.segment(segment_id), writable=False)
+        try:
+            return parse_header(file.read(0, HEADER_SIZE))
+        finally:
+            file.close()
+
     def _make_durable(self, found: list[int]) -> None:
         """Sync what a killed process may have left in the page cache, before anything relies on it.
 
@@ -150,6 +187,8 @@ class Recovery:
 
     def _check_rows(self, found: set[int]) -> None:
         for segment_id in sorted(set(self._rows) - found):
+            if self._rows[segment_id].state == RETIRED:
+                continue
             self.findings.damage(segment_id, 0, "the segment's file is gone")
         lost = self._position.segment_id not in found | set(self._rows)
         if self._position.segment_id and lost:
@@ -171,7 +210,9 @@ class Recovery:
             self._check_header(segment_id, header)
             if seal is not None:
                 self._sealed(segment_id, size, header, seal)
-                self.tail.last_position = Position(segment_id, size, seal.head.lsn)
+                if header is None or header.kind != COMPACTED:
+                    self._expected = seal.head.lsn + 1
+                    self.tail.last_position = Position(segment_id, size, seal.head.lsn)
             else:
                 keep_open = is_last
                 self._unsealed(segment_id, file, size, header, is_last=is_last)
@@ -203,10 +244,14 @@ class Recovery:
         if header is None:
             self.findings.damage(segment_id, 0, "the segment's header is damaged")
             return
+        self.newest_unix_s = max(self.newest_unix_s, header.created_unix_ms // 1000)
         if header.store_uuid != self._home.store_uuid or header.segment_id != segment_id:
             self.findings.damage(segment_id, 0, "the segment belongs elsewhere")
+        if header.kind == COMPACTED:
+            return
         at_start = segment_id > self._position.segment_id
-        if at_start and self._expected and header.base_lsn > self._expected:
+        is_new = header.base_lsn > self._gaps_to + 1
+        if at_start and is_new and self._expected and header.base_lsn > self._expected:
             missing = header.base_lsn - self._expected
             self.findings.damage(segment_id, 0, f"{missing} frames before the segment are missing")
         if at_start:
@@ -218,9 +263,9 @@ class Recovery:
         row = self._new_row(segment_id, header, size)
         row.state = SEALED
         self.findings.bytes_scanned += size - seal.offset
-        expected = row.min_lsn
+        dense, expected = row.kind != COMPACTED, row.min_lsn
         for entry in seal:
-            if entry.lsn > expected > 0:
+            if dense and entry.lsn > expected > 0:
                 missing = entry.lsn - expected
                 self.findings.damage(segment_id, 0, f"{missing} frames are missing")
             expected = entry.lsn + 1
@@ -232,7 +277,6 @@ class Recovery:
                     entry.value_offset,
                 )  # fmt: skip
         row.max_lsn = seal.head.lsn
-        self._expected = seal.head.lsn + 1
 
     # ------------------------------------------------------------------------ the open segment
 
@@ -252,13 +296,15 @@ class Recovery:
             lsn = self._expected
         if not is_last:
             self.findings.damage(segment_id, size, "the segment has no sound seal")
-        walker = Walker(file, size, seed=self._seed, values=True)
+        dense = row.kind != COMPACTED
+        walker = Walker(file, size, seed=self._seed, values=True, dense=dense)
         end, last_lsn = reader.read_after(
             walker, start, lsn, file, vouched=None if not is_last else self._position.lsn
         )
         self.findings.bytes_scanned += max(0, size - start)
         row.bytes, row.max_lsn = size, last_lsn
-        self._expected = last_lsn + 1
+        if dense:
+            self._expected = last_lsn + 1
         if is_last:
             self._leave_open(segment_id, file, size, end, reader.footer)
 

@@ -175,6 +175,27 @@ class PinRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TrashRow:
+    """A blob that was removed: its BIND row, whether it was pinned, until when it can come back."""
+
+    bind: bytes
+    pinned: bool
+    until_unix_s: int
+
+    def encode(self) -> bytes:
+        """Return the row's bytes."""
+        return _encode({"bind": self.bind, "pinned": int(self.pinned), "until": self.until_unix_s})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the row in `data`. Raises Damaged."""
+        row = _Map(data)
+        return cls(
+            row.blob("bind", 1, ROW_SIZE_MAX), bool(row.number("pinned")), row.number("until")
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class AliasRow:
     """The CID under which a content hash is kept."""
 

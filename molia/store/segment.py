@@ -202,11 +202,15 @@ class Walker:
     """Finds the frames of a segment in order, past damage as well.
 
     After bytes that are no frame it searches for the next head with a higher LSN; CRCs that are
-    seeded per store and LSNs that only grow keep values from being taken for frames.
+    seeded per store, and LSNs where they grow, keep values from being taken for frames.
     """
 
-    def __init__(self, file: File, size: int, *, seed: int, values: bool) -> None:
+    def __init__(
+        self, file: File, size: int, *, seed: int, values: bool, dense: bool = True
+    ) -> None:
+        """dense: LSNs follow on each other, as they do not in a compacted segment."""
         self._file, self._size, self._seed, self._values = file, size, seed, values
+        self._dense = dense
         self._window = b""
         self._window_at = 0
         self._large = False
@@ -216,12 +220,12 @@ class Walker:
 
         lsn: the one expected first; 0 when it is not known.
         """
-        at, expected = start, lsn
+        at, expected = start, lsn if self._dense else 0
         while at < self._size:
             head = self._head_at(at)
             if head is not None and (head.lsn == expected or not expected):
                 yield Found(at, head, self._value_sound(at, head))
-                at, expected = at + head.size, head.lsn + 1
+                at, expected = at + head.size, (head.lsn + 1) * self._dense
                 continue
             following = self._search(at, expected)
             if following is None:
@@ -229,7 +233,7 @@ class Walker:
                 return
             next_at, head = following
             yield Gap(at, next_at, expected)
-            at, expected = next_at, head.lsn
+            at, expected = next_at, head.lsn * self._dense
 
     def _head_at(self, at: int) -> Head | None:
         inside = at - self._window_at

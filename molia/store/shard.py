@@ -1,7 +1,7 @@
 """One shard of the store: a log, its index and what keeps them sound.
 
-One thread, the writer, calls apply, work, checkpoint, reindex and close. Any thread calls the
-rest, at any time. There are no threads and no clocks inside.
+One thread, the writer, calls apply, work, checkpoint, reindex and close, and another one copy_step.
+Any thread calls the rest, at any time. There are no threads and no clocks inside.
 Source: docs/explanation/store.md.
 """
 
@@ -13,6 +13,8 @@ from molia.base.limits import BATCH_BYTES_MAX, VALUE_SIZE_MAX
 from molia.base.now import Now
 from molia.store.audit import Auditor
 from molia.store.batch import Batch
+from molia.store.chores import Chores
+from molia.store.compactor import Compactor
 from molia.store.delta import Delta
 from molia.store.disk import Disk
 from molia.store.files import SegmentFiles
@@ -38,6 +40,7 @@ from molia.store.ops import (
 )
 from molia.store.punch import Puncher
 from molia.store.reader import OwnReader
+from molia.store.scrub import Finding, ScrubStatus
 from molia.store.segment import segment_id_of
 from molia.store.upkeep import Upkeep
 
@@ -72,10 +75,23 @@ class Shard:
             punch_epoch=lambda: self._puncher.epoch,
         )  # fmt: skip
         self._auditor = Auditor(self._log, self._files, self._reader.find)
+        self._compactor = Compactor(
+            self._home, log=self._log, index=self._index, memtable=self._memtable,
+            files=self._files, rows=self._rows, options=options, counters=self._counters,
+            delta=opened.delta,
+        )  # fmt: skip
+        self._puncher.held = self._compactor.held
         self._upkeep = Upkeep(
             log=self._log, index=self._index, memtable=self._memtable, puncher=self._puncher,
             ballast=self._ballast, rows=self._rows, options=options, counters=self._counters,
-            epoch=opened.epoch, position=opened.position, now=now, delta=opened.delta,
+            epoch=opened.epoch, position=opened.position, now=now, compactor=self._compactor,
+            delta=opened.delta,
+        )  # fmt: skip
+        self._chores = Chores(
+            log=self._log, index=self._index, memtable=self._memtable, rows=self._rows,
+            counters=self._counters, puncher=self._puncher, upkeep=self._upkeep,
+            auditor=self._auditor, options=options, release=self._release_ballast,
+            segments=self.audit_segments, last_seen_unix_s=opened.last_seen_unix_s, now=now,
         )  # fmt: skip
         self._delta = opened.delta
         self.wants_reopening = False
@@ -220,7 +236,7 @@ class Shard:
         """
         if self._log.failure:
             return None
-        due_s = self._upkeep.step(now, idle=idle)
+        due_s = self._chores.step(now, self._upkeep.step(now, idle=idle))
         if not self._unfit_bytes or self._has_room():
             return due_s
         look_s = now.mono_s + ROOM_LOOK_S
@@ -262,6 +278,14 @@ class Shard:
             self._log.stop(f"writing the index failed: {error}")
         return len(wrong)
 
+    def trust_clock(self, now: Now) -> None:
+        """Let what has expired be removed although the clock jumped: somebody looked at it."""
+        self._chores.clock.accept(now)
+
+    def take_findings(self) -> list[Finding]:
+        """Return what scrubbing has found since the last call."""
+        return self._chores.scrubber.take()
+
     def close(self, now: Now) -> None:
         """Seal the log, bring the index up to date, release the lock; fine after a failure."""
         if self._closed:
@@ -276,6 +300,7 @@ class Shard:
     def _release(self) -> None:
         """Let go of everything without writing anything."""
         self._closed = True
+        self._compactor.close()
         self._log.close()
         self._files.forget_all()
         self._index.close()
@@ -295,6 +320,21 @@ class Shard:
     def _seal(self, now: Now) -> None:
         if self._log.tail.file is not None:
             self._log.seal(now)
+
+    # ------------------------------------------------------------------------ a second thread
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether `copy_step` has something to do."""
+        return self._compactor.is_copying
+
+    def copy_step(self, now: Now) -> float | None:
+        """Copy one piece of a compaction; return how many seconds to wait before the next.
+
+        None when nothing is to be copied. One thread at a time, beside the writer; none once
+        `close` is called. Failures are the writer's to deal with.
+        """
+        return self._compactor.copy_step(now)
 
     # ------------------------------------------------------------------------ any thread
 
@@ -319,23 +359,49 @@ class Shard:
         """Return up to `limit` live keys that start with `prefix`, in order, above `after`."""
         return self._reader.scan(kind, prefix, now.unix_s, after=after, limit=limit)
 
+    def scrub_status(self) -> ScrubStatus:
+        """Return how far scrubbing is."""
+        return self._chores.scrubber.status
+
+    def clock_doubt(self, now: Now) -> str:
+        """Return why nothing expires for good at the moment; empty when it does."""
+        return self._chores.clock.doubt(now)
+
     def stats(self) -> ShardStats:
         """Return how the shard is doing."""
         rows = list(self._rows.values())
         try:
             keys = self._index.key_count() + len(self._memtable)
+            reader_lag = self._index.reader_lag()
         except IndexFailed:
-            keys = len(self._memtable)
+            keys, reader_lag = len(self._memtable), 0
+        log_bytes = sum(max(0, row.bytes - row.punched_bytes) for row in rows)
+        log_bytes = max(0, log_bytes - self._puncher.unnoted_bytes)
         return ShardStats(
             keys=keys,
-            log_bytes=sum(max(0, row.bytes - row.punched_bytes) for row in rows),
+            disk_bytes=log_bytes + self._compactor.copied_bytes() + self._beside_bytes(),
+            log_bytes=log_bytes,
             live_bytes=sum(row.live_bytes for row in rows),
             punchable_bytes=self._puncher.waiting_bytes + self._upkeep.dying_bytes,
+            garbage_bytes=self._compactor.garbage_bytes(),
+            segments=len(rows),
+            compaction=self._compactor.phase,
             unapplied_bytes=self._upkeep.unapplied_bytes,
+            reader_lag=reader_lag,
             failure=self._log.failure,
             full=bool(self._unfit_bytes) or not self._ballast.present,
             counters=self._counters,
         )
+
+    def _beside_bytes(self) -> int:
+        """Return what index, delta and ballast take on the disk."""
+        disk, name = self._home.disk, self._home.name
+        beside = [entry for entry in disk.list_dir(name) if entry != "seg"]
+        return sum(disk.disk_bytes(f"{name}/{entry}") for entry in beside)
+
+    def press(self, *, pressed: bool) -> None:
+        """Say whether the quota is nearly used up: compaction then takes less garbage as well."""
+        self._compactor.press(pressed=pressed)
 
     def audit_segments(self) -> list[int]:
         """Return the ids of all segments, the open one last."""
@@ -343,12 +409,19 @@ class Shard:
         return sorted(sid for sid in map(segment_id_of, names) if sid is not None)
 
     def audit_segment(self, segment_id: int, *, now: Now) -> SegmentAudit:
-        """Compare a segment with its checksums and the index with it. Raises ShardUnavailable."""
+        """Compare a segment with its checksums and the index with it. Raises ShardUnavailable.
+
+        Of one that compaction is about to take away, or has, nothing is found.
+        """
         later = [sid for sid in self.audit_segments() if sid > segment_id]
         try:
-            return self._auditor.audit(segment_id, later, now.unix_s)
+            found = self._auditor.audit(segment_id, later, now.unix_s)
         except (OSError, IndexFailed) as error:
+            if segment_id not in self._rows:
+                return SegmentAudit(segment_id, 0, 0, (), ())
             raise ShardUnavailable(f"segment {segment_id} cannot be read: {error}") from None
+        is_going = segment_id in self._compactor.held or segment_id not in self._rows
+        return SegmentAudit(segment_id, 0, 0, (), ()) if is_going and found.damaged else found
 
     def audit_index(
         self, kind: Kind, *, after: bytes = b"", limit: int = AUDIT_PAGE

@@ -122,6 +122,7 @@ class SharedReader(ValueReader):
                 if self._view is not None:
                     self._view.close()
                     self._view = None
+                self._files.forget_all()  # a name may stand for another file by now
                 self._view = open_view(self._home, self._options)
                 return self._view
             finally:

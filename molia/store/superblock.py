@@ -22,6 +22,12 @@ INDEX_FORMAT: Final = 1
 READER: Final = 1
 """This code reads stores whose `min_reader` is at most this."""
 WRITER: Final = 1
+UNFINISHED: Final = {
+    "RESHARD": "a change of the number of shards",
+    "snapshot/UNDO": "taking a migration back",
+    "snapshot/STORE": "a migration",
+}
+"""Files that are there only while something is under way that must be finished first."""
 _SIZE_MAX: Final = 64 * KIB
 UUID_SIZE: Final = 16
 
@@ -101,18 +107,29 @@ def read_superblock(disk: Disk) -> Superblock:
     Raises NotInitialised (no store here), StoreInvalid (unreadable, or a shard's directory is
     gone), StoreVersion (made by another version, or a migration is due).
     """
-    if not disk.exists(STORE_NAME):
-        raise NotInitialised("there is no store here", hint="molia init makes one")
-    file = disk.open(STORE_NAME, writable=False)
-    try:
-        superblock = Superblock.decode(file.read(0, _SIZE_MAX))
-    finally:
-        file.close()
+    superblock = load_superblock(disk)
+    for name, what in UNFINISHED.items():
+        if disk.exists(name):
+            raise StoreVersion(f"{what} was cut off", hint="stop the node and run molia migrate")
     migrate.check_version(superblock)
     for index in range(superblock.shard_count):
         if not disk.exists(shard_name(index)):
             raise StoreInvalid(f"the directory {shard_name(index)} is gone")
     return superblock
+
+
+def load_superblock(disk: Disk, name: str = STORE_NAME) -> Superblock:
+    """Return what the store is, whatever migrations it has had.
+
+    Raises NotInitialised, StoreInvalid, and StoreVersion for formats newer than this version's.
+    """
+    if not disk.exists(name):
+        raise NotInitialised("there is no store here", hint="molia init makes one")
+    file = disk.open(name, writable=False)
+    try:
+        return Superblock.decode(file.read(0, _SIZE_MAX))
+    finally:
+        file.close()
 
 
 def shard_name(index: int) -> str:

@@ -3,9 +3,11 @@
 from typing import Final, NoReturn
 
 from molia.base.errors import NoSpace
+from molia.base.limits import CLOCK_JUMP_MAX_S
 from molia.base.now import Now
 from molia.store.ballast import Ballast
 from molia.store.checkpoint import Checkpoint
+from molia.store.compactor import Compactor
 from molia.store.delta import Delta
 from molia.store.index import Index, Position, SegmentRow
 from molia.store.lmdb_env import IndexFailed, IndexFull
@@ -20,6 +22,8 @@ PUNCH_AFTER_S: Final = 10.0
 CHECKPOINT_AFTER_S: Final = 60.0
 CHECKPOINT_MIN_KEYS: Final = 1_000
 RETRY_S: Final = 5.0
+COPY_LOOK_S: Final = 0.1
+"""How often it is looked whether a copy has ended."""
 _STEPS_MAX: Final = 1_000_000
 
 
@@ -29,9 +33,9 @@ class Upkeep:
     def __init__(
         self, *, log: Log, index: Index, memtable: Memtable, puncher: Puncher, ballast: Ballast,
         rows: dict[int, SegmentRow], options: ShardOptions, counters: Counters, epoch: int,
-        position: Position, now: Now, delta: Delta | None = None,
+        position: Position, now: Now, compactor: Compactor, delta: Delta | None = None,
     ) -> None:  # fmt: skip
-        self._delta = delta
+        self._delta, self._compactor = delta, compactor
         self._log, self._index, self._memtable = log, index, memtable
         self._puncher, self._ballast, self._rows = puncher, ballast, rows
         self._options, self._counters, self._epoch = options, counters, epoch
@@ -41,6 +45,8 @@ class Upkeep:
         self.unapplied_bytes = 0
         self.dying_bytes = 0
         """Bytes of values that the next checkpoint makes punchable."""
+        self.wants_checkpoint = False
+        """A checkpoint is to be made although little has changed."""
         self._written_s = self._checkpointed_s = now.mono_s
         self._retry_s = now.mono_s
 
@@ -49,7 +55,13 @@ class Upkeep:
         self.unapplied_bytes += size
         self.dying_bytes += dying_bytes
         self._written_s = now.mono_s
+        self._compactor.note_batch(now)
         self._max_seen_unix_s = max(self._max_seen_unix_s, int(now.unix_s))
+
+    def settle_clock(self, now: Now) -> None:
+        """Forget that the clock was once far ahead: it is believed now."""
+        if self._max_seen_unix_s > now.unix_s + CLOCK_JUMP_MAX_S:
+            self._max_seen_unix_s = int(now.unix_s)
 
     # ------------------------------------------------------------------------ between batches
 
@@ -73,7 +85,7 @@ class Upkeep:
             self._punch(now)
         elif self._puncher.pending or self._mark_due(now, idle=idle):
             self._mark(now)
-        else:
+        elif not self._options.compact or not self._compact(now):
             return False
         return now.mono_s >= self._retry_s
 
@@ -87,6 +99,13 @@ class Upkeep:
             due.append(self._written_s + PUNCH_AFTER_S)
         if len(self._memtable.active.entries) > CHECKPOINT_MIN_KEYS:
             due.append(self._checkpointed_s + CHECKPOINT_AFTER_S)
+        if self._compactor.wants_checkpoint:
+            due.append(now.mono_s)
+        if self._compactor.is_busy:  # the copy may have ended since the last look
+            due.append(now.mono_s + COPY_LOOK_S)
+        compact_s = self._compactor.due_s()
+        if compact_s is not None:
+            due.append(compact_s)
         ballast_s = self._ballast.due_s()
         if ballast_s is not None:
             due.append(ballast_s)
@@ -126,6 +145,8 @@ class Upkeep:
         options = self._options
         return (
             keys >= options.checkpoint_keys
+            or (self.wants_checkpoint and keys > 0)
+            or self._compactor.wants_checkpoint
             or self.unapplied_bytes >= options.checkpoint_log_bytes
             or self.dying_bytes >= options.punch_bytes
             or (self.dying_bytes > 0 and now.mono_s >= self._written_s + PUNCH_AFTER_S)
@@ -136,12 +157,14 @@ class Upkeep:
         )
 
     def _begin(self) -> Checkpoint:
+        self.wants_checkpoint = False
         self.unapplied_bytes = self.dying_bytes = 0
         return Checkpoint(
             index=self._index, memtable=self._memtable, rows=self._rows,
             position=self._log.position(), since=self._position,
             slice_keys=self._options.slice_keys, epoch=self._epoch,
             max_seen_unix_s=self._max_seen_unix_s, counters=self._counters, delta=self._delta,
+            retire=self._compactor.take_retiring(),
         )  # fmt: skip
 
     def _flip(self, delta: Delta) -> bool:
@@ -176,10 +199,35 @@ class Upkeep:
         if done:
             self._position, self._checkpointed_s = current.position, now.mono_s
             self._puncher.add(current.dead)
+            self._compactor.note_retired(current.retire)
             self._checkpoint = None
         return False
 
     # ------------------------------------------------------------------------ the rest
+
+    def _compact(self, now: Now) -> bool:
+        """Do one piece of compaction; False when there is nothing to do."""
+        compactor = self._compactor
+        try:
+            return compactor.step(
+                now, below=self._position.segment_id, make_room=self._release_ballast
+            )
+        except (NoSpace, IndexFull):
+            if not self._release_ballast():
+                self._retry_s = now.mono_s + RETRY_S
+        except IndexFailed as error:
+            self._fail(f"writing the index failed: {error}")
+        except OSError as error:
+            if not is_full(error):
+                self._fail(f"compacting failed: {error.strerror or error}")
+            self._abandon(now)
+        return True
+
+    def _abandon(self, now: Now) -> None:
+        try:
+            self._compactor.abandon(now)
+        except OSError as error:
+            self._fail(f"removing an unfinished segment failed: {error.strerror or error}")
 
     def _punch(self, now: Now) -> None:
         try:

@@ -37,6 +37,7 @@ from molia.base.views import (
     Readiness,
     ShardView,
     ShareHealth,
+    TrashedBlob,
     WorkerView,
 )
 from tests.api.fake_network import OWN, FakeNetwork
@@ -77,6 +78,8 @@ class FakeNode(FakeNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[Cid, Kept] = {}
+        self.removed: dict[Cid, Kept] = {}
+        self.clock_trusted = 0
         self.job_views: dict[JobId, JobView] = {}
         self.job_logs: dict[JobId, list[JobEvent]] = {}
         self.news = asyncio.Event()
@@ -187,7 +190,28 @@ class FakeNode(FakeNetwork):
         return BlobPage(blobs=tuple(page), next_cursor=str(start + limit) if more else None)
 
     async def delete_blob(self, ref: Ref) -> None:
-        del self.kept[self._find(ref).info.cid]
+        cid = self._find(ref).info.cid
+        self.removed[cid] = self.kept.pop(cid)
+
+    async def trash(self) -> tuple[TrashedBlob, ...]:
+        return tuple(
+            TrashedBlob(
+                cid=cid, size=kept.info.size, name=kept.info.name, pinned=kept.info.pinned,
+                until_unix_s=2_000_000_000,
+            )
+            for cid, kept in self.removed.items()
+        )  # fmt: skip
+
+    async def undelete_blob(self, cid: Cid) -> BlobInfo:
+        if cid not in self.removed:
+            raise BlobNotFound(cid)
+        if cid in self.kept:
+            raise Conflict(f"{cid} was put again")
+        self.kept[cid] = self.removed.pop(cid)
+        return self.kept[cid].info
+
+    async def trust_clock(self) -> None:
+        self.clock_trusted += 1
 
     async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:
         kept = self._find(ref)

@@ -77,6 +77,26 @@ async def test_delete_frees_and_is_404_the_second_time(client: Client) -> None:
     assert (await client("DELETE", "/blob/what")).code == "bad-cid"
 
 
+async def test_what_was_removed_is_listed_and_comes_back_once(client: Client) -> None:
+    cid = await put(client, b"x")
+    assert (await client("GET", "/trash")).json() == {"blobs": []}
+    assert (await client("POST", f"/trash/{cid}")).code == "blob-not-found"
+    await client("DELETE", f"/blob/{cid}")
+    (row,) = (await client("GET", "/trash")).json()["blobs"]
+    assert (row["cid"], row["size"]) == (cid, 1)
+    assert (await client("POST", f"/trash/{cid}")).json()["cid"] == cid
+    assert (await client("GET", f"/blob/{cid}")).body == b"x"
+    await client("DELETE", f"/blob/{cid}")
+    await put(client, b"x")
+    assert (await client("POST", f"/trash/{cid}")).status == 409
+    assert (await client("POST", "/trash/what")).code == "bad-cid"
+
+
+async def test_an_operator_may_say_that_the_clock_is_right(client: Client) -> None:
+    assert (await client("POST", "/clock/trust")).status == 204
+    assert client.node.clock_trusted == 1
+
+
 async def test_pins(client: Client) -> None:
     cid = await put(client, b"x", "?pin=false")
     assert (await client("GET", f"/pin/{cid}")).json()["pinned"] is False
@@ -244,6 +264,7 @@ async def test_head_works_wherever_get_does(client: Client) -> None:
         f"/blob/{cid}/manifest",
         "/pin",
         f"/pin/{cid}",
+        "/trash",
         "/node",
         "/jobs",
         "/healthz",

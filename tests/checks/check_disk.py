@@ -10,6 +10,8 @@ def check_disk(disk: Disk) -> None:
     for check in (
         check_files, check_scattered_writes, check_truncation, check_names, check_directories,
         check_locks, check_punching, check_atomic_replacement, check_reading_beside_removal,
+        check_links,
+        check_disk_bytes,
     ):  # fmt: skip
         check(disk)
 
@@ -80,6 +82,20 @@ def check_names(disk: Disk) -> None:
     disk.sync_dir("")
 
 
+def check_links(disk: Disk) -> None:
+    """A file with two names is there until both are gone."""
+    disk.make_dir("links")
+    file = disk.open("links/one", create=True)
+    file.write(0, [b"bytes"])
+    file.sync()
+    if disk.link("links/one", "links/two"):
+        with pytest.raises(FileExistsError):
+            disk.link("links/one", "links/two")
+        disk.unlink("links/one")
+        assert disk.open("links/two", writable=False).read(0, 9) == b"bytes"
+        assert disk.list_dir("links") == ["two"]
+
+
 def check_directories(disk: Disk) -> None:
     """Directories are made with their parents and removed with what is in them."""
     assert disk.list_dir("top") == []
@@ -138,3 +154,21 @@ def check_reading_beside_removal(disk: Disk) -> None:
     disk.unlink("going")
     assert file.read(0, 99) == b"still here"
     file.close()
+
+
+def check_disk_bytes(disk: Disk) -> None:
+    """What files take on the disk is told, holes left out, also of a whole directory."""
+    assert disk.disk_bytes("taking/nothing") == 0
+    disk.make_dir("taking")
+    for number in range(2):
+        file = disk.open(f"taking/{number}", create=True)
+        file.write(0, [b"x" * 65_536])
+        file.sync()
+        assert disk.disk_bytes(f"taking/{number}") == 65_536
+        if file.punch(0, 32_768):
+            file.write(0, [b"x" * 32_768])
+            file.punch(32_768, 32_768)
+            file.sync()
+            assert disk.disk_bytes(f"taking/{number}") == 32_768
+        file.close()
+    assert disk.disk_bytes("taking") == disk.disk_bytes("taking/0") + disk.disk_bytes("taking/1")

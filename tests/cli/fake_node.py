@@ -70,12 +70,20 @@ class Kept:
             "n": 14 if self.manifest else 1,
         }  # fmt: skip
 
+    def trash_row(self) -> dict[str, object]:
+        """Return what is said of it once it is removed."""
+        return {"cid": self.cid, "size": len(self.body), "name": self.name, "pinned": self.pinned,
+                "until_unix_s": 2_000_000_000}  # fmt: skip
+
 
 @dataclass
 class World:
     """What the node keeps, saw, and is told to do wrong."""
 
     blobs: dict[str, Kept] = field(default_factory=dict)
+    removed: list[Kept] = field(default_factory=list)
+    node: dict[str, object] = field(default_factory=dict)
+    """More of what `GET /node` says."""
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     cut_after: list[int] = field(default_factory=list)
     """Each GET of a body takes one: the bytes after which the connection is cut."""
@@ -181,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._manifest(self._find(ref))
             case ("DELETE", "blob", ref):
                 self._controls()
-                del self.world.blobs[self._find(ref).cid]
+                self.world.removed.append(self.world.blobs.pop(self._find(ref).cid))
                 self._send(204, b"", {})
             case ("GET" | "PUT" | "DELETE", "pin", ref):
                 kept = self._find(ref)
@@ -189,9 +197,17 @@ class Handler(BaseHTTPRequestHandler):
                     self._controls()
                     kept.pinned = self.command == "PUT"
                 self._json(200, kept.row())
+            case ("GET", "trash"):
+                self._json(200, {"blobs": [kept.trash_row() for kept in self.world.removed]})
+            case ("POST", "trash", ref):
+                self._controls()
+                self._undelete(ref)
+            case ("POST", "clock", "trust"):
+                self._controls()
+                self._send(204, b"", {})
             case ("GET", "node"):
                 self._json(200, {"peer": PEER, "version": "0.1.0", "network": "molia", "api": [],
-                                 "dht": self.world.dht})  # fmt: skip
+                                 "dht": self.world.dht, **self.world.node})  # fmt: skip
             case ("GET", "record"):
                 rows = [self._record(name) for name in self.world.records]
                 self._json(200, {"records": rows})
@@ -223,6 +239,14 @@ class Handler(BaseHTTPRequestHandler):
                 self._events()
             case _:
                 raise BlobNotFound(self.path)
+
+    def _undelete(self, ref: str) -> None:
+        found = [kept for kept in self.world.removed if kept.cid == ref]
+        if not found:
+            raise BlobNotFound(ref)
+        self.world.removed.remove(found[0])
+        self.world.blobs[ref] = found[0]
+        self._json(200, found[0].row())
 
     def _record(self, name: str) -> dict[str, object]:
         seq, value = self.world.records[name]

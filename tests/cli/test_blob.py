@@ -107,6 +107,21 @@ def test_rm_removes_and_goes_on_after_a_failure(
     assert (summary["type"], summary["failed"]) == ("summary", 1)
 
 
+def test_undelete_lists_what_is_there_and_brings_it_back(
+    node: FakeNode, molia: Run, five: list[str]
+) -> None:
+    assert molia("undelete").out == ""
+    molia("rm", five[0], five[1])
+    assert molia("undelete").out.split() == five[:2]
+    item, _, summary = objects(molia("undelete", "--json").out)
+    assert (item["cid"], item["until_unix_s"]) == (five[0], 2_000_000_000)
+    assert (summary["type"], summary["count"]) == ("summary", 2)
+    ran = molia("undelete", five[0], MISSING)
+    assert (ran.code, ran.out.split()) == (3, five[:1])
+    assert set(node.world.blobs) == {*five} - {five[1]}
+    assert molia("undelete", "oops").code == 2
+
+
 def test_a_slip_in_the_last_cid_removes_nothing(
     node: FakeNode, molia: Run, five: list[str]
 ) -> None:

@@ -1,8 +1,8 @@
 """Shard 0 kept by a process of its own, for tests of readers in another one.
 
-`python -m tests.store.processes keep|torture|read PATH …`. What the torture's writer has begun and
-what it has acknowledged stands in a mapped file, so that readers can tell a right answer at any
-moment: of each key two versions; an odd one is a value, an even one is that it is deleted.
+`python -m tests.store.processes keep|hold|scan|torture|read PATH …`. What the torture's writer has
+begun and what it has acknowledged stands in a mapped file, so that readers can tell a right answer
+at any moment: of each key two versions; an odd one is a value, an even one is that it is deleted.
 """
 
 import contextlib
@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from molia.base.now import Now
+from molia.node.copier import Copier
+from molia.node.system import SystemClock
+from molia.store.index import Index
 from molia.store.keys import Kind
+from molia.store.os_disk import OsDisk
 from molia.store.shard import Delete, Put, Shard, Transaction
 from molia.store.shared import SharedShard
 from tests.store.shards import TINY, UUID, disk_at, open_shard
@@ -111,6 +115,26 @@ def keep(path: Path, *, rebuild: bool) -> None:
     shard._release()
 
 
+def hold(path: Path) -> None:
+    """Hold one snapshot of the index until killed, as a reader that hangs would."""
+    (directory,) = path.glob("shard-00/index-*")
+    index = Index(str(directory), map_bytes=SHARED.map_bytes, writable=False)
+    with index.read() as snapshot:
+        snapshot.page(Kind.META, b"", b"", 1)
+        print("holding", flush=True)
+        sys.stdin.read()
+
+
+def scan(path: Path) -> None:
+    """Scan everything, over and over, until killed."""
+    shard = reader_of(path)
+    while True:
+        after = b""
+        while page := shard.scan(Kind.META, b"", now=now(), after=after, limit=10_000):
+            after = page[-1].key
+        print("scanned", flush=True)
+
+
 # ---------------------------------------------------------------------------- torture
 
 
@@ -156,9 +180,11 @@ def value_of(number: int, version: int) -> bytes:
 
 
 def torture(path: Path, seed: int) -> None:
-    """Write, delete, checkpoint and punch until killed."""
+    """Write, delete, checkpoint, punch and compact until killed."""
     rng, board = random.Random(seed), Board(path)
-    shard, report = open_shard(disk_at(path), SHARED, now=now())
+    disk = OsDisk(str(path), plain=seed % 2 == 1)
+    shard, report = open_shard(disk, replace(SHARED, compact=True), now=now())
+    copier = Copier(shard, 0, SystemClock())
     assert not report.damage_count, report
     for number in range(KEYS):
         value = shard.get(Kind.BLOCK, key_of(number), now=now())
@@ -177,6 +203,10 @@ def torture(path: Path, seed: int) -> None:
         _write(shard, board, [(n, board.begun(n) + rng.choice((1, 1, 2))) for n in numbers])
         for _ in range(rng.randint(0, 4)):
             shard.work(now().after(rng.choice((0.0, 60.0))), idle=rng.random() < 0.5)
+            if shard.is_copying:
+                copier.wake()
+        if rng.random() < 0.02:
+            print(f"retired {shard.stats().counters.retired_segments}", flush=True)
 
 
 def _write(shard: Shard, board: Board, versions: list[tuple[int, int]]) -> None:
@@ -242,6 +272,10 @@ def main() -> None:
                 keep(path, rebuild=sys.argv[3] == "1")
             case "torture":
                 torture(path, int(sys.argv[3]))
+            case "hold":
+                hold(path)
+            case "scan":
+                scan(path)
             case "read":
                 read(path, int(sys.argv[3]))
 

@@ -76,6 +76,10 @@ def work_until_idle(shard: Shard, now: Now = NOW, *, steps: int = 10_000) -> Now
     """Call work until nothing is due, letting time pass; return the time then."""
     for _ in range(steps):
         due_s = shard.work(now, idle=True)
+        while shard.copy_step(now) is not None:
+            pass
+        if shard.is_copying:
+            continue
         if due_s is None:
             return now
         now = now.after(max(0.0, due_s - now.mono_s))

@@ -4,7 +4,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,7 +157,9 @@ TestSharedShardAgainstDict.settings = settings(
 # ---------------------------------------------------------------------------- torture
 
 
-def test_readers_see_no_wrong_byte_while_writer_and_readers_are_killed(tmp_path: Path) -> None:
+def test_readers_see_no_wrong_byte_while_writer_and_readers_are_killed(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     Board.make(tmp_path)
     torture = Torture(tmp_path)
     try:
@@ -174,6 +176,8 @@ def test_readers_see_no_wrong_byte_while_writer_and_readers_are_killed(tmp_path:
             rounds += 1
         torture.watch(0.2)
         assert torture.lines > 2, "something was read"
+        summary = f"{rounds} kills of a writer, {torture.retired} segments compacted away"
+        record_property("summary", summary)
     finally:
         torture.end()
 
@@ -187,6 +191,8 @@ class Torture:
         self._writer: subprocess.Popen[bytes] | None = None
         self._readers: list[subprocess.Popen[bytes]] = []
         self.lines = 0
+        self.retired = 0
+        """Segments that compactions took away."""
 
     def start_writer(self) -> None:
         self._seed += 1
@@ -213,7 +219,9 @@ class Torture:
     def kill_writer(self) -> None:
         assert self._writer is not None
         self._writer.kill()
-        self._writer.communicate()
+        told = self._writer.communicate()[0].decode().splitlines()
+        whole = [line.split() for line in told if line.startswith("retired ")]
+        self.retired += max((int(words[1]) for words in whole if len(words) == 2), default=0)
 
     def kill_reader(self, number: int) -> None:
         self._readers[number].kill()

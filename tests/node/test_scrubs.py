@@ -1,0 +1,137 @@
+"""What a scrub finds on the disk is healed without anybody reading it."""
+
+import random
+from pathlib import Path
+
+from molia.base.cid import Cid
+from molia.base.config import Config, StoreConfig
+from molia.base.ids import ObjectId
+from molia.node.app import open_node
+from molia.node.home import init_home
+from molia.node.local import LocalNode
+from molia.store import keys
+from molia.store.index import ENTRY, TAGS, Slice
+from molia.store.keys import LEAVES_STRIPE, Kind
+from molia.store.shard import Put, Shard, Transaction
+from tests.node.damage import places
+from tests.node.process import Node, body_of
+from tests.node.test_leases import DAY_S, MovableClock, put
+
+CONFIG = Config(store=StoreConfig(shards=2, quota_bytes=1 << 30, reserve_bytes=0))
+SIZE = 3_000_000
+
+
+async def scrub(node: LocalNode) -> int:
+    """Scrub all shards to the end, a month later, and heal what was found."""
+
+    def run(shard: Shard) -> int:
+        now, before = node.context.now().after(31 * 86_400.0), shard.stats().counters.scrubs
+        for _ in range(100_000):
+            if shard.stats().counters.scrubs > before:
+                return 0
+            now = now.after(1.0)
+            shard.work(now, idle=True)
+        raise AssertionError("the scrub never ends")
+
+    for writer in node.context.shards.own:
+        await writer.call(run)
+    return await node._scrub_watch.look()
+
+
+async def body(node: LocalNode, cid: Cid) -> bytes:
+    """Return all of a blob."""
+    reader = await node.open_blob(cid)
+    return b"".join([bytes(piece) async for piece in reader.read(0, reader.info.size)])
+
+
+async def object_of(home: Path) -> tuple[Cid, ObjectId]:
+    """Make a home with one large blob, stopped."""
+    init_home(home, CONFIG, "")
+    async with open_node(home, CONFIG) as node:
+        cid = Cid.parse(await put(node, 1, SIZE, pin=True))
+        bound = node.context.catalog.bound(cid, node.context.now())
+        assert bound is not None
+        return cid, bound.row.object_id
+
+
+async def test_rot_of_blocks_lists_and_rows_is_healed_by_a_scrub(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    cid, object_id = await object_of(home)
+    where, rng = places(Node(home)), random.Random(4)
+    struck = [
+        (Kind.BLOCK, keys.block_key(object_id, 3, 0)),
+        (Kind.BLOCK, keys.block_key(object_id, 5, LEAVES_STRIPE)),
+        (Kind.META, keys.pin_key(cid)),
+    ]
+    for name in struck:
+        where[name].flip_value(rng)
+    async with open_node(home, CONFIG) as node:
+        assert await scrub(node) == len(struck)
+        for _ in range(200):
+            if not node._healer._waiting:
+                break
+            await node._healer._run_queue()
+        assert node.context.metrics.blocks_healed._value.get() > 0
+        assert await body(node, cid) == body_of(1, SIZE)
+        assert await node._scrub_watch.look() == 0
+    async with open_node(home, CONFIG) as node:
+        for kind, key in struck:
+            shards = node.context.shards.shards
+            values = [shard.get(kind, key, now=node.context.now()) for shard in shards]
+            assert len([value for value in values if value is not None]) == 1
+
+
+async def test_a_wrong_entry_of_the_index_is_mended_by_a_scrub(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    cid, object_id = await object_of(home)
+    key = keys.block_key(object_id, 3, 0)
+    index = keys.shard_of(Kind.BLOCK, key, 2)
+    async with open_node(home, CONFIG) as node:
+        shard = node.context.shards.own[index].shard
+        packed = shard._index.get(TAGS[Kind.BLOCK] + key)
+        assert packed is not None
+        segment, offset, *rest = ENTRY.unpack(packed)
+        wrong = ENTRY.pack(segment, offset + 64, *rest)
+        shard._index.write_slice(Slice([(TAGS[Kind.BLOCK] + key, wrong)], shard._rows, force=True))
+        assert await scrub(node) >= 1
+        assert shard._index.get(TAGS[Kind.BLOCK] + key) == packed
+        assert await body(node, cid) == body_of(1, SIZE)
+
+
+async def test_a_month_after_the_last_look_each_blob_is_read_against_its_cid(
+    tmp_path: Path,
+) -> None:
+    """Also where no checksum is wrong: the store was given wrong bytes, say."""
+    home, clock = tmp_path / "home", MovableClock()
+    init_home(home, CONFIG, "")
+    async with open_node(home, CONFIG, clock=clock) as node:
+        scrub = node._content_scrub
+        large = Cid.parse(await put(node, 1, SIZE, pin=True))
+        small = Cid.parse(await put(node, 2, 2_000, pin=True))
+        clock.forward(26 * DAY_S)
+        young = Cid.parse(await put(node, 3, 2_000, pin=True))
+        assert await scrub.look() == 0
+        await replace_block(node, large, share=3, stripe=0)
+        await replace_block(node, small, share=keys.WHOLE_SHARE, stripe=0)
+        clock.forward(4 * DAY_S)
+        assert await scrub.look() == 2
+        assert await body(node, large) == body_of(1, SIZE)
+        health = [await node.blob_health(cid) for cid in (large, small, young)]
+        assert [one.state for one in health] == ["healthy", "lost", "healthy"]
+        assert [bool(one.shares[0].last_verified_unix_s) for one in health] == [True, True, False]
+        assert node.context.metrics.blocks_healed._value.get() == 1
+        assert await scrub.look() == 0, "what was looked at waits for another month"
+        clock.forward(31 * DAY_S)
+        assert await scrub.look() == 3
+
+
+async def replace_block(node: LocalNode, cid: Cid, *, share: int, stripe: int) -> None:
+    """Store other bytes in place of a block, with checksums that are right."""
+    bound = node.context.catalog.bound(cid, node.context.now())
+    assert bound is not None
+    key = keys.block_key(bound.row.object_id, share, stripe)
+    size = node.context.shards.shard_of(Kind.BLOCK, key).size_of(
+        Kind.BLOCK, key, now=node.context.now()
+    )
+    change = Transaction((Put(Kind.BLOCK, key, bytes(size or 0), overwrite=True),))
+    await node.context.shards.writer_of(Kind.BLOCK, key).write(change)
