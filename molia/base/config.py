@@ -63,6 +63,9 @@ class StoreConfig:
     """Space for shares that other nodes bring, inside the quota. 0: none is offered."""
     offer_owner_percent: int = 50
     """How much of it one owner may have. Less keeps one from taking the place of all others."""
+    cache_percent: int = 10
+    """How much of the quota may hold what was read from other nodes; what was read first goes
+    first. 0: nothing is cached."""
 
     trash_s: int = 0
     """How long a removed blob can be brought back. Its space returns only then. 0: not at all."""
@@ -77,6 +80,7 @@ class StoreConfig:
         require(self.offer_bytes >= 0, "store.offer_bytes", "0 or more")
         share_fits = 1 <= self.offer_owner_percent <= 100
         require(share_fits, "store.offer_owner_percent", "1 to 100")
+        require(0 <= self.cache_percent <= 90, "store.cache_percent", "0 to 90")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,12 @@ TREE_CACHE_BYTES: Final = 16 * MIB
 """Merkle trees from which paths are given; the tree of 1 TiB takes 27 MB and is made each time."""
 FINDS_MAX: Final = 1_024
 """Blobs of which a worker remembers who has them; with all sources 20 KB each."""
+CACHE_FILLS_MAX: Final = 16
+"""Blobs that are written to the cache at once, each with at most four stripes in memory."""
+CACHE_FILL_STRIPES_MAX: Final = 4
+"""Stripes of one of them that were read and not written yet; with more it is given up."""
+CACHED_MAX: Final = 10_000
+"""Blobs in the cache: all of them are looked at every half minute."""
 READS_MAX: Final = 256
 """Reads through the network of one worker at once."""
 SPEEDS_MAX: Final = 4_096
@@ -423,6 +429,9 @@ PROVIDERS_OLD: Final = 48
 PROVIDERS_CACHE_MAX: Final = 8
 """Of these, how many may only have it in a cache."""
 PROVIDERS_PER_PREFIX_MAX: Final = 3
+PROVIDERS_TOLD_MAX: Final = 32
+"""Address prefixes of which providers are told while the search goes on: of more that are found,
+those count that most holders know."""
 PROVIDERS_OLDEST_TOLD: Final = 10
 PROVIDERS_RANDOM_TOLD: Final = 10
 QUOTA_PEERS_MAX: Final = 8_192

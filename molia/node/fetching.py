@@ -33,6 +33,7 @@ from molia.blobs.manifest import Manifest
 from molia.blobs.one_read import Failed, GatherConfig
 from molia.blobs.sources import Source
 from molia.dht.blinding import content_cid
+from molia.node.caching import Cache
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.gathering import Gathering
@@ -78,6 +79,8 @@ class Fetcher:
         """Content hashes and the manifests that were found to be theirs."""
         self._running: set[Gathering] = set()
         self.patience, self.join_wait_s = GatherConfig(), JOIN_WAIT_S
+        self.cache: Cache | None = None
+        """Where what was read is kept."""
         self.on_lie: list[OnLie] = []
         """Told of a node that sent what is not the blob's: its share counts as lost."""
 
@@ -178,6 +181,8 @@ class Fetcher:
             try:
                 match await running.next():
                     case Whole(data=data):
+                        if self.cache is not None:
+                            self.cache.keep_whole(find.cid, data)
                         return data
                     case Failed(error=error):
                         raise self.explain(error, find)

@@ -34,6 +34,7 @@ from molia.base.views import (
 from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
+from molia.node.caching import Cache
 from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.content_scrub import ContentScrub
 from molia.node.context import Context
@@ -72,7 +73,8 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
         """reports: what opening this worker's own shards found."""
         self.context = context
-        context.also_here.append(HeldShares(context.shards).bound)
+        self.cache = Cache(context, Space(store_path(home, context.config)))
+        context.also_here.extend((HeldShares(context.shards).bound, self.cache.bound))
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
@@ -112,6 +114,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         tasks.start_soon(self._jobs.run)
         tasks.start_soon(self._placements.run)
         tasks.start_soon(self._sweeper.run)
+        tasks.start_soon(self.cache.run)
         tasks.start_soon(self._scrub_watch.run)
         tasks.start_soon(self._content_scrub.run)
         if context.team.links:
@@ -121,6 +124,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
     def join(self, member: Member) -> None:
         """Take part in a network, and show so."""
         self.member = self._overview.member = member
+        member.fetcher.cache = self.cache
         self._placements.join(member.courier)
         self.context.metrics.watch_wire(partial(counts_of, member.network))
         self.context.metrics.watch_dht(member.counts)

@@ -13,6 +13,7 @@ from molia.blobs.gather import Gather
 from molia.blobs.geometry import STRIPE_SIZE_MAX
 from molia.blobs.manifest import Manifest
 from molia.blobs.one_read import Failed, GatherConfig
+from molia.node.caching import Cache
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.gathering import Gathering
@@ -26,6 +27,7 @@ class Reads(Protocol):
 
     context: Context
     patience: GatherConfig
+    cache: Cache | None
 
     def begin(self, core: Gather, find: Find, here: tuple[Bound, ...]) -> Gathering:
         """Begin to carry out a core's effects. Raises Busy."""
@@ -90,18 +92,23 @@ class NetworkReader:
                 self._find.cid, start=start, stop=stop, now_s=context.now().mono_s,
                 manifest=self.manifest, config=self._reads.patience,
             )  # fmt: skip
-            async for chunk in self._chunks(core):
+            is_whole = (start, stop) == (0, self.manifest.size)
+            async for chunk in self._chunks(core, is_whole=is_whole):
                 context.metrics.read_bytes.inc(len(chunk))
                 yield chunk
         finally:
             context.budget.release(cost)
 
-    async def _chunks(self, core: Gather) -> AsyncIterator[bytes]:
+    async def _chunks(self, core: Gather, *, is_whole: bool) -> AsyncIterator[bytes]:
         running = self._reads.begin(core, self._find, self._here)
+        cache = self._reads.cache if is_whole else None
+        filling = None if cache is None else cache.fill(self.manifest)
         try:
             while True:
                 match await running.next():
                     case cores.Deliver(stripe_index=index, chunks=chunks):
+                        if filling is not None:
+                            filling.take(index, chunks)
                         for chunk in chunks:
                             yield chunk
                         running.delivered(index)
@@ -112,6 +119,8 @@ class NetworkReader:
         finally:
             running.close()
             self._reads.note_read(core)
+            if filling is not None:  # who has all bytes may not come back to hear that it was all
+                filling.end(is_whole=core.position == self.manifest.size)
 
 
 class HintedReader:

@@ -23,6 +23,7 @@ from molia.base.errors import (
 from molia.base.views import BlobHealth, BlobInfo, ManifestView
 from molia.blobs.manifest import Manifest
 from molia.dht.blinding import content_cid
+from molia.node.caching import Cache
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.fetching import Fetcher
@@ -43,6 +44,7 @@ class ReadingFace(ABC):
 
     context: Context
     member: "Member | None"
+    cache: Cache
     _healer: Healer
 
     @abstractmethod
@@ -79,7 +81,9 @@ class ReadingFace(ABC):
         here = await self.context.offload.run(parts_here, self.context, cid)
         for bound in here:
             if await self._is_enough(bound):
-                return _mended(LocalReader(self.context, bound, None), fetcher, bound)
+                return _mended(
+                    LocalReader(self.context, bound, None), fetcher, bound, cache=self.cache
+                )
         if fetcher is None:
             raise not_here
         if here:
@@ -122,15 +126,21 @@ class ReadingFace(ABC):
         return frozenset(share for bound in here for share in shares_here(self.context, bound))
 
 
-def _mended(local: LocalReader, fetcher: Fetcher | None, bound: Bound) -> BlobReader:
-    return local if fetcher is None else _Mended(local, fetcher, bound)
+def _mended(
+    local: LocalReader, fetcher: Fetcher | None, bound: Bound, *, cache: Cache | None = None
+) -> BlobReader:
+    return local if fetcher is None else _Mended(local, fetcher, bound, cache)
 
 
 class _Mended:
     """A blob that is here; what is damaged beyond what is kept here comes from others."""
 
-    def __init__(self, local: LocalReader, fetcher: Fetcher, bound: Bound) -> None:
+    def __init__(
+        self, local: LocalReader, fetcher: Fetcher, bound: Bound, cache: Cache | None
+    ) -> None:
+        """cache: where the blob may lie, and is let go when it is damaged."""
         self._local, self._fetcher, self._bound = local, fetcher, bound
+        self._cache = cache
 
     @property
     def info(self) -> BlobInfo:
@@ -149,6 +159,8 @@ class _Mended:
             damage: MoliaError = error
         if not self._fetcher.is_joined:
             raise damage
+        if self._cache is not None:
+            await self._cache.drop(self._bound.cid)
         try:
             theirs = await self._fetcher.open(self._bound.cid, (self._bound,))
             async for chunk in theirs.read(at, stop):

@@ -25,7 +25,9 @@ FRESH_S: Final = 10.0
 KEEP_S: Final = 600.0
 ALL_SHARES: Final = tuple(range(TOTAL_SHARES))
 Provider = tuple[ProviderRecord, Provided]
-LookUp = Callable[[Cid], Awaitable[list[Provider]]]
+Heard = Callable[[ProviderRecord, Provided], None]
+LookUp = Callable[[Cid, Heard], Awaitable[list[Provider]]]
+"""Returns who has a blob, and tells of some of them before."""
 OnChange = Callable[[], None]
 
 
@@ -133,8 +135,12 @@ class Finds:
                 find.task.cancel()
 
     async def _find(self, find: Find) -> None:
+        def heard(record: ProviderRecord, provided: Provided) -> None:
+            find.take([(record, provided)], own=self._own)
+            find.tell()
+
         try:
-            find.take(await self._look_up(find.cid), own=self._own)
+            find.take(await self._look_up(find.cid, heard), own=self._own)
             find.error = None
         except MoliaError as error:
             find.error = error

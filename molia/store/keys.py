@@ -48,6 +48,7 @@ class Space(IntEnum):
     TRASH = 12
     HELD = 13
     PLACED = 14
+    CACHED = 15
 
 
 WHOLE_SHARE: Final = 0xFFFF
@@ -104,13 +105,18 @@ def held_key(cid: Cid) -> bytes:
     return bytes((Space.HELD, cid.codec)) + cid.digest
 
 
+def cached_key(cid: Cid) -> bytes:
+    """Return the key of what is kept of a blob because it was read here."""
+    return bytes((Space.CACHED, cid.codec)) + cid.digest
+
+
 def placed_key(cid: Cid) -> bytes:
     """Return the key of where a blob's shares lie on other nodes."""
     return bytes((Space.PLACED, cid.codec)) + cid.digest
 
 
 def split_blob_key(key: bytes) -> Cid:
-    """Return the CID in a BIND, PIN, HELD or PLACED key. Raises ValueError."""
+    """Return the CID in a BIND, PIN, HELD, CACHED or PLACED key. Raises ValueError."""
     if len(key) != 2 + DIGEST_SIZE:
         raise ValueError("not the key of a blob")
     return Cid(Codec(key[1]), key[2:])

@@ -30,7 +30,7 @@ from molia.node.offload import Offload
 from molia.node.peer_streams import PeerStream
 from molia.node.stream_messages import read_request, send_reply
 from molia.node.system import SystemClock
-from molia.node.whereabouts import Provider
+from molia.node.whereabouts import Heard, Provider
 from molia.wire import blob_messages as said
 from molia.wire import messages
 from molia.wire.messages import ErrorCode, Number
@@ -149,6 +149,8 @@ class World:
     holders: dict[int, Holder]
     found: dict[Cid, list[Provider]]
     """What a look-up gives, by CID."""
+    heard_first: dict[Cid, list[Provider]] = field(default_factory=dict)
+    """What it tells before."""
     look_ups: int = 0
     look_up_error: MoliaError | None = None
     look_up_s: float = 0.0
@@ -162,9 +164,11 @@ class World:
         return {sample.labels["event"]: sample.value for sample in family.samples
                 if sample.name.endswith("_total")}  # fmt: skip
 
-    async def look_up(self, cid: Cid) -> list[Provider]:
+    async def look_up(self, cid: Cid, heard: Heard) -> list[Provider]:
         """See `whereabouts.LookUp`."""
         self.look_ups += 1
+        for provider in self.heard_first.get(cid, []):
+            heard(*provider)
         await asyncio.sleep(self.look_up_s)
         if self.look_up_error is not None:
             raise self.look_up_error
@@ -186,9 +190,11 @@ def network_of(identity: Identity, offload: Offload) -> Network:
 
 
 @asynccontextmanager
-async def world(home: Path, holders: Iterable[Holder]) -> AsyncIterator[World]:
+async def world(
+    home: Path, holders: Iterable[Holder], config: Config = CONFIG
+) -> AsyncIterator[World]:
     """Give a node in `home`, and holders that it finds."""
-    async with open_world(home, holders) as made:
+    async with open_world(home, holders, config) as made:
         for holder in made.holders.values():
             cid = holder.blob.manifest.cid
             made.found.setdefault(cid, []).append(holder.provider)
@@ -196,11 +202,13 @@ async def world(home: Path, holders: Iterable[Holder]) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def open_world(home: Path, holders: Iterable[Holder]) -> AsyncIterator[World]:
+async def open_world(
+    home: Path, holders: Iterable[Holder], config: Config = CONFIG
+) -> AsyncIterator[World]:
     """Give the same, with nobody told of yet."""
-    init_home(home, CONFIG, "")
+    init_home(home, config, "")
     async with contextlib.AsyncExitStack() as held:
-        node = await held.enter_async_context(open_node(home, CONFIG))
+        node = await held.enter_async_context(open_node(home, config))
         offload = node.context.offload
         tasks: list[asyncio.Task[None]] = []
         made = {holder.number: holder for holder in holders}

@@ -108,12 +108,24 @@ def test_what_nobody_has_is_said_in_time(nodes: list[Node]) -> None:
     assert b"nobody is known to have" in told.stderr
 
 
-def test_a_holder_that_is_gone_is_named(nodes: list[Node], blobs: tuple[str, str]) -> None:
-    nodes[1].client()("DELETE", f"/blob/{blobs[0]}")
-    assert nodes[2].process is not None
+def test_what_was_got_once_is_cached(nodes: list[Node], blobs: tuple[str, str]) -> None:
+    for cid, body in zip(blobs, (LARGE, SMALL), strict=True):
+        assert nodes[1].client().get(cid) == body
+        until(partial(_is_local, nodes[1], cid), "it is not cached")
+        assert cid not in nodes[1].client().cids()
+        assert nodes[1].client()("DELETE", f"/blob/{cid}").status == 404
+
+
+def _is_local(node: Node, cid: str) -> bool:
+    return node.client()("GET", f"/blob/{cid}", Cache_Control="only-if-cached").status == 200
+
+
+def test_a_holder_that_is_gone_is_named(nodes: list[Node]) -> None:
+    cid = nodes[2].client().put(body_of(23, 1_200_000))
+    until(partial(_is_announced, nodes[0], cid), "nobody is told of the blob")
     key = peer(nodes[2])
     nodes[2].kill()
-    answer = nodes[1].client()("GET", f"/blob/{blobs[0]}")
+    answer = nodes[1].client()("GET", f"/blob/{cid}")
     assert (answer.status, answer.code) == (504, "shares-out-of-reach"), answer
     assert key[-8:] in answer.json()["detail"]
-    assert "0 of 10 needed" in answer.json()["detail"]
+    assert "needed shares" in answer.json()["detail"]

@@ -114,7 +114,7 @@ async def places(home: Path, count: int) -> AsyncIterator[list[Place]]:
     """Give nodes that find each other."""
     made: list[Place] = []
 
-    async def look_up(cid: Cid) -> list[Provider]:
+    async def look_up(cid: Cid, _: object) -> list[Provider]:
         return [place.provider(cid) for place in made if cid in place.shares]
 
     async with contextlib.AsyncExitStack() as held:
