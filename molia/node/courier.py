@@ -6,7 +6,7 @@ Source: docs/reference/distribution.md.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -52,9 +52,13 @@ def lease_of(row: PlacedRow) -> Statement | None:
 class Courier:
     """Places blobs for one worker, and ends what it placed."""
 
-    def __init__(self, context: Context, network: Network, dht: Dht, identity: Identity) -> None:
+    def __init__(
+        self, context: Context, network: Network, dht: Dht, identity: Identity, *,
+        sign_whole: Callable[[Bound], bytes],
+    ) -> None:  # fmt: skip
+        """sign_whole: gives our record of a pinned blob, or b""."""
         self._context, self._network, self._dht = context, network, dht
-        self._identity = identity
+        self._identity, self._sign_whole = identity, sign_whole
         self._scout = Scout(context, network, dht)
         self.patience = DistributionConfig()
         """How long holders are waited for."""
@@ -79,7 +83,7 @@ class Courier:
         if not self.has_peers:
             raise NotJoined
         bound = await context.offload.run(context.catalog.bound, cid, context.now())
-        if bound is None:
+        if bound is None or bound.expired(context.now()):
             raise BlobNotFound(cid)
         row = await context.offload.run(context.catalog.placed, cid, context.now()) or WAITING
         lease = self._lease(bound, row)
@@ -190,6 +194,8 @@ class Courier:
         newest = await self._context.offload.run(self._newest, bound.cid, records)
         if not newest:
             return not records
+        own = self._sign_whole(bound)  # whoever looks at once finds this node as well
+        newest += [own] if own else []
         try:
             done = await self._dht.run_operation(
                 "announce", lambda now: self._dht.engine.announce(newest, now),

@@ -73,9 +73,18 @@ class Placements:
 
     async def settle(self, result: PutResult, options: PutOptions) -> PutResult:
         """Have a blob that was just put placed; return what is known of it when that is wanted."""
-        courier, cid = self._courier, result.cid
+        courier = self._courier
         if courier is None or not courier.has_peers:
             return result
+        try:
+            return await self._settle(courier, result, options)
+        except MoliaError as error:  # it is durable here: that is no failed put
+            self._is_left_over = True
+            log.warning("blob_not_placed", blob=result.cid.short, reason=str(error))
+            return result
+
+    async def _settle(self, courier: Courier, result: PutResult, options: PutOptions) -> PutResult:
+        cid = result.cid
         row = await self._row_of(cid)
         if row is None or (row.is_done and row.survives < ENOUGH and not result.created):
             row = await self._mark(courier, cid)
