@@ -49,6 +49,7 @@ class Space(IntEnum):
     HELD = 13
     PLACED = 14
     CACHED = 15
+    WATCHED = 16
 
 
 WHOLE_SHARE: Final = 0xFFFF
@@ -115,8 +116,13 @@ def placed_key(cid: Cid) -> bytes:
     return bytes((Space.PLACED, cid.codec)) + cid.digest
 
 
+def watched_key(cid: Cid) -> bytes:
+    """Return the key of what is known of a blob's other holders."""
+    return bytes((Space.WATCHED, cid.codec)) + cid.digest
+
+
 def split_blob_key(key: bytes) -> Cid:
-    """Return the CID in a BIND, PIN, HELD, CACHED or PLACED key. Raises ValueError."""
+    """Return the CID in a BIND, PIN, HELD, CACHED, PLACED or WATCHED key. Raises ValueError."""
     if len(key) != 2 + DIGEST_SIZE:
         raise ValueError("not the key of a blob")
     return Cid(Codec(key[1]), key[2:])
