@@ -91,7 +91,7 @@ class Demo:
 
     def start(self) -> None:
         """Start the network and wait until its nodes know each other."""
-        command = [MOLIA, "testnet", "--nodes", str(NODES), "--json", "--base", self.root]
+        command = [str(MOLIA), "testnet", "--nodes", str(NODES), "--json", "--base", str(self.root)]
         self.network = subprocess.Popen(
             command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

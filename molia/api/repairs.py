@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from molia.api.openapi import problems
-from molia.api.schemas import Repair, RepairRequest, Repairs
+from molia.api.repair_schemas import Repair, RepairRequest, Repairs
 from molia.base.cid import parse_ref
 from molia.node.service import NodeService
 

@@ -13,16 +13,16 @@ Row = dict[str, object]
 
 
 @click.command(
-    cls=Verb, lines=True, help="Show what lacks shares on other nodes, or repair blobs now."
+    cls=Verb, lines=True, help="Show what lacks shares on other nodes, or repair it now."
 )
 @click.argument("cids", nargs=-1, metavar="[CID]...")
 @click.option("--dry-run", is_flag=True, help="Only say how the blobs stand.")
 @click.pass_obj
 def repair(session: Session, *, cids: tuple[str, ...], dry_run: bool) -> None:
     """List the queue; with CIDs begin to repair these, if they lack anything."""
+    wanted = [str(parse_ref(text)) for text in cids]
     node, output = find_node(session), session.output
-    if cids:
-        wanted = [str(parse_ref(text)) for text in cids]
+    if wanted:
         rows = [
             node.call("POST", "/repair", body={"cid": text, "dry_run": dry_run}).object()
             for text in wanted
@@ -42,7 +42,8 @@ def repair(session: Session, *, cids: tuple[str, ...], dry_run: bool) -> None:
             output.note("nothing that this node watches lacks a share")
     else:
         for row in rows:
-            output.line(printable(str(row.get("cid")) if output.quiet else "\t".join(_cells(row))))
+            cells = [str(row.get("cid"))] if output.quiet else _cells(row)
+            output.line("\t".join(map(printable, cells)))
 
 
 def _cells(row: Row) -> list[str]:

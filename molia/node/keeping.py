@@ -66,6 +66,8 @@ class Keeper:
         self._gate = asyncio.Semaphore(limits.LOOKS_AT_ONCE)
         self._rows_lock = asyncio.Lock()
         self.looks = self.look_ups = 0
+        self.have_s = HAVE_S
+        """How long a holder may take to say that it is there."""
 
     # ------------------------------------------------------------------ the walk
 
@@ -201,7 +203,9 @@ class Keeper:
             holder = Holder(PeerKey(key), seen.address)
 
             async def have() -> None:
-                answers[:] = await ask_have(self._network, holder, (here.cid,), timeout_s=HAVE_S)
+                answers[:] = await ask_have(
+                    self._network, holder, (here.cid,), timeout_s=self.have_s
+                )
 
             facts.presence[key] = await self.presences.is_here(key, have, anew=anew)
             if answers:

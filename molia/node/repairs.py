@@ -234,7 +234,9 @@ class Repairs:
         """Return the claim that a holder says came before; empty without one."""
         to = PeerKey(key), watched.holders[key].address
         try:
-            answer = await self._network.ask(*to, Claim(claim.encoded), timeout_s=CLAIM_S)
+            answer = await self._network.ask(
+                *to, Claim(claim.encoded), timeout_s=min(CLAIM_S, self._keeper.have_s)
+            )
         except MoliaError:
             return b""
         is_other = isinstance(answer, Claimed) and answer.code == ClaimCode.OTHER

@@ -210,6 +210,11 @@ class Handler(BaseHTTPRequestHandler):
             case ("GET", "node"):
                 self._json(200, {"peer": PEER, "version": "0.1.0", "network": "molia", "api": [],
                                  "dht": self.world.dht, **self.world.node})  # fmt: skip
+            case _:
+                self._dispatch_network(segments, query)
+
+    def _dispatch_network(self, segments: list[str], query: dict[str, str]) -> None:
+        match (self.command, *segments):
             case ("GET", "record"):
                 rows = [self._record(name) for name in self.world.records]
                 self._json(200, {"records": rows})
