@@ -78,6 +78,12 @@ class ShardWriter:
         """All that the shard takes on the disk."""
         return self.shard.stats().disk_bytes
 
+    @property
+    def settled_bytes(self) -> int:
+        """What it will take when what was deleted has been given back."""
+        stats = self.shard.stats()
+        return max(0, stats.disk_bytes - stats.punchable_bytes)
+
     async def settle(self) -> None:
         """Return once every write that was begun before has ended, well or not."""
         with contextlib.suppress(ShardUnavailable, NoSpace):
