@@ -14,6 +14,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
+# a large simulation spends an eighth of its time on misses of the page table; glibc can ask for large
+# pages, the interpreter's own allocator cannot
+LARGE_PAGES := PYTHONMALLOC=malloc GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
 .PHONY: help demo run test check bench sim sim-long fuzz docs proto clean
 
 help:           ## list the targets
@@ -40,10 +44,10 @@ bench: $(VENV)/installed-dev ## measure beside limits; writes build/bench.json (
 
 sim: $(VENV)/installed-dev ## the network in virtual time: every scenario at CI's size, and its bars
 	$(BIN)/python -m pytest -q -n 0 tests/sim/test_null_wire.py
-	$(BIN)/python -m molia.sim bars --jobs $(JOBS)
+	$(LARGE_PAGES) $(BIN)/python -m molia.sim bars --jobs $(JOBS)
 
 sim-long: $(VENV)/installed-dev ## the same at full size: 1,000 and 10,000 nodes; hours, and 20 GB of memory
-	$(BIN)/python -m molia.sim bars --long --jobs 1
+	$(LARGE_PAGES) $(BIN)/python -m molia.sim bars --long --jobs 1
 
 fuzz: $(VENV)/installed-dev ## long: crash states of the store, packets guided by coverage, every property at length
 	$(BIN)/python -m molia.sim powercut --states $(STATES) --seed $(SEED)

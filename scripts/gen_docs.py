@@ -357,10 +357,11 @@ Vectors: `tests/vectors/messages.json`.
 
 ## Negotiation
 
-Each side names the lowest and the highest version that it speaks in HELLO; the highest that both
-speak is used, and without one the session is closed (reason 2). Of the 64 feature bits, those with
-an odd index may be ignored by who does not know them; a peer with an even one that the other lacks
-is refused (reason 3). Version 1 defines no bit.
+The handshake does it (packets.md, "Payload"): each side names the lowest and the highest version
+that it speaks; the highest that both speak is used, and without one the handshake is dropped and
+counted. Of the 64 feature bits, those with an odd index may be ignored by who does not know them; a
+peer with an even one that the other lacks is dropped too. Version 1 defines no bit. HELLO tells the
+same, and what program a peer is, to who asks.
 
 ## Numbers
 """

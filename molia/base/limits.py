@@ -401,6 +401,9 @@ REGION_CURSOR_MAX: Final = 4_096
 """Contacts of a region that one asker may leave behind."""
 
 # -- dht: the engine
+DHT_ASK_TRIES: Final = 2
+"""Of a PING or FIND_NODE: a lookup asks somebody else meanwhile, and a check that fails is done
+again. Most who say nothing are gone."""
 DHT_ASKS_MAX: Final = 64
 """Requests of the DHT that are on their way."""
 DHT_ASKS_WAITING_MAX: Final = 1_024

@@ -44,6 +44,8 @@ class Reply(NamedTuple):
 
 AnyAsker = TypeVar("AnyAsker", bound=Asker)
 Done: TypeAlias = Callable[[Reply, Now], None]
+_REPEATED: Final = frozenset({int(Number.PING), int(Number.FIND_NODE)})
+"""What the engine asks again by itself, or asks others as well."""
 _NO_ANSWER: Final = frozenset({0, int(Number.ERROR), int(Number.BUSY)})
 
 
@@ -53,6 +55,7 @@ class _Ask(NamedTuple):
     body: bytes
     done: Done
     timeout_s: float | None
+    tries: int
     at_s: float
 
 
@@ -80,13 +83,16 @@ class Asks:
 
     def ask(
         self, contact: Contact, number: int, body: bytes, done: Done, now: Now, *,
-        timeout_s: float | None = None, is_trusted: bool = False,
+        timeout_s: float | None = None, tries: int | None = None, is_trusted: bool = False,
     ) -> None:  # fmt: skip
         """Ask a contact; `done` is called once, whatever comes of it, and never at once.
 
+        tries: how often it is sent at most, if there is a session; None: by what is asked.
         is_trusted: nobody but this node's owner named the address, so it needs no protection.
         """
-        asked = _Ask(contact, int(number), body, done, timeout_s, now.mono_s)
+        if tries is None:
+            tries = limits.DHT_ASK_TRIES if number in _REPEATED else limits.REQUEST_TRIES_MAX
+        asked = _Ask(contact, int(number), body, done, timeout_s, tries, now.mono_s)
         if contact in self._knocking and self._knock_with(asked):
             return
         if not is_trusted and not self.unproved.may(contact, now.mono_s):
@@ -108,10 +114,15 @@ class Asks:
         others.append(asked)
         return True
 
-    def ping(self, contact: Contact, done: Done, now: Now, *, is_trusted: bool = False) -> None:
+    def ping(
+        self, contact: Contact, done: Done, now: Now, *, tries: int | None = None,
+        is_trusted: bool = False,
+    ) -> None:  # fmt: skip
         """Ask a contact whether it is there and serves, and tell it whether this node does."""
         body = messages.encode(messages.Ping(serves=self._hub.serves(contact.address)))
-        self.ask(contact, Number.PING, body, done, now, is_trusted=is_trusted)
+        self.ask(
+            contact, Number.PING, body, done, now, tries=tries, is_trusted=is_trusted
+        )  # fmt: skip
 
     def hint(self, contact: Contact, now: Now) -> None:
         """Take it that somebody serves: if there is room for it in the table, ask it."""
@@ -187,8 +198,9 @@ class Asks:
             timeout_s = min(timeout_s or UNPROVED_TIMEOUT_S, UNPROVED_TIMEOUT_S)
         try:
             request_id = self._hub.wire.ask_at(
-                contact.key, contact.address, asked.number, asked.body, now, timeout_s=timeout_s
-            )
+                contact.key, contact.address, asked.number, asked.body, now,
+                timeout_s=timeout_s, tries=asked.tries,
+            )  # fmt: skip
         except Busy:
             request_id = None
         if request_id is None:

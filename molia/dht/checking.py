@@ -36,7 +36,8 @@ class Checking:
         due_s = now.mono_s + IDLE_S
         for side in self._hub.families.values():
             for contact in side.table.take_checks(now.mono_s, CHECKS_AT_ONCE):
-                self._asks.ping(contact, _ignore, now)
+                tries = None if side.table.is_suspect(contact) else 1
+                self._asks.ping(contact, _ignore, now, tries=tries)
             next_s = side.table.next_check_s()
             if next_s is not None:
                 due_s = min(due_s, next_s)

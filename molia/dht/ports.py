@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable
 from typing import Protocol
 
 from molia.base.ids import PeerKey
+from molia.base.limits import REQUEST_TRIES_MAX
 from molia.base.now import Now
 from molia.wire.addresses import Address
 from molia.wire.transport import Answer
@@ -32,9 +33,12 @@ class Wire(Protocol):
 
     def ask_at(
         self, key: PeerKey, address: Address, number: int, body: bytes, now: Now, *,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, tries: int = REQUEST_TRIES_MAX,
     ) -> int | None:  # fmt: skip
-        """Ask whoever has this key; return the request's id. None: nobody can. Raises Busy."""
+        """Ask whoever has this key; return the request's id. None: nobody can. Raises Busy.
+
+        tries: how often it is sent at most, if there is a session.
+        """
         ...
 
     def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:

@@ -255,6 +255,11 @@ class Table:
         self._tick(now_s)
         return self._checks.take(now_s, limit)
 
+    def is_suspect(self, contact: Contact) -> bool:
+        """Tell whether a contact missed an answer and gave none since."""
+        entry = self._places.entries.get(contact.key.key)
+        return entry is not None and entry.state is State.SUSPECT
+
     def next_check_s(self) -> float | None:
         """Return when `take_checks` has somebody next; None while there is nobody to check."""
         return self._checks.next_s()

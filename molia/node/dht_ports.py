@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from molia.base.config import Config
 from molia.base.ids import PeerKey
+from molia.base.limits import REQUEST_TRIES_MAX
 from molia.base.now import Now
 from molia.dht import config as core
 from molia.dht.contact import Contact
@@ -56,11 +57,13 @@ class TransportWire:
 
     def ask_at(
         self, key: PeerKey, address: Address, number: int, body: bytes, now: Now, *,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, tries: int = REQUEST_TRIES_MAX,
     ) -> int | None:  # fmt: skip
         """See `Wire.ask_at`."""
         place = socket_address(address)
-        return self._transport.ask_at(key, place, number, body, now, timeout_s=timeout_s)
+        return self._transport.ask_at(
+            key, place, number, body, now, timeout_s=timeout_s, tries=tries
+        )
 
     def reply(self, peer: Asker, request_id: int, answer: Answer, now: Now) -> None:
         """See `Wire.reply`."""

@@ -9,7 +9,6 @@ Source: docs/reference/requests.md, docs/reference/admission.md.
 """
 
 import asyncio
-import contextlib
 import struct
 from collections.abc import (
     AsyncIterator,
@@ -46,15 +45,9 @@ from molia.wire.addresses import PeerAddress, pack_host
 from molia.wire.admission import Admission
 from molia.wire.cookies import Address, CookieSecret
 from molia.wire.effects import PeerDown, PeerLeft, PeerUp, Roamed, SolvePuzzle
-from molia.wire.features import (
-    FEATURES,
-    VERSION_MAX,
-    VERSION_MIN,
-    negotiate,
-    negotiate_version,
-)
+from molia.wire.features import FEATURES, VERSIONS
 from molia.wire.handshake import EndpointConfig
-from molia.wire.messages import CloseReason, ErrorCode, Message, Number
+from molia.wire.messages import ErrorCode, Message, Number
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
 from molia.wire.proof import Proof, ProofSolver
@@ -137,7 +130,7 @@ class Network:
         self.driver = UdpDriver(self._driven, clock, after=self._on_events)
         self._hello = messages.encode(
             messages.Hello(
-                version_min=VERSION_MIN, version_max=VERSION_MAX, features=FEATURES,
+                version_min=VERSIONS[0], version_max=VERSIONS[1], features=FEATURES,
                 software=f"molia/{__version__}", workers=settings.worker_count,
                 network=bytes.fromhex(network_label(network)),
             )
@@ -145,8 +138,6 @@ class Network:
         self._entropy = entropy
         self._stream_handlers = dict(stream_handlers or {})
         self._waiting: dict[int, asyncio.Future[Ended[Peer]]] = {}
-        self._greetings: dict[int, None] = {}
-        """Requests that are our HELLO on a new session."""
         self._streams: dict[tuple[Peer, int], PeerStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._proving: ProofSolver | None = None
@@ -285,25 +276,9 @@ class Network:
         return Number.PONG, messages.encode(messages.Pong(seen=seen, unix_ms=now.unix_ms))
 
     def _on_hello(self, _peer: Peer, _request_id: int, body: bytes, _now: Now) -> Answer | None:
-        if _misfit(messages.decode(Number.HELLO, body)) is not None:
+        if messages.decode(Number.HELLO, body) is None:
             return Number.ERROR, messages.encode(messages.Error(code=ErrorCode.REFUSED))
         return Number.HELLO, self._hello
-
-    def _greet(self, peer: Peer) -> None:
-        """Say HELLO on a session that we began: it holds if there is a common version."""
-        if peer.current is not None and peer.current.is_initiator:
-            now = self._clock.now()
-            with contextlib.suppress(Busy):  # a crowded session is in use and was greeted before
-                request_id = self.transport.ask(peer, Number.HELLO, self._hello, now)
-                self._greetings[request_id] = None
-
-    def _on_greeted(self, ended: Ended[Peer]) -> None:
-        if ended.outcome is not Outcome.REPLIED:
-            return
-        reason = _misfit(messages.decode(ended.number, ended.body))
-        if reason is not None:
-            log.info("peer_not_understood", peer=_name_of(ended.peer), reason=reason.name)
-            self.transport.close(ended.peer, self._clock.now(), reason)
 
     # ------------------------------------------------------------------ what happened
 
@@ -322,16 +297,10 @@ class Network:
                     part.on_left(event.peer, self._clock.now())
             else:
                 _log_peer(event)
-                if isinstance(event, PeerUp):
-                    self._greet(event.peer)
         acted = part is not None and part.on_turn(self._clock.now())
         return bool(events) or acted
 
     def _on_ended(self, ended: Ended[Peer]) -> None:
-        if ended.request_id in self._greetings:
-            del self._greetings[ended.request_id]
-            self._on_greeted(ended)
-            return
         part = self._driven.part
         if part is not None and part.on_ended(ended, self._clock.now()):
             return
@@ -436,18 +405,6 @@ def socket_address(address: Address) -> Address:
     if len(address) == 2 and ":" in address[0]:
         return address[0], address[1], 0, 0
     return address
-
-
-def _misfit(said: Message | None) -> CloseReason | None:
-    """Return why we cannot talk to who said this in place of a HELLO; None when we can."""
-    if not isinstance(said, messages.Hello):
-        return CloseReason.BROKEN_PROTOCOL
-    ours, theirs = (VERSION_MIN, VERSION_MAX), (said.version_min, said.version_max)
-    if negotiate_version(ours, theirs) is None:
-        return CloseReason.NO_COMMON_VERSION
-    if negotiate(FEATURES, said.features) is None:
-        return CloseReason.REFUSED_FEATURE
-    return None
 
 
 def _name_of(peer: Peer) -> str:

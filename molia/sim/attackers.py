@@ -13,7 +13,6 @@ from molia.base.errors import Busy
 from molia.base.now import Now
 from molia.dht.contact import ID_BITS, Contact, routing_id
 from molia.dht.size import REGION_NODES, SPACE
-from molia.sim.dht_host import HELLO
 from molia.sim.fleet import Fleet, Node
 from molia.sim.net import Seat
 from molia.sim.null_wire import NullIdentity, NullTransport
@@ -152,7 +151,6 @@ class Sybil:
         fleet = attack.fleet
         self._near_bits = 2 + (len(fleet.nodes) + attack.plan.count).bit_length()
         handlers: dict[int, Handler] = {
-            Number.HELLO: lambda *_: (Number.HELLO, HELLO),
             Number.PING: self._on_ping, Number.FIND_NODE: self._on_find,
             Number.FIND_REGION: self._on_region, Number.GET: self._on_get,
             Number.GET_PROVIDERS: self._on_miss,

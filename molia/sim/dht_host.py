@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from molia.base.crypto import Identity
-from molia.base.errors import Busy
 from molia.base.ids import PeerKey
+from molia.base.limits import REQUEST_TRIES_MAX
 from molia.base.now import Now
 from molia.dht.config import DhtConfig
 from molia.dht.contact import Contact, Space
@@ -23,34 +23,26 @@ from molia.sim.net import HEADERS_BYTES, Net, Seat
 from molia.sim.shelf import MemoryShelf
 from molia.sim.tally import Tally
 from molia.sim.wire_host import WireHost
-from molia.wire import messages
 from molia.wire.addresses import Address
-from molia.wire.effects import PeerUp
 from molia.wire.handshake import EndpointConfig
-from molia.wire.messages import ErrorCode, Number
+from molia.wire.messages import Number
 from molia.wire.noise import Profile
 from molia.wire.packet import DATA_SIZE_MIN
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, Ended
-from molia.wire.transport import Answer, Handler, Transport, TransportEvent
+from molia.wire.transport import Answer, Handler, Transport
 
 SYNC_S: Final = (0.003, 0.012)
 """How long a write takes to be on disk."""
 FRAME_BYTES: Final = HEAD.size + DATA_SIZE_MIN + HEADERS_BYTES
 """What a request or reply in a session weighs beside its body."""
-SESSION_BYTES: Final = 1_750
-"""About what a new session costs both sides: early data is padded, then a keepalive and HELLOs."""
+SESSION_BYTES: Final = 1_500
+"""About what a new session costs both sides: early data is padded, then comes a keepalive."""
 _CHECKS: Final = frozenset({Number.PING})
 _WALKS: Final = frozenset({Number.FIND_NODE, Number.FIND_REGION, Number.GET, Number.GET_PROVIDERS})
 _REPAIRS: Final = frozenset({Number.PUT, Number.ADD_PROVIDER, Number.DIGEST, Number.PULL})
 _QUIET: Final = (Number.FIND_NODE, Number.FIND_REGION, Number.GET, Number.GET_PROVIDERS)
 """Requests that are answered at once and change nothing."""
-HELLO: Final = messages.encode(
-    messages.Hello(
-        version_min=1, version_max=1, features=0, software="molia/simulated", workers=1,
-        network=bytes(8),
-    )
-)  # fmt: skip
 
 
 def part_of(number: int) -> str:
@@ -111,15 +103,12 @@ class DhtHost:
             config, identity=identity.peer_key, space=space, own=own, wire=self, shelf=shelf,
             entropy=entropies("engine"),
         )  # fmt: skip
-        handlers: dict[int, Handler] = {
-            Number.HELLO: _on_hello,
-            **self._watched(self.engine.handlers),
-        }
+        handlers = self._watched(self.engine.handlers)
         self._link = WireHost(
             net, seat, wire=wire, profile=profile, identity=identity, entropy=entropies("wire"),
             handlers=handlers, once=Engine.once, config=EndpointConfig(features=features),
         )  # fmt: skip
-        self._link.on_ended, self._link.on_event = self._on_ended, self._on_event
+        self._link.on_ended = self._on_ended
         self._link.due_s, self._link.on_due = self.engine.next_deadline_s, self._on_due
         self._link.after = self._after_datagram
         self._transport = self._link.transport
@@ -223,9 +212,7 @@ class DhtHost:
     # ------------------------------------------------------------------ what the wire tells
 
     def _on_ended(self, ended: Ended[Peer], now: Now) -> None:
-        charged = self._charged.pop(ended.request_id, None)
-        if charged is None:
-            return  # our HELLO
+        charged = self._charged.pop(ended.request_id)
         size = len(ended.body) + FRAME_BYTES if ended.number else 0
         if isinstance(charged, str):
             self._current = None
@@ -242,17 +229,6 @@ class DhtHost:
         self._take_effects()
         self._current = None
 
-    def _on_event(self, event: TransportEvent, now: Now) -> None:
-        """Say HELLO on a session that we began, as every node does."""
-        if type(event) is not PeerUp:
-            return
-        session = event.peer.current
-        if session is not None and session.is_initiator:
-            try:
-                self._transport.ask(event.peer, Number.HELLO, HELLO, now)
-            except Busy:
-                return
-
     def _on_due(self, now: Now) -> None:
         # a lookup that waits too long asks the next one here: nobody says whose lookup it was
         self._current = next(iter(self._running.values()), None)
@@ -265,7 +241,7 @@ class DhtHost:
 
     def ask_at(
         self, key: PeerKey, address: Address, number: int, body: bytes, now: Now, *,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, tries: int = REQUEST_TRIES_MAX,
     ) -> int | None:  # fmt: skip
         """Ask whoever has this key, and put it on somebody's account."""
         operation = self._current if number not in _CHECKS else None
@@ -273,7 +249,7 @@ class DhtHost:
             operation.tally.size_bytes += SESSION_BYTES
             self.seat.charged_bytes += SESSION_BYTES
         request_id = self._transport.ask_at(
-            key, address, number, body + self._tail, now, timeout_s=timeout_s
+            key, address, number, body + self._tail, now, timeout_s=timeout_s, tries=tries
         )
         size = len(body) + len(self._tail) + FRAME_BYTES
         self._link.is_touched = True
@@ -298,9 +274,3 @@ class DhtHost:
     def has_session(self, key: PeerKey, now: Now) -> bool:
         """Tell whether asking this peer costs no handshake."""
         return self._transport.has_session(key, now)
-
-
-def _on_hello(_peer: Peer, _request_id: int, body: bytes, _now: Now) -> Answer:
-    if not isinstance(messages.decode(Number.HELLO, body), messages.Hello):
-        return Number.ERROR, messages.encode(messages.Error(code=ErrorCode.REFUSED))
-    return Number.HELLO, HELLO

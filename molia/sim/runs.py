@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ SCENARIOS: Final[dict[str, Callable[[Options], Report]]] = {
     "steady": steady.run, "churn": churn.run, "sybil": sybil.run, "partition": partition.run,
     "flood": flood.run, "flash": flash.run, "upgrade": upgrade.run,
 }  # fmt: skip
+_CPU: Final = "cpu_s_of_1000_node_minutes"
 _HELP: Final = {
     "steady": "nothing happens but work; --variant cold: from nothing",
     "churn": "three nodes in ten leave in every minute, and as many come",
@@ -71,14 +72,28 @@ def main(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     gc.disable()  # nodes that end let go of their parts: there is nothing for it to find
     report = SCENARIOS[options.scenario](options)
+    _count_cpu(report)
     if arguments.json:
         print(report.as_json())
     else:
         print("\n".join(report.lines()))
-        print(f"  CPU time of this run: {time.process_time():.1f} s", flush=True)
+        print(f"  CPU time of this run: {report.extra['cpu_s']} s", *_cpu_line(report.extra))
         if not arguments.no_baselines and options.defence == "all":
             _print_baselines(options)
     return 0 if report.passed else 1
+
+
+def _count_cpu(report: Report) -> None:
+    """Say what the run cost, and what that makes of a minute of 1,000 nodes."""
+    used_s = time.process_time()
+    report.extra["cpu_s"] = round(used_s, 1)
+    minutes = float(str(report.facts.get("virtual minutes", 0.0)))
+    if minutes and "success_vanilla" not in report.extra:
+        report.extra[_CPU] = round(used_s / minutes / report.nodes * 1_000, 1)
+
+
+def _cpu_line(told: Mapping[str, object]) -> list[str]:
+    return [f"({told[_CPU]} s for a minute of 1,000 nodes)"] if _CPU in told else []
 
 
 def _print_baselines(options: Options) -> None:
@@ -183,6 +198,7 @@ def _show(command: list[str], process: subprocess.Popen[str]) -> dict[str, Any] 
     told: dict[str, Any] = json.loads(text)
     for bar in told["bars"]:
         print(Bar(bar["name"], bar["demanded"], bar["measured"], bar["passed"]).line())
+    print(f"  CPU time of this run: {told['cpu_s']} s", *_cpu_line(told))
     if not told["passed"]:
         print(f"  replay: {told['replay']}")
     return told

@@ -1,7 +1,7 @@
 """A host of the simulated network that talks through a transport, real or null.
 
 Does what `node/network.py` does around the same core: datagrams in, sends out, events to the owner,
-the next deadline kept, HELLO over each session that we began.
+the next deadline kept.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -134,17 +134,20 @@ class Endpoint:
         answer = self._handler.on_plaintext(peer, plaintext, now)
         now_s = now.mono_s
         if answer is None or now_s >= peer.rekey_sent_s or peer.persistent_s:
-            peer.on_heard(now_s, data=True)
+            peer.on_heard(now_s, data=not self._is_molia)
             if peer.keepalive_due_s < peer.wake_s:
                 self._wakes.set(peer)
             return None if answer is None else self.seal(peer, answer, now)
         if not session.is_alive(now_s):
             return None
-        peer.heard_s, peer.keepalive_due_s = now_s, NEVER
-        peer.silence_due_s = now_s + SILENCE_S
+        peer.heard_s = now_s
+        if self._is_molia:
+            peer.silence_due_s = NEVER
+            return session.seal(answer)
+        peer.keepalive_due_s, peer.silence_due_s = NEVER, now_s + SILENCE_S
         if peer.silence_due_s < peer.wake_s:
             self._wakes.set(peer)
-        return session.seal(answer if self._is_molia else _padded(answer))
+        return session.seal(_padded(answer))
 
     def burst(self, packets: Sequence[bytes], address: Address, now: Now) -> list[bytes]:
         """Take datagrams of one sender, as GRO gives them; return what goes back at once."""
@@ -209,7 +212,7 @@ class Endpoint:
             self._paths.move(peer, address)
         if not peer.proved:
             self._paths.ask(peer, size, now)
-        peer.on_heard(now.mono_s, data=has_data)
+        peer.on_heard(now.mono_s, data=has_data and not self._is_molia)
         if now.mono_s >= peer.rekey_heard_s:
             peer.rekey_heard_s = NEVER
             self._upkeep.initiate(peer, now)
@@ -371,7 +374,8 @@ class Endpoint:
 
         Without a session a handshake is begun, here and in `seal_many`.
         """
-        session = self._ready(peer, len(plaintext) + DATA_SIZE_MIN, now)
+        size = len(plaintext) + DATA_SIZE_MIN
+        session = self._ready(peer, size, now, awaited=not self._is_molia)
         if session is None:
             return None
         return session.seal(plaintext if self._is_molia else _padded(plaintext))
@@ -379,22 +383,26 @@ class Endpoint:
     def seal_many(self, peer: Peer, plaintexts: Sequence[bytes], now: Now) -> list[bytes]:
         """Return data packets to `peer` for GSO; none where `seal` would return None."""
         size = sum(map(len, plaintexts)) + DATA_SIZE_MIN * len(plaintexts)
-        session = self._ready(peer, size, now)
+        session = self._ready(peer, size, now, awaited=True)
         if session is None:
             return []
         if not self._is_molia:
             plaintexts = [_padded(plaintext) for plaintext in plaintexts]
         return session.seal_many(plaintexts)
 
-    def _ready(self, peer: Peer, size: int, now: Now) -> Session | None:
-        """Return the session that `size` bytes of data go out in; they count as sent."""
+    def _ready(self, peer: Peer, size: int, now: Now, *, awaited: bool) -> Session | None:
+        """Return the session that `size` bytes of data go out in; they count as sent.
+
+        awaited: silence after them means that the session is lost. A small request notices that
+        itself, and nobody answers a reply.
+        """
         session, now_s = peer.current, now.mono_s
         if session is None or not session.is_alive(now_s):
             self._upkeep.initiate(peer, now)
             return None
         if not peer.proved and not self._paths.spend(peer, size):
             return None
-        peer.on_sent(now_s, data=True)
+        peer.on_sent(now_s, data=awaited)
         if now_s >= peer.rekey_sent_s:
             self._upkeep.initiate(peer, now)
         if peer.silence_due_s < peer.wake_s:

@@ -5,8 +5,8 @@ Source: docs/reference/messages.md, "Negotiation".
 
 from typing import Final
 
-VERSION_MIN: Final = 1
-VERSION_MAX: Final = 1
+VERSIONS: Final = (1, 1)
+"""The lowest and the highest version of the protocol that this program speaks."""
 FEATURES: Final = 0
 """The feature bits of this program. An even bit must be understood by the peer, an odd one may be
 ignored; no bit has a meaning yet."""
@@ -16,12 +16,6 @@ _EVEN: Final = 0x5555_5555_5555_5555
 def features_agree(theirs: int, known: int) -> bool:
     """Tell whether we know every even bit of `theirs`; unknown odd ones are no matter."""
     return not theirs & ~known & _EVEN
-
-
-def negotiate(ours: int, theirs: int) -> int | None:
-    """Return the features that both have; None when either has an even one that the other lacks."""
-    agree = features_agree(theirs, ours) and features_agree(ours, theirs)
-    return ours & theirs if agree else None
 
 
 def negotiate_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:

@@ -127,6 +127,7 @@ class Counters:
     bad_hello: int = 0
     wrong_identity: int = 0
     unknown_feature: int = 0
+    no_common_version: int = 0
     refused_identity: int = 0
     bad_response: int = 0
     bad_cookie: int = 0

@@ -16,7 +16,7 @@ from molia.base.limits import EARLY_DATA_SIZE_MIN
 from molia.base.now import Now
 from molia.wire.bodies import Number
 from molia.wire.cookies import Address, CookieSecret, MacChecker, mac1_key, open_cookie, stamp
-from molia.wire.features import features_agree
+from molia.wire.features import VERSIONS, features_agree, negotiate_version
 from molia.wire.gate import Admission, Counters, Verdict
 from molia.wire.hello import (
     LIFE_SIZE,
@@ -76,6 +76,8 @@ class EndpointConfig:
     """Our number, which all our indices carry; 0 to 15."""
     features: int = 0
     """Feature bits that we have; a peer that lacks an even one of them refuses us."""
+    versions: tuple[int, int] = VERSIONS
+    """The lowest and the highest version of the protocol that we speak."""
     timing: Timing = WIREGUARD_TIMING
 
 
@@ -148,7 +150,7 @@ class Handshaker:
         hello = Hello(
             timestamp=self._timestamp, identity=self._identity,
             features=self._config.features, proof=self.proof, request=peer.request,
-            life=self._life_of(peer),
+            life=self._life_of(peer), versions=self._config.versions,
         )  # fmt: skip
         is_large = peer.request is not None and peer.request[:1] != _PING
         size_min = EARLY_DATA_SIZE_MIN if is_large else 0
@@ -204,6 +206,9 @@ class Handshaker:
             self._counters.bad_hello += 1
         elif not features_agree(welcome.features, self._config.features):
             self._counters.unknown_feature += 1
+            return None
+        elif negotiate_version(self._config.versions, welcome.versions) is None:
+            self._counters.no_common_version += 1
             return None
         return welcome
 
@@ -343,6 +348,8 @@ class Handshaker:
             self._admission.penalise(None, address, Offence.WRONG_ID, now.mono_s)
         elif not features_agree(hello.features, self._config.features):
             counters.unknown_feature += 1
+        elif negotiate_version(self._config.versions, hello.versions) is None:
+            counters.no_common_version += 1
         elif not self._admission.allows(hello.identity, address, now):
             counters.refused_identity += 1
         else:
@@ -366,6 +373,7 @@ class Handshaker:
             reply=reply,
             effort=self._admission.effort(now, address),
             life=self._life_of(peer),
+            versions=self._config.versions,
         )
         return encode_welcome(welcome, packet_size_max=size)
 

@@ -16,14 +16,17 @@ from molia.wire.packet import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, TIMESTAMP
 from molia.wire.puzzle import NO_EFFORT, Effort
 
 PADDING, PROOF, IDENTITY, REQUEST, FEATURES, REPLY, EFFORT, LIFE = 0, 1, 2, 3, 4, 5, 7, 9
+VERSIONS: Final = 11
 _HEAD: Final = Struct("<BH")
 _FEATURES: Final = Struct("<Q")
+_VERSIONS: Final = Struct("<BB")
+_FIRST: Final = (1, 1)
 
 _TAI64_EPOCH: Final = 2**62 + 10
 _STAMP_STEP_NS: Final = 1 << 24
 """Timestamps are rounded to 17 ms, so that they tell little of the clock."""
 LIFE_SIZE: Final = 8
-_FIXED: Final = TIMESTAMP + 3 + 32 + 3 + 8 + 3 + LIFE_SIZE
+_FIXED: Final = TIMESTAMP + 3 + 32 + 3 + 8 + 3 + LIFE_SIZE + 3 + _VERSIONS.size
 REQUEST_SIZE_MAX: Final = (
     HANDSHAKE_SIZE_MAX - INITIATION_OVERHEAD - _FIXED - (3 + PROOF_SIZE_MAX) - 3
 )
@@ -43,6 +46,8 @@ class Hello:
     """Early data: one request that may come twice without harm."""
     life: bytes = b""
     """Names what the sender remembers of this peer; another one means that it began anew."""
+    versions: tuple[int, int] = _FIRST
+    """The lowest and the highest version of the protocol that the sender speaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,8 @@ class Welcome:
     effort: Effort = NO_EFFORT
     """The puzzle that the next initiation should answer."""
     life: bytes = b""
+    """As in message 1."""
+    versions: tuple[int, int] = _FIRST
     """As in message 1."""
 
 
@@ -80,6 +87,8 @@ def encode_hello(hello: Hello, *, packet_size_min: int = 0) -> bytes:
         fields.append((PROOF, hello.proof))
     if hello.life:
         fields.append((LIFE, hello.life))
+    if hello.versions != _FIRST:
+        fields.append((VERSIONS, _VERSIONS.pack(*hello.versions)))
     if hello.request is not None:
         fields.append((REQUEST, hello.request))
     return _padded(hello.timestamp + _encode(fields), packet_size_min - INITIATION_OVERHEAD)
@@ -87,16 +96,19 @@ def encode_hello(hello: Hello, *, packet_size_min: int = 0) -> bytes:
 
 def decode_hello(payload: bytes) -> Hello | None:
     """Return what message 1 says; None when it is malformed or asks for what we do not know."""
-    fields = _decode(payload[TIMESTAMP:], known=(PROOF, IDENTITY, REQUEST, FEATURES, LIFE))
+    known = (PROOF, IDENTITY, REQUEST, FEATURES, LIFE, VERSIONS)
+    fields = _decode(payload[TIMESTAMP:], known=known)
     if fields is None or len(payload) < TIMESTAMP:
         return None
     identity, proof = fields.get(IDENTITY, b""), fields.get(PROOF, b"")
-    features, life = _features(fields), _life(fields)
-    if len(identity) != 32 or features is None or life is None or len(proof) > PROOF_SIZE_MAX:
+    features, life, versions = _features(fields), _life(fields), _versions(fields)
+    if len(identity) != 32 or len(proof) > PROOF_SIZE_MAX:
+        return None
+    if features is None or life is None or versions is None:
         return None
     return Hello(
         timestamp=payload[:TIMESTAMP], identity=PeerKey(identity), features=features,
-        proof=proof, request=fields.get(REQUEST), life=life,
+        proof=proof, request=fields.get(REQUEST), life=life, versions=versions,
     )  # fmt: skip
 
 
@@ -105,6 +117,8 @@ def encode_welcome(welcome: Welcome, *, packet_size_max: int) -> bytes:
     fields = [(FEATURES, _FEATURES.pack(welcome.features))]
     if welcome.life:
         fields.append((LIFE, welcome.life))
+    if welcome.versions != _FIRST:
+        fields.append((VERSIONS, _VERSIONS.pack(*welcome.versions)))
     if welcome.effort.bits:
         fields.append((EFFORT, welcome.effort.encode()))
     room = packet_size_max - RESPONSE_OVERHEAD
@@ -118,14 +132,16 @@ def encode_welcome(welcome: Welcome, *, packet_size_max: int) -> bytes:
 
 def decode_welcome(payload: bytes) -> Welcome | None:
     """Return what message 2 says; None when it is malformed or asks for what we do not know."""
-    fields = _decode(payload, known=(FEATURES, REPLY, EFFORT, LIFE))
+    fields = _decode(payload, known=(FEATURES, REPLY, EFFORT, LIFE, VERSIONS))
     if fields is None:
         return None
-    features, life = _features(fields), _life(fields)
+    features, life, versions = _features(fields), _life(fields), _versions(fields)
     effort = Effort.parse(fields[EFFORT]) if EFFORT in fields else NO_EFFORT
-    if features is None or life is None or effort is None:
+    if features is None or life is None or effort is None or versions is None:
         return None
-    return Welcome(features=features, reply=fields.get(REPLY), effort=effort, life=life)
+    return Welcome(
+        features=features, reply=fields.get(REPLY), effort=effort, life=life, versions=versions
+    )
 
 
 def _features(fields: dict[int, bytes]) -> int | None:
@@ -134,6 +150,15 @@ def _features(fields: dict[int, bytes]) -> int | None:
         return None
     features: int = _FEATURES.unpack(value)[0]
     return features
+
+
+def _versions(fields: dict[int, bytes]) -> tuple[int, int] | None:
+    value = fields.get(VERSIONS)
+    if value is None:
+        return _FIRST
+    if len(value) != _VERSIONS.size or not 1 <= value[0] <= value[1]:
+        return None
+    return value[0], value[1]
 
 
 def _life(fields: dict[int, bytes]) -> bytes | None:

@@ -63,6 +63,7 @@ class _Asked(Generic[Peer]):
     wait_s: float
     """The soft timeout of this try; it doubles with each."""
     until_s: float
+    tries_max: int
     tries: int = 1
 
 
@@ -90,11 +91,13 @@ class Requests(Generic[Peer]):
 
     def ask(
         self, peer: Peer, number: int, body: bytes, *, now_s: float,
-        timeout_s: float | None = None, is_on_its_way: bool = False,
+        timeout_s: float | None = None, tries: int = limits.REQUEST_TRIES_MAX,
+        is_on_its_way: bool = False,
     ) -> int:  # fmt: skip
         """Ask a peer; return the request's id, by which `take_ended` names it.
 
         timeout_s: until when a reply counts; by default what the network's own pace suggests.
+        tries: how often it is sent at most; with 1, silence is no reason to doubt the session.
         is_on_its_way: the first try went out otherwise. Raises Busy when too many requests wait.
         """
         in_flight = self._per_peer.get(peer, 0)
@@ -106,14 +109,15 @@ class Requests(Generic[Peer]):
         wait_s = self.rtt.soft_timeout_s(peer)
         until_s = now_s + (self.rtt.hard_timeout_s() if timeout_s is None else timeout_s)
         frame = pack(REQUEST, request_id, number, body)
-        asked = _Asked(peer, frame, now_s, wait_s, until_s)
+        asked = _Asked(peer, frame, now_s, wait_s, until_s, tries)
         self._asked[request_id] = asked
         self._per_peer[peer] = in_flight + 1
         if not is_on_its_way:
             self._sends.append((peer, asked.frame))
         if len(self._due) > 2 * limits.REQUESTS_MAX:
             self._due = sorted(entry for entry in self._due if entry[1] in self._asked)
-        heappush(self._due, (min(now_s + wait_s, until_s), request_id))
+        due_s = until_s if tries == 1 else min(now_s + wait_s, until_s)
+        heappush(self._due, (due_s, request_id))
         return request_id
 
     def on_reply(
@@ -174,7 +178,7 @@ class Requests(Generic[Peer]):
             self.timed_out += 1
             self._end(request_id, asked, Outcome.TIMED_OUT)
             return
-        if asked.tries < limits.REQUEST_TRIES_MAX:
+        if asked.tries < asked.tries_max:
             asked.tries += 1
             asked.wait_s *= 2
             self.retried += 1

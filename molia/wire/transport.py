@@ -16,6 +16,7 @@ from molia.base import limits
 from molia.base.crypto import Identity
 from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
+from molia.base.limits import REQUEST_TRIES_MAX
 from molia.base.now import Now
 from molia.wire.channel import Channel, ChannelConfig
 from molia.wire.cookies import Address, CookieSecret
@@ -234,7 +235,7 @@ class Transport:
 
     def ask_at(
         self, key: PeerKey, address: Address, number: int, body: bytes, now: Now, *,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, tries: int = REQUEST_TRIES_MAX,
     ) -> int | None:  # fmt: skip
         """Ask whoever has this key, there may be a session or not; as `ask`.
 
@@ -249,7 +250,7 @@ class Transport:
         if peer is None:
             return None
         request_id = self.requests.ask(
-            peer, number, body, now_s=now.mono_s, timeout_s=timeout_s,
+            peer, number, body, now_s=now.mono_s, timeout_s=timeout_s, tries=tries,
             is_on_its_way=request is not None,
         )  # fmt: skip
         if request is not None:

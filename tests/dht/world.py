@@ -7,6 +7,7 @@ from itertools import count
 
 from molia.base.hashing import blake3_digest
 from molia.base.ids import PeerKey, network_id
+from molia.base.limits import REQUEST_TRIES_MAX
 from molia.base.now import Now
 from molia.dht.config import DhtConfig
 from molia.dht.contact import Contact, Space
@@ -58,13 +59,13 @@ class FakeWire:
 
     def ask_at(
         self, key: PeerKey, address: Address, number: int, body: bytes, now: Now, *,
-        timeout_s: float | None = None,
+        timeout_s: float | None = None, tries: int = REQUEST_TRIES_MAX,
     ) -> int | None:  # fmt: skip
         request_id = next(self._world.ids)
         self.waiting[request_id] = Request(FakePeer(key, address), number, body)
         self.sent.append((now.mono_s, address, number))
         wait_s = TIMEOUT_S if timeout_s is None else timeout_s
-        for at_s in TRIES_S:
+        for at_s in TRIES_S[:tries]:
             if at_s < wait_s:
                 self._world.at(at_s, lambda: self._try(request_id, key, address))
         self._world.at(wait_s, lambda: self._end(request_id, Outcome.TIMED_OUT, 0, b""))

@@ -18,7 +18,7 @@ from molia.dht.records import publish
 from molia.node.system import SystemClock, SystemEntropy
 from molia.wire.addresses import PeerAddress
 from molia.wire.dht_messages import FindNode, Nodes
-from molia.wire.features import FEATURES, VERSION_MAX, VERSION_MIN
+from molia.wire.features import FEATURES, VERSIONS
 from molia.wire.messages import Busy, Contact, Error, ErrorCode, Hello, Number, Ping, Pong, encode
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
@@ -32,7 +32,7 @@ NUMBERS = range(64, 84)
 LATE_S = 2.5
 Behaviour = Callable[[int, bytes], Answer | None]
 HELLO = encode(
-    Hello(version_min=VERSION_MIN, version_max=VERSION_MAX, features=FEATURES, software="liar/1",
+    Hello(version_min=VERSIONS[0], version_max=VERSIONS[1], features=FEATURES, software="liar/1",
           workers=1, network=bytes.fromhex(network_label(NETWORK)))
 )  # fmt: skip
 

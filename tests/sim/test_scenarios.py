@@ -189,7 +189,7 @@ def test_an_attack_that_takes_the_textbook_down_does_not_reach_the_record(
 ) -> None:
     monkeypatch.setattr(sybil, "SETTLE_S", 5.0)
     monkeypatch.setattr(sybil, "CREEP_S", 15.0)
-    monkeypatch.setattr(sybil, "READS", 40)
+    monkeypatch.setattr(sybil, "READS", 150)
     report = sybil.run(tiny("sybil", nodes=100, minutes=0.1, variant="free-64/drop"))
     assert report.tallies["get"].success >= 0.99, report.lines()
     assert float(str(report.extra["success_vanilla"])) < 0.9
@@ -238,6 +238,9 @@ def test_a_seed_has_one_trace_whatever_python_hashes_by_and_json_says_what_was_f
     words = ("churn", "--nodes", "10", "--minutes", "0.1", "--wire", "null", "--seed", "4")
     code, told = say(*words, hash_seed="1")
     _, again = say(*words, hash_seed="2")
+    for one in (told, again):
+        assert float(str(one.pop("cpu_s"))) > 0
+        assert float(str(one.pop("cpu_s_of_1000_node_minutes"))) > 0
     assert told == again
     assert told.keys() >= FIELDS
     assert code == (0 if told["passed"] else 1)

@@ -15,7 +15,7 @@ from molia.wire.noise import Profile, molia_profile
 from molia.wire.peer import Peer
 from tests.wire.flight import START, Core, Flight, Take
 
-__all__ = ["OURS", "START", "Link", "Node", "meet", "two"]
+__all__ = ["OURS", "START", "Link", "Node", "kinds", "meet", "two"]
 OURS = molia_profile(network_id("molia"))
 
 
@@ -86,6 +86,12 @@ class Link(Flight):
         """Return the endpoints."""
         return [(node.address, node.endpoint, node.endpoint.datagram) for node in self.nodes]
 
+    def stream(self, node: Node, peer: Peer) -> None:
+        """Let a node send what it wants to see acknowledged, as stream frames go."""
+        assert peer.address
+        for packet in node.endpoint.seal_many(peer, [b"anyone?"], self.now):
+            self.post(node.address, peer.address, packet)
+
     def settle(self) -> None:
         """Carry out the effects of all nodes."""
         for node in self.nodes:
@@ -110,3 +116,8 @@ def meet(link: Link, ours: Node, theirs: Node) -> Peer:
     link.run(1.0)
     assert peer.usable(link.now.mono_s)
     return peer
+
+
+def kinds(link: Link, kind: bytes) -> list[float]:
+    """Return when packets of a type were sent, in seconds from the start."""
+    return [at_s - START.mono_s for at_s, _, _, packet in link.trace if packet[:4] == kind]

@@ -18,14 +18,9 @@ from molia.wire.packet import DATA, INITIATION, RESPONSE
 from molia.wire.peer import WIREGUARD_TIMING, Peer, Timing
 from molia.wire.session import Session
 from molia.wire.wakes import Wakes
-from tests.wire.link import START, Link, Node, meet, two
+from tests.wire.link import START, Link, Node, kinds, meet, two
 
 HASTY = EndpointConfig(timing=Timing(rekey_on_send_s=10.0, rekey_on_receive_s=20.0))
-
-
-def kinds(link: Link, kind: bytes) -> list[float]:
-    """Return when packets of a type were sent, in seconds from the start."""
-    return [at_s - START.mono_s for at_s, _, _, packet in link.trace if packet[:4] == kind]
 
 
 def test_a_handshake_takes_one_round_trip_and_the_initiator_confirms_at_once() -> None:
@@ -169,50 +164,6 @@ def test_idle_sessions_end_and_leave_nothing() -> None:
         assert node.downs() == ["idle"]
         assert node.endpoint.peer_count == node.endpoint.session_count == 0
         assert node.endpoint.next_deadline_s() is None
-
-
-def test_keepalives_are_wireguards() -> None:
-    link, ours, theirs = two()
-    peer = meet(link, ours, theirs)
-    ours.endpoint.send(peer, b"data", link.now)
-    link.run(30.0)
-    keepalives = [(a, at_s) for at_s, a, _, p in link.trace if p[:4] == DATA and len(p) == 32]
-    assert [a for a, _ in keepalives] == [ours.address, theirs.address]
-    assert keepalives[1][1] - START.mono_s == pytest.approx(1.0 + 10.0 + 0.01)
-    assert len(kinds(link, INITIATION)) == 1
-
-
-def test_silence_after_data_brings_a_new_handshake_after_15_seconds() -> None:
-    link, ours, theirs = two()
-    peer = meet(link, ours, theirs)
-    link.nodes.remove(theirs)
-    ours.endpoint.send(peer, b"anyone?", link.now)
-    link.run(15.5)
-    assert kinds(link, INITIATION)[1:] == [pytest.approx(16.0)]
-
-
-def test_a_responder_that_hears_nothing_back_begins_a_handshake_too() -> None:
-    link, ours, theirs = two()
-    meet(link, ours, theirs)
-    back = theirs.endpoint.find(ours.key)
-    assert back
-    link.run(50.0)
-    link.nodes.remove(ours)
-    theirs.endpoint.send(back, b"anyone?", link.now)
-    link.run(15.5)
-    assert kinds(link, INITIATION)[1:] == [pytest.approx(66.0)]
-
-
-def test_persistent_keepalives_keep_their_pace() -> None:
-    link, ours, theirs = two()
-    peer = meet(link, ours, theirs)
-    ours.endpoint.keep_alive(peer, 20.0, link.now)
-    link.run(101.0)
-    ups = [p for _, a, _, p in link.trace if a == ours.address and p[:4] == DATA]
-    assert len(ups) == 6
-    ours.endpoint.keep_alive(peer, 0.0, link.now)
-    link.run(50.0)
-    assert len([p for _, a, _, p in link.trace if a == ours.address and p[:4] == DATA]) == 6
 
 
 def test_a_peer_is_known_by_the_worker_that_answered() -> None:
@@ -392,7 +343,7 @@ def test_a_peer_that_began_anew_is_noticed_once_and_its_old_keys_are_gone(
     if restarted_asks:
         again.endpoint.connect(ours.key, ours.address, link.now)
     else:
-        ours.endpoint.send(old, b"are you there", link.now)
+        link.stream(ours, old)
     link.run(30.0)
     assert [event.peer for event in ours.events if isinstance(event, Restarted)] == [old]
     assert before not in (old.previous, old.current, old.next)

@@ -158,6 +158,7 @@ class Run:
             "serving": f"{sum(n.is_serving for n in self.fleet.up)} of {len(self.fleet.up)} up",
             "began": "with filled tables, as if it had run for long",
             "events": self.world.events,
+            "virtual minutes": round(self.world.time_s / 60, 2),
         }
         if self.churn is not None:
             minutes, nodes = self.world.time_s / 60, options.nodes
