@@ -15,7 +15,7 @@ from molia.node.context import Context
 from molia.node.puts import remove_bound
 from molia.store import keys
 from molia.store.keys import Kind, Space
-from molia.store.quota import QuotaLimits
+from molia.store.quota import QuotaMarks
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ STORED_PERCENT: Final = 100 * limits.TOTAL_SHARES // limits.DATA_SHARES
 async def relieve(context: Context) -> int:
     """Let cached blobs go while the quota is nearly used up; return the bytes that come back."""
     used = sum(writer.settled_bytes for writer in context.shards.writers)
-    over = used - QuotaLimits(total_bytes=context.quota_bytes).press_mark
+    over = used - QuotaMarks(context.quota_bytes).press
     return await evict(context, over) if over > 0 else 0
 
 

@@ -62,7 +62,7 @@ from molia.node.trash import trash_bound
 from molia.node.verify import run_verify
 from molia.node.wire_counts import counts_of
 from molia.store.ops import Reply
-from molia.store.quota import QuotaLimits
+from molia.store.quota import QuotaMarks
 from molia.store.recovery import RecoveryReport
 
 log = structlog.get_logger(__name__)
@@ -373,8 +373,8 @@ class LocalNode(NetworkFace, StoreFace):
                 f"the blob needs {needed} bytes; the disk has {space.free_bytes} to give",
                 hint="delete something, or move store.path to a larger disk",
             )
-        quota = QuotaLimits(total_bytes=self.context.quota_bytes)
-        over = space.used_bytes + needed - quota.high_mark
+        quota = QuotaMarks(self.context.quota_bytes)
+        over = space.used_bytes + needed - quota.high
         if over > 0 and await evict(self.context, over) < over:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",

@@ -162,7 +162,7 @@ class ShardWriter:
                 self._loop.call_soon_threadsafe(self._fail_all)
 
     def _serve(self) -> None:
-        wake_s: float | None = None
+        wake_s: float | None = 0.0  # what an earlier run left to do is due at once
         while True:
             batch = self._take_batch(wake_s)
             if batch:

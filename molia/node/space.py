@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from molia.node.context import Context
-from molia.store.quota import QuotaLimits
+from molia.store.quota import QuotaMarks
 
 LOOK_INTERVAL_S: Final = 0.25
 
@@ -34,7 +34,7 @@ class Space:
             free = shutil.disk_usage(self._path).free - context.config.store.reserve_bytes
             used = sum(writer.settled_bytes for writer in context.shards.writers)
             self._found, self._looked_s = Found(max(0, free), used), now_s
-            is_pressed = used > QuotaLimits(total_bytes=context.quota_bytes).press_mark
+            is_pressed = used > QuotaMarks(context.quota_bytes).press
             for writer in context.shards.own:
                 writer.shard.press(pressed=is_pressed)
         return self._found
