@@ -46,6 +46,7 @@ class Space(IntEnum):
     OWN_RECORD = 10
     ANNOUNCE = 11
     TRASH = 12
+    CACHED = 15
 
 
 WHOLE_SHARE: Final = 0xFFFF
@@ -127,6 +128,18 @@ def lease_key(object_id: ObjectId, share: int, owner_hash: bytes) -> bytes:
 def share_key(object_id: ObjectId, share: int) -> bytes:
     """Return the key of what is known about a share."""
     return bytes((Space.SHARE,)) + object_id + share.to_bytes(2)
+
+
+def cached_key(cid: Cid) -> bytes:
+    """Return the key that marks a blob as cached: it may go at any time."""
+    return bytes((Space.CACHED, cid.codec)) + cid.digest
+
+
+def split_cached_key(key: bytes) -> Cid:
+    """Return the CID in the key of a cached blob's mark. Raises ValueError."""
+    if len(key) != 2 + DIGEST_SIZE or key[0] != Space.CACHED:
+        raise ValueError("not the key of a cached blob's mark")
+    return Cid(Codec(key[1]), key[2:])
 
 
 def trash_key(cid: Cid, object_id: ObjectId) -> bytes:
