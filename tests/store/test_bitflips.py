@@ -26,6 +26,8 @@ OPTIONS = ShardOptions(
     segment_bytes=64 * 1024, ballast_bytes=0, reserve_bytes=0, map_bytes=64 << 20,
     checkpoint_keys=1_000,
 )  # fmt: skip
+FLIPS = int(os.environ.get("MOLIA_TEST_FLIPS", "60"))
+"""Of each of three kinds; `make fuzz` tries more."""
 GOOD, WRONG, UNFOUND, UNMENDED = range(4)
 
 
@@ -84,7 +86,7 @@ def flip(path: Path, rng: random.Random, low: int = 0) -> int:
 def test_a_flipped_bit_in_a_segment_is_found_and_never_served(tmp_path: Path) -> None:
     expected = build(tmp_path / "good")
     rng = random.Random(5)
-    for number in range(60):
+    for number in range(FLIPS):
         root = tmp_path / "flipped"
         shutil.copytree(tmp_path / "good", root)
         segments = sorted((root / "shard-00" / "seg").iterdir())
@@ -103,7 +105,7 @@ def test_a_flipped_bit_in_an_index_entry_is_found_and_mended(tmp_path: Path) -> 
     places = [at for (_, key) in expected for at in occurrences(data, key)]
     assert len(places) >= len(expected)
     rng = random.Random(6)
-    for number in range(60):
+    for number in range(FLIPS):
         root = tmp_path / "flipped"
         shutil.copytree(tmp_path / "good", root)
         changed = bytearray(data)
@@ -120,7 +122,7 @@ def test_a_flipped_bit_anywhere_in_the_index_never_gives_a_wrong_value(tmp_path:
     expected = build(tmp_path / "good")
     rng = random.Random(7)
     died = 0
-    for number in range(60):
+    for number in range(FLIPS):
         root = tmp_path / "flipped"
         shutil.copytree(tmp_path / "good", root)
         flip(next((root / "shard-00").glob("index-*/data.mdb")), rng)
