@@ -90,10 +90,15 @@ def test_a_flipped_bit_in_a_segment_is_found_and_never_served(tmp_path: Path) ->
         root = tmp_path / "flipped"
         shutil.copytree(tmp_path / "good", root)
         segments = sorted((root / "shard-00" / "seg").iterdir())
-        at = flip(rng.choice(segments), rng)
+        last_seal = int.from_bytes(segments[-1].read_bytes()[-16:-8], "little")
+        chosen = rng.choice(segments)
+        at = flip(chosen, rng)
         wrong, lost, found = read(root, expected, rebuild=number % 3 == 0)
         assert wrong == 0, (number, at)
-        assert found > 0, (number, at)
+        if chosen == segments[-1] and at >= last_seal:
+            assert lost == 0, "the last thing written may pass for torn: it is written anew"
+        else:
+            assert found > 0, (number, at)
         assert lost <= 1 or number % 3 == 0
         shutil.rmtree(root)
 
@@ -130,7 +135,7 @@ def test_a_flipped_bit_anywhere_in_the_index_never_gives_a_wrong_value(tmp_path:
         died += outcome == -1
         assert outcome in (GOOD, UNMENDED, -1), number
         shutil.rmtree(root)
-    assert died <= 6, "LMDB itself may stumble over its own pages, but not often"
+    assert died <= max(6, FLIPS // 10), "LMDB itself may stumble over its own pages, but not often"
 
 
 def occurrences(data: bytes, key: bytes) -> list[int]:
