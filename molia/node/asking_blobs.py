@@ -7,7 +7,7 @@ import asyncio
 from typing import Final, NamedTuple
 
 from molia.base.cid import Cid
-from molia.base.errors import BadAnswer, Busy, PeerLacks
+from molia.base.errors import BadAnswer, Busy, PeerLacks, PeerRefused
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import PeerKey
 from molia.base.limits import HAVE_CIDS_MAX, RAW_SIZE_STOP, WHOLE_SHARE
@@ -55,7 +55,7 @@ async def ask_manifest(
         answer = await network.ask(
             holder.key, holder.address, GetManifest(cid), timeout_s=timeout_s
         )
-    except BadAnswer:
+    except (BadAnswer, PeerRefused):
         return None
     return answer.manifest if isinstance(answer, Manifest) else None
 

@@ -215,7 +215,7 @@ class Fetcher:
             error = find.error or LookupTimedOut(f"who has {find.cid} was not found in time")
         code = outcome_of(error).code
         self.context.metrics.reads_failed.labels(code).inc()
-        log.warning("fetch_failed", blob=find.cid.short, reason=code)
+        log.info("fetch_failed", blob=find.cid.short, reason=code)
         return error
 
     def is_checked(self, content: bytes, cid: Cid) -> bool:

@@ -45,6 +45,8 @@ class Gathering:
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._told: dict[bytes, tuple[int, ...]] = {}
+        """Sources that the core knows, with their shares."""
         self._out: deque[Ending] = deque()
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
@@ -82,7 +84,11 @@ class Gathering:
     # ------------------------------------------------------------------ facts
 
     def _on_found(self) -> None:
-        self.core.on_sources(self._sources_of(self._find), now_s=self._now_s)
+        # who said that it lacks a share must not be told of again: it would be asked again
+        found = self._sources_of(self._find)
+        news = [each for each in found if self._told.get(each.key) != each.shares]
+        self._told |= {each.key: each.shares for each in news}
+        self.core.on_sources(news, now_s=self._now_s)
         if self._find.is_over:
             self.core.on_lookup_over(now_s=self._now_s)
         self._turn()

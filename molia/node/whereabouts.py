@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from molia.base.cid import Cid
-from molia.base.errors import MoliaError
+from molia.base.errors import LookupTimedOut, MoliaError
 from molia.base.ids import PeerKey
 from molia.base.limits import FINDS_MAX, SOURCES_MAX, TOTAL_SHARES, WHOLE_SHARE
 from molia.blobs.manifest import Manifest
@@ -139,6 +139,7 @@ class Finds:
             find.take([(record, provided)], own=self._own)
             find.tell()
 
+        find.error = LookupTimedOut("the search for holders was broken off")
         try:
             find.take(await self._look_up(find.cid, heard), own=self._own)
             find.error = None

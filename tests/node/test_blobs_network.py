@@ -60,6 +60,15 @@ def test_a_node_that_never_saw_a_blob_gives_it(nodes: list[Node], blobs: tuple[s
     assert nodes[2].client().metric("molia_blob_requests_total") > 0
 
 
+def test_any_worker_of_a_node_gets_what_is_elsewhere(nodes: list[Node]) -> None:
+    body = body_of(24, 1_400_000)
+    cid = nodes[0].client().put(body)
+    until(partial(_is_announced, nodes[2], cid), "nobody is told of the blob")
+    for _ in range(6):  # each on a connection of its own, and so of either worker
+        part = nodes[2].client()("GET", f"/blob/{cid}", Range="bytes=1000-300000")
+        assert (part.status, part.body) == (206, body[1_000:300_001])
+
+
 def test_what_is_asked_for_locally_is_asked_of_nobody(
     nodes: list[Node], blobs: tuple[str, str]
 ) -> None:

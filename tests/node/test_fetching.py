@@ -136,6 +136,27 @@ async def test_a_read_goes_on_with_whom_the_search_has_found_so_far(tmp_path: Pa
             assert await it.read(CID) == BLOB.data
 
 
+async def test_who_lacks_a_share_is_not_asked_for_it_again_when_more_is_heard(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path / "home", fourteen(BLOB)) as it:
+        (providers,) = it.found.values()
+        it.holders[0].shares = ()
+        it.heard_first, it.found = {CID: providers[:10]}, {}
+        it.look_up_s = 60.0
+        reading = asyncio.ensure_future(it.read(CID))
+        async with asyncio.timeout(10):
+            while not it.holders[0].asked:
+                await asyncio.sleep(0.01)
+        find = it.fetcher.finds.get(CID)
+        for provider in providers[10:]:
+            find.take([provider], own=it.node.context.peer)
+            find.tell()
+            await asyncio.sleep(0.01)
+        assert await reading == BLOB.data
+        assert len(it.holders[0].asked) == 1
+
+
 async def test_readers_of_one_blob_share_its_search(tmp_path: Path) -> None:
     async with world(tmp_path / "home", fourteen(BLOB)) as it:
         it.look_up_s = 0.05
