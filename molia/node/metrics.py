@@ -63,6 +63,9 @@ class Metrics:
         self.leases_ended = Counter(
             "molia_leases_ended", "Blobs removed because nobody wanted them", registry=self.registry
         )
+        self.cache_evicted = Counter(
+            "molia_cache_evicted", "Cached blobs that made room", registry=self.registry
+        )
         self.objects_swept = Counter(
             "molia_objects_swept", "Unfinished objects removed", registry=self.registry
         )

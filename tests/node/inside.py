@@ -66,7 +66,10 @@ class Inside:
 def config_of(*, offer: int = OFFER, owner_percent: int = 100, floor: int = 0) -> Config:
     """Return the settings of a small node."""
     store = StoreConfig(
-        shards=1, quota_bytes=1 << 30, offer_bytes=offer, offer_owner_percent=owner_percent,
+        shards=1,
+        quota_bytes=1 << 30,
+        offer_bytes=offer,
+        offer_owner_percent=owner_percent,
         cache_percent=0,
     )
     return Config(
