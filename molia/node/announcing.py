@@ -148,6 +148,12 @@ class Announcer:
             place = place_of_shares(cid, shares)
         return self._sign({loc: place}, now).get(loc, b"")
 
+    def sign_whole(self, bound: Bound) -> bytes:
+        """Return the record that this node has a pinned blob; b"" while it announces none."""
+        loc, now = content_loc(self._context.network, bound.cid), self._context.now()
+        place = Place(bound.cid, bound.cid, Kind.WHOLE)
+        return self._sign({loc: place}, now).get(loc, b"") if bound.pinned else b""
+
     # ------------------------------------------------------------------ life
 
     async def run(self) -> None:

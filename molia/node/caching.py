@@ -1,8 +1,8 @@
 """What was read from other nodes and is kept for the next reader, as long as there is room.
 
-Such a blob has a FETCHED row on its home shard, and its blocks lie under an object as those of any
-blob; of a large one the data shares, without parity. It is nobody's wish: no listing shows it, no
-lease renews it, and what was read first goes first when the cache's part of the quota is full.
+A cached blob has a FETCHED row on its home shard, and its blocks lie under an object as those of
+any blob; of a large one the data shares, without parity. It is nobody's wish: no listing shows it,
+no lease renews it, and what was read first goes first when the cache's part of the quota is full.
 Only a blob that was read from its first byte to its last is kept.
 Source: docs/reference/gathering.md, "Cache".
 """

@@ -6,7 +6,8 @@ Source: docs/reference/distribution.md.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from molia.base import limits
@@ -15,7 +16,7 @@ from molia.base.crypto import Identity
 from molia.base.errors import BlobNotFound, MoliaError, NotJoined
 from molia.blobs import distribution as core
 from molia.blobs.distribution import DistributionConfig
-from molia.blobs.leases import release, renew
+from molia.blobs.leases import release, renew, renewal_due_s
 from molia.blobs.placement import Candidate
 from molia.blobs.statements import Kind, Statement, parse
 from molia.dht import providers
@@ -34,7 +35,7 @@ from molia.store import keys
 from molia.store.keys import Kind as StoreKind
 from molia.store.ops import Guard, Put, Transaction
 from molia.store.rows import PlacedRow
-from molia.wire.blob_messages import Lease
+from molia.wire.blob_messages import Lease, LeaseCode, Leased
 
 ANNOUNCE_S: Final = 30.0
 LEASE_S: Final = 5.0
@@ -42,12 +43,22 @@ WAITING: Final = PlacedRow(is_done=False, survives=0, lease=b"", cursor={})
 """Of a blob that is to be placed."""
 
 
+def lease_of(row: PlacedRow) -> Statement | None:
+    """Return our lease as the holders of a blob have it; None before one was given out."""
+    lease = parse(Kind.LEASE, row.lease) if row.lease else None
+    return lease if isinstance(lease, Statement) else None
+
+
 class Courier:
     """Places blobs for one worker, and ends what it placed."""
 
-    def __init__(self, context: Context, network: Network, dht: Dht, identity: Identity) -> None:
+    def __init__(
+        self, context: Context, network: Network, dht: Dht, identity: Identity, *,
+        sign_whole: Callable[[Bound], bytes],
+    ) -> None:  # fmt: skip
+        """sign_whole: gives our record of a pinned blob, or b""."""
         self._context, self._network, self._dht = context, network, dht
-        self._identity = identity
+        self._identity, self._sign_whole = identity, sign_whole
         self._scout = Scout(context, network, dht)
         self.patience = DistributionConfig()
         """How long holders are waited for."""
@@ -72,7 +83,7 @@ class Courier:
         if not self.has_peers:
             raise NotJoined
         bound = await context.offload.run(context.catalog.bound, cid, context.now())
-        if bound is None:
+        if bound is None or bound.expired(context.now()):
             raise BlobNotFound(cid)
         row = await context.offload.run(context.catalog.placed, cid, context.now()) or WAITING
         lease = self._lease(bound, row)
@@ -82,24 +93,41 @@ class Courier:
         return await Placing(self, bound, begun).run(on_progress)
 
     def _lease(self, bound: Bound, row: PlacedRow) -> Statement:
-        """Return our lease of a blob: the one that was given out, while most of it is left."""
-        unix_s = self._context.now().unix_s
-        life_s = min(self._context.config.leases.default_s, limits.LEASE_LIFE_MAX_S)
-        if bound.row.expires_unix_s is not None:
-            life_s = max(1, min(life_s, bound.row.expires_unix_s - int(unix_s)))
-        before = parse(Kind.LEASE, row.lease) if row.lease else None
-        given = before if isinstance(before, Statement) else None
-        if given is not None and given.expires - unix_s > life_s * 0.5:
+        """Return our lease of a blob: the one that was given out, until it is due to be renewed."""
+        unix_s, expires = self._context.now().unix_s, bound.row.expires_unix_s
+        given = lease_of(row)
+        if given is not None and unix_s < renewal_due_s(given):
             return given
+        if given is not None and expires is not None and given.expires >= expires:
+            return given
+        life_s = min(self._context.config.leases.default_s, limits.LEASE_LIFE_MAX_S)
+        if expires is not None:
+            life_s = max(1, min(life_s, expires - int(unix_s)))
         return renew(
             self._identity, self._context.network, bound.cid.digest, before=given, unix_s=unix_s,
             life_s=life_s,
         )  # fmt: skip
 
+    async def renew_lease(self, cid: Cid) -> int:
+        """Bring the holders of a pinned blob our next lease if it is due; return who took it."""
+        context = self._context
+        bound = await context.offload.run(context.catalog.bound, cid, context.now())
+        row = await context.offload.run(context.catalog.placed, cid, context.now())
+        if bound is None or row is None or not row.is_done or not bound.pinned:
+            return 0
+        lease = self._lease(bound, row)
+        if lease.encoded == row.lease:
+            return 0
+        told = [self._tell(key, Lease((lease.encoded,))) for key in holdings_of(row)]
+        took = sum(await asyncio.gather(*told))
+        if took:  # else it is tried again with the next look
+            await self.save(bound, replace(row, lease=lease.encoded))
+        return took
+
     async def end_leases(self, cid: Cid, row: PlacedRow) -> int:
         """Tell the holders of a blob that it is not wanted any more; return how many heard it."""
-        before = parse(Kind.LEASE, row.lease) if row.lease else None
-        if not isinstance(before, Statement):
+        before = lease_of(row)
+        if before is None:
             return 0
         ended = release(
             self._identity, self._context.network, cid.digest, before=before,
@@ -113,10 +141,10 @@ class Courier:
         if to is None:
             return False
         try:
-            await self._network.ask(to.key, to.address, lease, timeout_s=LEASE_S)
+            answer = await self._network.ask(to.key, to.address, lease, timeout_s=LEASE_S)
         except MoliaError:
             return False
-        return True
+        return isinstance(answer, Leased) and answer.codes[0] == LeaseCode.TAKEN
 
     # ------------------------------------------------------------------ for one placing
 
@@ -166,6 +194,8 @@ class Courier:
         newest = await self._context.offload.run(self._newest, bound.cid, records)
         if not newest:
             return not records
+        own = self._sign_whole(bound)  # whoever looks at once finds this node as well
+        newest += [own] if own else []
         try:
             done = await self._dht.run_operation(
                 "announce", lambda now: self._dht.engine.announce(newest, now),

@@ -5,7 +5,9 @@ Source: docs/reference/blob-messages.md, "Streams".
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import structlog
 
 from molia.base.cid import Cid
 from molia.base.errors import BadAnswer, BlobDamaged, MoliaError
@@ -22,7 +24,9 @@ from molia.node.stream_messages import read_reply, send_request
 from molia.wire.blob_messages import KeptCode, PutShare, ShareKept
 from molia.wire.messages import Number
 
-HAVE_S = 5.0
+log = structlog.get_logger(__name__)
+
+HAVE_S: Final = 5.0
 OnStripes = Callable[[int], None]
 """Told how many stripes of the share, from the first on, are on their way."""
 
@@ -37,7 +41,8 @@ class Given(NamedTuple):
     """The stream broke: it may be gone on with."""
     record: bytes = b""
     """The holder's provider record, unchecked."""
-    reason: str = ""
+    outcome: str = "kept"
+    """In one word, for counting."""
 
 
 class Giver:
@@ -54,13 +59,14 @@ class Giver:
         except BlobDamaged:
             raise
         except MoliaError as error:
+            log.debug("share_broke_off", peer=to.key.short, share=share, reason=str(error))
             stripes = await self._stripes_there(to, share)
-            return Given(is_kept=False, stripes=stripes, may_retry=True, reason=str(error))
+            return Given(is_kept=False, stripes=stripes, may_retry=True, outcome="broken")
         if kept.code == KeptCode.KEPT:
             return Given(is_kept=True, record=kept.provider)
         name = KeptCode(kept.code).name.lower() if kept.code in list(KeptCode) else "unknown"
         is_cut_off = kept.code == KeptCode.CUT_OFF
-        return Given(is_kept=False, stripes=kept.stripes, may_retry=is_cut_off, reason=name)
+        return Given(is_kept=False, stripes=kept.stripes, may_retry=is_cut_off, outcome=name)
 
     async def renew(self, to: Holder, share: int) -> bytes:
         """Bring our lease to who keeps a share already; return its provider record, unchecked.

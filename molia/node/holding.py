@@ -15,7 +15,8 @@ import structlog
 
 from molia.base import limits
 from molia.base.cid import Cid
-from molia.base.errors import Damaged, MoliaError, ShardUnavailable
+from molia.base.errors import Busy, Damaged, MoliaError, ShardUnavailable
+from molia.base.hashing import DIGEST_SIZE
 from molia.base.now import Now
 from molia.base.views import HoldingView
 from molia.blobs.intake import Intake
@@ -54,6 +55,8 @@ log = structlog.get_logger(__name__)
 
 BAD: Final[Answer] = (int(Number.ERROR), messages.encode(Error(code=ErrorCode.BAD_MESSAGE)))
 FAILED: Final[Answer] = (int(Number.ERROR), messages.encode(Error(code=ErrorCode.FAILED)))
+MEMORY_S: Final = 10.0
+"""How long a share waits for memory: less than its sender waits for it."""
 LATER_MS: Final = 2_000
 LOOK_S: Final = 5.0
 PASS_SHARE: Final = 100
@@ -119,8 +122,7 @@ class Holder:
         if not self._is_counted or not self.is_offering:
             return 0
         found = self._space.look(self._context)
-        most = QuotaMarks(self._context.quota_bytes).high
-        quota = most - found.used_bytes
+        quota = QuotaMarks(self._context.quota_bytes).high - found.used_bytes
         return max(min(self.quotas.room_bytes, found.free_bytes, quota) - self._coming.total(), 0)
 
     def _room_of(self, owner: bytes) -> int:
@@ -327,9 +329,17 @@ class Holder:
         if cost > self._room_of(owner) or not self.quotas.may_take(owner, cost):
             return ShareKept(code=KeptCode.QUOTA)
         self._coming[owner] += cost
+        drawn = 0
         try:
-            taken = await self._takings.take(stream, core, lease, first_stripe=put.first_stripe)
+            async with asyncio.timeout(MEMORY_S):
+                drawn = await self._context.budget.draw(_memory_of(core))
+            taken = await self._takings.take(
+                stream, core, lease, first_stripe=put.first_stripe, size=cost
+            )
+        except (Busy, TimeoutError):
+            return ShareKept(code=KeptCode.REFUSED)
         finally:
+            self._context.budget.release(drawn)
             self._coming[owner] -= cost
             if not self._coming[owner]:
                 del self._coming[owner]
@@ -461,6 +471,15 @@ class Holder:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _memory_of(core: Intake) -> int:
+    """Return what a share on its way in takes of memory: its leaf list, and some blocks."""
+    if core.manifest is None:
+        return 2 * limits.RAW_SIZE_STOP
+    geometry = core.manifest.geometry
+    blocks = limits.INTAKE_BLOCKS_MAX * geometry.block_size
+    return 2 * geometry.stripe_count * DIGEST_SIZE + blocks
 
 
 def _wants(lease: Statement, now: Now) -> bool:

@@ -153,7 +153,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         """See `NodeService.put_blob`."""
         if self._stopping:
             raise ShuttingDown("the node is stopping")
-        mark = self._placements.mark
+        mark = None if options.cached else self._placements.mark
         result = await put_blob(self.context, chunks, options, placed=mark)
         return result if mark is None else await self._placements.settle(result, options)
 

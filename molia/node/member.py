@@ -62,7 +62,7 @@ class Member:
             context, network, dht, OwnRecords(context, dht, identity), announcer,
             Fetcher(context, network, Finder(context, dht).provided, dht),
             Holder(context, network, space=space, sign=announcer.sign_shares),
-            Courier(context, network, dht, identity),
+            Courier(context, network, dht, identity, sign_whole=announcer.sign_whole),
         )  # fmt: skip
         server = BlobServer(context, network)
         network.serve(server.handlers, server.streams)

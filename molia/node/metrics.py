@@ -41,10 +41,9 @@ class Metrics:
             "molia_reads_failed", "Reads that ended in an error", ["code"], registry=self.registry
         )
         self.stripes_decoded = Counter(
-            "molia_stripes_decoded",
-            "Stripes read with shares missing or corrupt",
+            "molia_stripes_decoded", "Stripes read with shares missing or corrupt",
             registry=self.registry,
-        )
+        )  # fmt: skip
         self.blocks_damaged = Counter(
             "molia_blocks_damaged", "Missing or corrupt blocks found", registry=self.registry
         )
@@ -73,12 +72,7 @@ class Metrics:
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
         self.served, self.served_bytes = _serving_metrics(self.registry)
-        self.shares_out = Counter(
-            "molia_shares_sent",
-            "Shares that were sent to other nodes, by what became of them",
-            ["outcome"],
-            registry=self.registry,
-        )
+        self.shares_out = _placing_metrics(self.registry)
         self.fetches, self.fetched_bytes = _fetching_metrics(self.registry)
         self.dht_operations, self.dht_seconds = _dht_metrics(self.registry)
         self.blob_count = 0
@@ -125,6 +119,16 @@ class Metrics:
     def render(self, others: Iterable[list[Any]] = ()) -> bytes:
         """Return everything, and what other workers exported, in Prometheus' text format."""
         return generate_latest(_Sums([self.export(), *others]))
+
+
+def _placing_metrics(registry: CollectorRegistry) -> Counter:
+    """Return what counts shares on their way to other nodes."""
+    return Counter(
+        "molia_shares_sent",
+        "Shares that were sent to other nodes, by what became of them",
+        ["outcome"],
+        registry=registry,
+    )
 
 
 def _serving_metrics(registry: CollectorRegistry) -> tuple[Counter, Counter]:

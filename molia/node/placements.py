@@ -7,6 +7,7 @@ Source: docs/reference/distribution.md, "Jobs".
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,8 +19,9 @@ from molia.base.cid import Cid, Codec
 from molia.base.errors import Busy, Damaged, MoliaError, NotJoined, ShardUnavailable
 from molia.base.ids import JobId
 from molia.base.views import BlobState, JobState, PutOptions, PutResult
+from molia.blobs.leases import renewal_due_s
 from molia.node.context import Context
-from molia.node.courier import WAITING, Courier
+from molia.node.courier import WAITING, Courier, lease_of
 from molia.node.jobs import JobRun
 from molia.node.placing import Placed, holdings_of
 from molia.node.team_jobs import TeamJobs
@@ -36,6 +38,8 @@ LOOK_S: Final = 0.5
 AGAIN_S: Final = 60.0
 """How soon what is left over is looked for again."""
 AGAIN_MAX_S: Final = 600.0
+RENEW_S: Final = 600.0
+"""How often leases that are due are looked for."""
 ENOUGH: Final = 4
 """Losses survived with which nothing is to be gained by placing a blob again."""
 _SLICE: Final = 1_000
@@ -69,9 +73,18 @@ class Placements:
 
     async def settle(self, result: PutResult, options: PutOptions) -> PutResult:
         """Have a blob that was just put placed; return what is known of it when that is wanted."""
-        courier, cid = self._courier, result.cid
+        courier = self._courier
         if courier is None or not courier.has_peers:
             return result
+        try:
+            return await self._settle(courier, result, options)
+        except MoliaError as error:  # it is durable here: that is no failed put
+            self._is_left_over = True
+            log.warning("blob_not_placed", blob=result.cid.short, reason=str(error))
+            return result
+
+    async def _settle(self, courier: Courier, result: PutResult, options: PutOptions) -> PutResult:
+        cid = result.cid
         row = await self._row_of(cid)
         if row is None or (row.is_done and row.survives < ENOUGH and not result.created):
             row = await self._mark(courier, cid)
@@ -194,6 +207,7 @@ class Placements:
         """Place what waits, and what was left over, for as long as the node lives."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_again())
+            tasks.create_task(self._renew_now_and_then())
             for _ in range(limits.PLACINGS_SMALL):
                 tasks.create_task(self._work())
 
@@ -230,10 +244,34 @@ class Placements:
             took_s = self._context.now().mono_s - started_s
             wait_s = min(max(AGAIN_S, took_s * 100), AGAIN_MAX_S)
 
+    async def _renew_now_and_then(self) -> None:
+        """Renew our leases of pinned blobs, for as long as the node lives."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            if self._courier is None or not self._courier.has_peers:
+                continue
+            try:
+                await self.renew_due()
+            except MoliaError as error:
+                log.warning("leases_not_renewed", reason=str(error))
+
+    async def renew_due(self) -> int:
+        """Renew the leases that are due; return of how many blobs."""
+        now_s, renewed = self._context.now().unix_s, 0
+
+        def is_due(row: PlacedRow) -> bool:
+            lease = lease_of(row)
+            return row.is_done and lease is not None and renewal_due_s(lease) <= now_s
+
+        for cid in await self._context.offload.run(self._rows_that, is_due):
+            assert self._courier is not None, "only who has joined renews"
+            renewed += await self._courier.renew_lease(cid) > 0
+        return renewed
+
     async def _take_up(self) -> None:
         """Begin to place what the store says is to be placed and nobody places."""
         known = await self._in_jobs()
-        for cid in await self._context.offload.run(self._unplaced):
+        for cid in await self._context.offload.run(self._rows_that, _is_unplaced):
             if cid not in known and cid not in self._ends:
                 await self._start(cid, wait=False)
 
@@ -247,8 +285,9 @@ class Placements:
             if view.kind == JOB_KIND and view.state in kept
         }
 
-    def _unplaced(self) -> list[Cid]:
-        """Return blobs of our shards that are to be placed, as many as may wait; in a thread."""
+    def _rows_that(self, holds: Callable[[PlacedRow], bool]) -> list[Cid]:
+        """Return blobs of our shards of whose rows something holds, some thousand at most; in a
+        thread."""
         now, prefix, found = self._context.now(), bytes((Space.PLACED,)), list[Cid]()
         for shard in (writer.shard for writer in self._context.shards.own):
             after = b""
@@ -257,7 +296,7 @@ class Placements:
                 for row in rows:
                     try:
                         value = shard.get(Kind.META, row.key, now=now)
-                        if value is not None and not PlacedRow.decode(value).is_done:
+                        if value is not None and holds(PlacedRow.decode(value)):
                             found.append(keys.split_blob_key(row.key))
                     except (Damaged, ShardUnavailable, ValueError):
                         continue
@@ -265,6 +304,10 @@ class Placements:
                     break
                 after = rows[-1].key
         return found[: limits.PLACINGS_MAX]
+
+
+def _is_unplaced(row: PlacedRow) -> bool:
+    return not row.is_done
 
 
 def _ignore(_: dict[str, Any]) -> None:

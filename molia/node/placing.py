@@ -237,7 +237,7 @@ class Placing:
     async def _send(self, wanted: core.SendShare) -> None:
         key, share = wanted.key, wanted.share
         to = self._carrier.holder(key)
-        given = Given(is_kept=False, reason="unknown")
+        given = Given(is_kept=False, outcome="nowhere")
         if to is not None:
 
             def on_stripes(stripes: int) -> None:
@@ -245,7 +245,7 @@ class Placing:
 
             given = await self._giver.give(to, share, wanted.first_stripe, on_stripes)
         self._tasks.pop((key, share), None)
-        self._carrier.count("kept" if given.is_kept else given.reason or "broken")
+        self._carrier.count(given.outcome)
         self._core.on_sent(
             key, share, is_kept=given.is_kept, stripes=given.stripes, record=given.record,
             may_retry=given.may_retry, now_s=self._carrier.now_s,

@@ -40,6 +40,8 @@ CODES: Final = {
     Fault.CUT_OFF: KeptCode.CUT_OFF,
 }
 KEEP_TRIES: Final = 8
+PATIENCE_S: Final = 30.0
+"""How long a share may take beside what its bytes take at the lowest rate."""
 SETTLE_S: Final = 30.0
 OTHERS_S: Final = 10.0
 """How long a share waits for another sender of the same one: less than senders wait for it."""
@@ -92,9 +94,12 @@ class Takings:
         )
 
     async def take(
-        self, stream: PeerStream, core: Intake, lease: Statement, *, first_stripe: int
+        self, stream: PeerStream, core: Intake, lease: Statement, *, first_stripe: int, size: int
     ) -> Taken:
-        """Read a share that was admitted to its end; return what came of it."""
+        """Read a share that may come to its end; return what came of it.
+
+        size: about what it takes, so that who sends slower than any is cut off.
+        """
         place = core.cid, core.share
         broken = self._broken.get(place)
         here = 0 if broken is None else broken.stripes
@@ -102,7 +107,7 @@ class Takings:
             return Taken(KeptCode.CUT_OFF, here)
         held = self._held.find(core.cid, self._context.now())
         object_id = self._object_of(core.cid, held)
-        taking = self._running[place] = _Taking(self._context, core, object_id, stream.peer)
+        taking = self._running[place] = _Taking(self._context, core, object_id, stream.peer, size)
         self._broken.pop(place, None)
         taken = Taken(KeptCode.CUT_OFF)
         try:
@@ -197,12 +202,15 @@ class _Broken:
 class _Taking:
     """One share on its way in."""
 
-    def __init__(self, context: Context, core: Intake, object_id: ObjectId, peer: Peer) -> None:
+    def __init__(
+        self, context: Context, core: Intake, object_id: ObjectId, peer: Peer, size: int
+    ) -> None:
         self._context, self.core, self.peer = context, core, peer
         self.object_id = object_id
         if core.share == keys.WHOLE_SHARE:
             count = context.shards.count
             self.object_id = keys.small_object_id(core.cid, count, context.entropy)
+        self.size, self._until_s = size, 0.0
         self.whole: bytes | None = None
         """The bytes of a small blob; they go with the rows, in one transaction."""
         self.ended = asyncio.Event()
@@ -215,6 +223,8 @@ class _Taking:
 
     async def run(self, stream: PeerStream) -> Taken:
         """Return what came of it, once nothing of it is being written any more."""
+        wait_s = PATIENCE_S + self.size / limits.SERVED_BYTES_PER_S_MIN
+        self._until_s = self._context.now().mono_s + wait_s
         try:
             if self.core.share != keys.WHOLE_SHARE:
                 await self._context.objects.begin_share(self.object_id, self.core.share)
@@ -247,11 +257,15 @@ class _Taking:
                 core.on_end()
 
     async def _receive(self, stream: PeerStream) -> bytes:
-        """Return the next bytes; b"" also when the stream broke or its sender began anew."""
+        """Return the next bytes; b"" also when the stream broke, its sender began anew, or is far
+        too slow."""
         reading = asyncio.ensure_future(stream.receive())
         given_up = asyncio.ensure_future(self._is_given_up.wait())
         try:
-            await asyncio.wait((reading, given_up), return_when=asyncio.FIRST_COMPLETED)
+            left_s = max(0.0, self._until_s - self._context.now().mono_s)
+            await asyncio.wait(
+                (reading, given_up), timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            )
             return reading.result() if reading.done() else b""
         except (ConnectionLost, TimedOut):
             return b""

@@ -107,7 +107,7 @@ def held_key(cid: Cid) -> bytes:
 
 
 def fetched_key(cid: Cid) -> bytes:
-    """Return the key of what is kept of a blob because it was read here."""
+    """Return the key of what is kept of a blob because it was read from other nodes."""
     return bytes((Space.FETCHED, cid.codec)) + cid.digest
 
 

@@ -17,6 +17,7 @@ from molia.node.home import OpenDisk, init_home
 from molia.node.local import LocalNode
 from molia.node.member import Member
 from molia.node.steering import open_udp
+from molia.node.system import SystemClock
 from molia.store.os_disk import OsDisk
 
 WAIT_S: Final = 60.0
@@ -65,7 +66,11 @@ class Inside:
 def config_of(*, offer: int = OFFER, owner_percent: int = 100, floor: int = 0) -> Config:
     """Return the settings of a small node."""
     store = StoreConfig(
-        shards=1, quota_bytes=1 << 30, offer_bytes=offer, offer_owner_percent=owner_percent
+        shards=1,
+        quota_bytes=1 << 30,
+        offer_bytes=offer,
+        offer_owner_percent=owner_percent,
+        cache_percent=0,
     )
     return Config(
         workers=1, threads=2, store=store, udp=UdpConfig(listen=("127.0.0.1:0",)),
@@ -75,12 +80,12 @@ def config_of(*, offer: int = OFFER, owner_percent: int = 100, floor: int = 0) -
 
 @asynccontextmanager
 async def running(
-    home: Path, config: Config, open_disk: OpenDisk = OsDisk
+    home: Path, config: Config, open_disk: OpenDisk = OsDisk, clock: SystemClock | None = None
 ) -> AsyncIterator[Inside]:
     """Give a node that runs."""
     if not (home / "identity.key").exists():
         init_home(home, config, "")
-    async with open_node(home, config, open_disk=open_disk) as node:
+    async with open_node(home, config, open_disk=open_disk, clock=clock) as node:
         with closing(open_udp(config.udp.listen, 1)) as udp:
             async with on_network(node, home, udp.by_worker[0]):
                 made = Inside(node, home)
@@ -119,7 +124,11 @@ def _is_ready(each: Inside, count: int) -> bool:
 
 @asynccontextmanager
 async def network_of(
-    directory: Path, configs: list[Config], *, disks: dict[int, OpenDisk] | None = None
+    directory: Path,
+    configs: list[Config],
+    *,
+    disks: dict[int, OpenDisk] | None = None,
+    clocks: dict[int, SystemClock] | None = None,
 ) -> AsyncIterator[list[Inside]]:
     """Give nodes that know each other; the first is who the others begin with."""
     async with AsyncExitStack() as stack:
@@ -133,7 +142,11 @@ async def network_of(
             )  # fmt: skip
             disk = (disks or {}).get(index, OsDisk)
             home = directory / f"home{index}"
-            nodes.append(await stack.enter_async_context(running(home, told, disk)))
+            nodes.append(
+                await stack.enter_async_context(
+                    running(home, told, disk, (clocks or {}).get(index))
+                )
+            )
         for each in nodes:
             await until(partial(_is_ready, each, len(nodes)), "a node does not join")
         yield nodes
@@ -142,11 +155,12 @@ async def network_of(
 def with_network(
     directory: Path, act: Callable[[list[Inside]], Awaitable[None]], configs: list[Config], *,
     disks: dict[int, OpenDisk] | None = None,
+    clocks: dict[int, SystemClock] | None = None,
 ) -> None:  # fmt: skip
     """Act on a new network."""
 
     async def go() -> None:
-        async with network_of(directory, configs, disks=disks) as nodes:
+        async with network_of(directory, configs, disks=disks, clocks=clocks) as nodes:
             await act(nodes)
 
     asyncio.run(go())

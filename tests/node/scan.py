@@ -51,8 +51,8 @@ def scan_all(shards: list[Shard], kind: Kind) -> dict[bytes, bytes]:
 
 
 def assert_no_orphans(home: Path) -> dict[str, BindRow]:
-    """Fail unless every row and block belongs to a blob that is bound or held, and each has all of
-    its own.
+    """Fail unless every row and block belongs to a blob that is bound, held or cached, and each has
+    all of its own.
 
     Returns the blobs that are bound.
     """
@@ -63,10 +63,11 @@ def assert_no_orphans(home: Path) -> dict[str, BindRow]:
         blocks = set(scan_all(shards, Kind.BLOCK))
     assert not spaces[Space.UPLOAD], f"{len(spaces[Space.UPLOAD])} UPLOAD rows are left"
     bound = {_cid(key): BindRow.decode(value) for key, value in spaces[Space.BIND].items()}
-    held = {_cid(key): HeldRow.decode(value) for key, value in spaces[Space.HELD].items()}
+    kept = [*spaces[Space.HELD].values(), *spaces[Space.FETCHED].values()]
+    held = [HeldRow.decode(value) for value in kept]
     assert {_cid(key) for key in spaces[Space.PLACED]} <= set(bound), "a PLACED row of nobody"
     objects = {bytes(row.object_id) for row in bound.values()}
-    objects |= {bytes(row.object_id) for row in held.values()}
+    objects |= {bytes(row.object_id) for row in held}
     assert len(objects) == len(bound) + len(held), "two blobs share an object"
     assert {key[:16] for key in spaces[Space.LEASE]} == objects, "leases and blobs differ"
     assert {key[:16] for key in spaces[Space.SHARE]} <= objects, "a SHARE row of nobody"
@@ -76,7 +77,7 @@ def assert_no_orphans(home: Path) -> dict[str, BindRow]:
     aliases = {key: AliasRow.decode(value).cid for key, value in spaces[Space.ALIAS].items()}
     large = {row.content: cid for cid, row in bound.items() if cid.codec is Codec.MANIFEST}
     assert aliases == large, "aliases and blobs differ"
-    expected = set().union(*map(_blocks, bound.values()), *map(_held_blocks, held.values()))
+    expected = set().union(*map(_blocks, bound.values()), *map(_held_blocks, held))
     assert not blocks - expected, f"{len(blocks - expected)} blocks of nobody"
     assert not expected - blocks, f"{len(expected - blocks)} blocks are missing"
     return {str(cid): row for cid, row in bound.items()}

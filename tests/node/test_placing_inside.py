@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from molia.base.cid import Cid
 from molia.base.limits import WHOLE_SHARE
 from molia.blobs.distribution import DistributionConfig
+from molia.blobs.leases import renew
+from molia.node.identity import read_identity
 from molia.node.peer_streams import PeerStream
 from molia.node.stream_messages import read_request, send_reply
 from molia.wire.blob_messages import KeptCode, ShareKept
@@ -16,6 +19,7 @@ from tests.node.inside import Inside, config_of, ended, until, with_network
 from tests.node.process import body_of
 from tests.node.scan import assert_no_orphans
 from tests.node.test_disk_errors import FailingDisk, Fault
+from tests.node.test_leases import MovableClock
 
 SIZE = 1_300_000
 """One stripe of which each of the 14 shares has a block."""
@@ -155,3 +159,41 @@ def test_two_nodes_that_put_one_file_at_once_share_its_holders(tmp_path: Path) -
     with_network(tmp_path, act, [config_of() for _ in range(6)])
     for index in range(6):
         assert_no_orphans(tmp_path / f"home{index}")
+
+
+def test_leases_of_pinned_blobs_are_renewed_when_they_are_due(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, holder = nodes
+        pinned = await publisher.put(b"pinned")
+        loose = await publisher.put(b"loose", pin=False)
+        now = publisher.node.context.now()
+
+        def until_s(cid: Cid) -> int:
+            (held,) = [each for each in holder.held() if each.cid == cid]
+            (row,) = holder.member.holder.held.leases(held, now).values()
+            return row.expires_unix_s
+
+        before = until_s(pinned.cid), until_s(loose.cid)
+        assert await publisher.node._placements.renew_due() == 0
+        clock = publisher.node.context.clock
+        assert isinstance(clock, MovableClock)
+        clock.unix_s += 1_000  # the next lease may be issued at most an hour ahead of the holder
+        courier = publisher.member.courier
+        assert await courier.renew_lease(pinned.cid) == 0, "half of its life is left"
+        for cid in (pinned.cid, loose.cid):  # as if most of it had gone
+            row = publisher.node.context.catalog.placed(cid, now)
+            bound = publisher.node.context.catalog.bound(cid, now)
+            assert row is not None
+            assert bound is not None
+            identity = read_identity(publisher.home)
+            old = renew(
+                identity, publisher.node.context.network, cid.digest, before=None,
+                unix_s=now.unix_s - 3_000_000, life_s=3_100_000,
+            )  # fmt: skip
+            await courier.save(bound, replace(row, lease=old.encoded))
+        assert await publisher.node._placements.renew_due() == 1
+        assert until_s(pinned.cid) >= before[0] + 1_000
+        assert until_s(loose.cid) == before[1]
+        assert await publisher.node._placements.renew_due() == 0
+
+    with_network(tmp_path, act, [config_of(), config_of()], clocks={0: MovableClock()})
