@@ -105,12 +105,14 @@ def test_the_page_of_the_store_names_the_keys_of_every_row() -> None:
     samples: dict[str, bytes] = {
         "BIND": rows.BindRow(ObjectId(UUID), 1, bytes(32), b"", 2, "name", 3).encode(),
         "SHARE": rows.ShareRow(1, 2).encode(),
-        "LEASE": rows.LeaseRow(1).encode(),
+        "LEASE": rows.LeaseRow(1, bytes(145)).encode(),
         "CACHED": rows.LeaseRow(1).encode(),
         "PIN": rows.PinRow(1).encode(),
         "ALIAS": rows.AliasRow(cid).encode(),
         "JOB": rows.JobRow("verify", {}, "done", 1, 2, {}, {}, "", []).encode(),
         "UPLOAD": rows.UploadRow(1).encode(),
+        "HELD": rows.HeldRow(ObjectId(UUID), 1, b"", (0,), 2).encode(),
+        "PLACED": rows.PlacedRow(is_done=True, survives=1, lease=b"", cursor={}).encode(),
         "TRASH": rows.TrashRow(b"bind", pinned=True, until_unix_s=1).encode(),
     }
     said = {cells[0]: set(re.findall(r"`(\w+)`", cells[1]))

@@ -66,7 +66,7 @@ def add_blob_routes(app: FastAPI, service: NodeService) -> None:
         await service.delete_blob(parse_ref(cid))
         return Response(status_code=204)
 
-    @app.get("/blob/{cid}/health", tags=["blobs"], responses=problems(404, 502))
+    @app.get("/blob/{cid}/health", tags=["blobs"], responses=problems(404, 502, 504))
     async def blob_health(cid: RefPath) -> Health:
         """Say per share who holds it, and how many losses the blob would survive."""
         return Health.of(await service.blob_health(parse_ref(cid)))
@@ -75,7 +75,10 @@ def add_blob_routes(app: FastAPI, service: NodeService) -> None:
         "/blob/{cid}/manifest",
         tags=["blobs"],
         response_model=Manifest,
-        responses={200: {"model": Manifest, "content": binary(DAG_CBOR)}, **problems(404, 502)},
+        responses={
+            200: {"model": Manifest, "content": binary(DAG_CBOR)},
+            **problems(404, 502, 504),
+        },
     )
     async def blob_manifest(cid: RefPath, accept: Accept = "") -> Response:
         """Give a blob's manifest: its own bytes, or JSON when asked. Small blobs have none."""

@@ -61,10 +61,11 @@ class GetBlob:
 
     async def _open(self, head: Head) -> BlobReader:
         ref = parse_ref(head.last_segment())
+        local_only = "only-if-cached" in head.text(b"cache-control").lower()
         try:
-            return await self._service.open_blob(ref)
+            return await self._service.open_blob(ref, local_only=local_only)
         except BlobNotFound as error:
-            if "only-if-cached" in head.text(b"cache-control").lower():
+            if local_only:
                 raise NotCached(error.message, hint=error.hint) from None
             raise
 

@@ -37,7 +37,7 @@ _TEXTS: Final = {
     422: "The body does not match its digest; nothing was stored.",
     502: "Found, but damaged beyond repair.",
     503: "The node is busy, stopping, or a shard takes no writes.",
-    504: "Timed out.",
+    504: "Timed out, or too few of those who have it can be reached.",
     507: "No space left.",
 }
 

@@ -33,7 +33,8 @@ def put_options(
     cid, content = _assertion(segment)
     given_name = "" if cid or content else segment
     name = fields.get("name") or given_name or file_name
-    if fields.get("wait", "placed") not in ("local", "placed"):
+    wait = fields.get("wait", "placed")
+    if wait not in ("local", "placed"):
         raise BadInput("wait is local or placed")
     return PutOptions(
         name=_checked_name(name),
@@ -43,6 +44,7 @@ def put_options(
         size=size,
         assert_cid=cid,
         assert_content=content,
+        wait_placed=wait == "placed",
     )
 
 

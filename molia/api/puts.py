@@ -102,6 +102,8 @@ async def _send_result(head: Head, result: PutResult, send: Send) -> None:
         (b"cache-control", b"no-store"),
         (b"vary", b"accept"),
     ]
+    if result.job is not None:
+        headers.append((b"x-molia-job", result.job.encode()))
     status = 201 if result.created else 200
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

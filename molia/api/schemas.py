@@ -286,6 +286,15 @@ class Dht(Model):
     provided: Count
 
 
+class Holding(Model):
+    """What the node keeps for others."""
+
+    offered_bytes: Count
+    held_bytes: Count
+    shares: Count
+    """Small blobs count as one."""
+
+
 class Node(Model):
     """Who the node is and how it is doing."""
 
@@ -308,6 +317,7 @@ class Node(Model):
     sessions: Count
     proof_epoch: int | None
     dht: Dht | None
+    holding: Holding | None
 
     @classmethod
     def of(cls, view: NodeView) -> "Node":
@@ -317,6 +327,7 @@ class Node(Model):
             sessions=view.sessions,
             proof_epoch=view.proof_epoch,
             dht=None if view.dht is None else Dht(**asdict(view.dht)),
+            holding=None if view.holding is None else Holding(**asdict(view.holding)),
             peer=view.peer,
             version=view.version,
             network=view.network,

@@ -59,6 +59,13 @@ class StoreConfig:
     """Disk bytes the store may use, recorded at init. 0: half of what is free then."""
     reserve_bytes: int = 64 * limits.MIB
     """Free disk space below which puts are refused, so that deletes and checkpoints still work."""
+    offer_bytes: int = 0
+    """Space for shares that other nodes bring, inside the quota. 0: none is offered."""
+    offer_owner_percent: int = 50
+    """How much of it one owner may have. Less keeps one from taking the place of all others."""
+    cache_percent: int = 10
+    """How much of the quota may hold what was read from other nodes; what was read first goes
+    first. 0: nothing is cached."""
 
     trash_s: int = 0
     """How long a removed blob can be brought back. Its space returns only then. 0: not at all."""
@@ -70,6 +77,10 @@ class StoreConfig:
         quota_fits = self.quota_bytes == 0 or self.quota_bytes >= 256 * limits.MIB
         require(quota_fits, "store.quota_bytes", "0, or at least 256 MiB")
         require(self.reserve_bytes >= 0, "store.reserve_bytes", "0 or more")
+        require(self.offer_bytes >= 0, "store.offer_bytes", "0 or more")
+        share_fits = 1 <= self.offer_owner_percent <= 100
+        require(share_fits, "store.offer_owner_percent", "1 to 100")
+        require(0 <= self.cache_percent <= 90, "store.cache_percent", "0 to 90")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

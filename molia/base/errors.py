@@ -309,6 +309,10 @@ class PeerRefused(MoliaError):
     """Another node will not do what it was asked: ask a third one."""
 
 
+class PeerLacks(PeerRefused):
+    """The peer does not have what it was asked for: ask another one."""
+
+
 class Busy(MoliaError):
     """The node is at one of its bounds: try again after `retry_after_s`."""
 

@@ -72,6 +72,58 @@ STRIPES_MAX: Final = 419_431
 PATH_HASHES_MAX: Final = 19
 """Hashes between a leaf and the root of the longest list."""
 
+# -- blobs on the network: keeping for others and placing
+INTAKES_MAX: Final = 64
+"""Shares that come in to a worker at once; four blocks each, so 64 MiB."""
+INTAKES_PER_PEER_MAX: Final = 8
+BROKEN_MAX: Final = 1_024
+"""Shares whose stream broke and of which the worker remembers how far they came."""
+BROKEN_KEEP_S: Final = 600.0
+"""How long what came of a broken share is kept for whoever goes on with it."""
+HELD_PER_PASS_MAX: Final = 10_000
+"""Blobs held for others that one pass of the sweep ends."""
+LEASES_PER_HELD_MAX: Final = 64
+"""Owners of one blob that is held for them; more are refused."""
+PLACINGS_MAX: Final = 4_096
+"""Blobs that wait in a worker to be placed; the rest is found in the store when these are done."""
+PLACINGS_SMALL: Final = 16
+"""Small blobs that one worker places at once."""
+PLACINGS_LARGE: Final = 4
+"""And large ones; each sends 16 shares at once, a block of each in memory: 16 MiB."""
+OFFERS_AT_ONCE: Final = 16
+"""Nodes that one job asks for room at once."""
+NO_OFFER_MAX: Final = 4_096
+"""Nodes that are remembered not to offer space."""
+ISSUED_MAX: Final = 4_096
+"""Locations of which it is remembered when the last provider record was issued."""
+PLACE_JOBS_KEPT: Final = 64
+"""Jobs of placing that have ended and are still shown."""
+
+# -- blobs on the network: giving and getting
+SERVED_MAX: Final = 64
+"""Requests for blocks that a worker answers at once: a block each, 16 MiB."""
+SERVED_PER_PEER_MAX: Final = 16
+SERVED_WAITING_MAX: Final = 512
+"""Requests that wait for their turn; more are told to come again."""
+SERVED_WAITING_PER_PEER_MAX: Final = 64
+"""Of these, of one peer: a reader of a blob that one node holds alone has 40 under way."""
+SERVED_BYTES_PER_S_MIN: Final = 64 * KIB
+"""Who takes a reply more slowly than this, beside half a minute, is cut off."""
+TREE_CACHE_BYTES: Final = 16 * MIB
+"""Merkle trees from which paths are given; the tree of 1 TiB takes 27 MB and is made each time."""
+FINDS_MAX: Final = 1_024
+"""Blobs of which a worker remembers who has them; with all sources 20 KB each."""
+CACHE_FILLS_MAX: Final = 16
+"""Blobs that are written to the cache at once, each with at most four stripes in memory."""
+CACHE_FILL_STRIPES_MAX: Final = 4
+"""Stripes of one of them that were read and not written yet; with more it is given up."""
+CACHED_MAX: Final = 10_000
+"""Blobs in the cache: all of them are looked at every half minute."""
+READS_MAX: Final = 256
+"""Reads through the network of one worker at once."""
+SPEEDS_MAX: Final = 4_096
+"""Nodes of which it is remembered how fast they gave blocks; about 150 bytes each."""
+
 # -- store
 SHARDS_MAX: Final = 64
 KEY_SIZE_MAX: Final = 80
@@ -382,6 +434,9 @@ PROVIDERS_OLD: Final = 48
 PROVIDERS_CACHE_MAX: Final = 8
 """Of these, how many may only have it in a cache."""
 PROVIDERS_PER_PREFIX_MAX: Final = 3
+PROVIDERS_TOLD_MAX: Final = 32
+"""Address prefixes of which providers are told while the search goes on: of more that are found,
+those count that most holders know."""
 PROVIDERS_OLDEST_TOLD: Final = 10
 PROVIDERS_RANDOM_TOLD: Final = 10
 QUOTA_PEERS_MAX: Final = 8_192

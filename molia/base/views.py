@@ -34,6 +34,8 @@ class PutOptions:
     """The body must hash to this CID, else DigestMismatch."""
     assert_content: bytes | None = None
     """The body's BLAKE3 must be this, else DigestMismatch."""
+    wait_placed: bool = True
+    """Answer when other nodes have their shares, if there are any; else once it is durable here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,8 @@ class PutResult:
     survives: int
     """Nodes that may vanish without losing the blob."""
     state: BlobState
+    job: JobId | None = None
+    """What brings it to other nodes, or did; None where nothing does, and of a small blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +225,18 @@ class DhtView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingView:
+    """What the node keeps for others."""
+
+    offered_bytes: int
+    """Space for shares that others bring."""
+    held_bytes: int
+    """What they have of it."""
+    shares: int
+    """Shares that are kept, small blobs among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
     """Who this node is and how it is doing."""
 
@@ -249,6 +265,8 @@ class NodeView:
     """The 30-day epoch of the identity proof that is shown to others; None while there is none."""
     dht: DhtView | None = None
     """None while the node takes no part in a network."""
+    holding: HoldingView | None = None
+    """The same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,9 @@ class Announce:
     """Store these provider records with one walk, then say `on_announced`."""
 
     records: tuple[bytes, ...]
+    unknown: tuple[tuple[bytes, int], ...] = ()
+    """Nodes that gave none, each with a share that it had before: ask them for it, and store
+    theirs too. Our own node may be among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +304,11 @@ class Distribution:
             ]
         return {"placed": rows}
 
+    @property
+    def holdings(self) -> dict[bytes, tuple[int, ...]]:
+        """What lies where for certain, our own node included."""
+        return {key: tuple(shares) for key, shares in self._holdings()}
+
     def _holdings(self) -> list[tuple[bytes, list[int]]]:
         """Return what lies where for certain."""
         found = []
@@ -402,12 +410,17 @@ class Distribution:
         records = dict.fromkeys(
             record for node in self._nodes.values() for record in node.placed.values() if record
         )
-        if not records:
+        unknown = tuple(
+            (key, shares[0])
+            for key, shares in self._holdings()
+            if not any(self._nodes[key].placed.values())
+        )
+        if not records and not unknown:
             self._end(is_announced=True)
             return
         self._announced += 1
         self._is_announcing = True
-        self._effects.append(Announce(tuple(records)))
+        self._effects.append(Announce(tuple(records), unknown))
 
     def _end(self, *, is_announced: bool) -> None:
         holdings = self._holdings()

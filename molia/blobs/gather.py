@@ -15,46 +15,20 @@ from typing import Final
 
 from molia.base.cid import Cid, Codec
 from molia.base.deadlines import DeadlineTable
-from molia.base.errors import (
-    BadManifest,
-    MoliaError,
-    NoHolders,
-    SharesOutOfReach,
-    TimedOut,
-)
+from molia.base.errors import BadManifest, TimedOut
 from molia.base.hashing import blake3_digest
-from molia.base.ids import PeerKey
-from molia.base.limits import ASKED_SHOWN_MAX, DATA_SHARES
+from molia.base.limits import DATA_SHARES
 from molia.blobs.erasure import decode_stripe
 from molia.blobs.geometry import StripeShape
 from molia.blobs.manifest import Manifest, cid_of_manifest
 from molia.blobs.merkle import verify_path
-from molia.blobs.sources import Peer, Source, Sources
+from molia.blobs.one_read import Failed, GatherConfig, Liar, OneRead
+from molia.blobs.sources import Peer
 
 _SLOW_ALL: Final = 3.0
 _SLOW_FEW: Final = 10.0
 """How much slower than usual a data block's holder may be before others are asked in its place:
 for most of a stripe that costs nothing, for a small part of one it costs ten blocks."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatherConfig:
-    """How patient a read is."""
-
-    ahead: int = 4
-    """Stripes asked for and not yet taken by the reader: 2.5 MiB each."""
-    lookup_s: float = 8.0
-    """Until when somebody must be known to have the blob."""
-    manifest_s: float = 10.0
-    manifest_hedge_s: float = 0.3
-    block_s: float = 8.0
-    """How long one block may take in all."""
-    hedge_factor: float = 4.0
-    hedge_min_s: float = 0.1
-    hedge_max_s: float = 2.0
-    """When another is asked: after so many times what the holder's blocks take, within these."""
-    progress_s: float = 30.0
-    """How long a reader that waits may get nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +75,12 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
-class Liar:
-    """This node sent what is not the blob's: its shares count as lost."""
-
-    key: bytes
-    share: int | None
-    """None: of the manifest."""
-
-
-@dataclass(frozen=True, slots=True)
 class Done:
     """All bytes were delivered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """No more bytes can be delivered."""
-
-    error: MoliaError
-
-
-Effect = AskManifest | AskBlock | CancelBlock | Decode | Deliver | Liar | Done | Failed
+Act = AskManifest | AskBlock | CancelBlock | Decode | Deliver | Done
+Effect = Act | Liar | Failed
 _Ask = tuple[bytes, int]
 """Node and share."""
 
@@ -152,7 +111,7 @@ class _Stripe:
         return tuple(share for share in self.wanted if share not in self.blocks)
 
 
-class Gather:
+class Gather(OneRead[Act]):
     """A read of [start, stop) of a blob that has a manifest; stop None: to its end.
 
     shares: for a repair, these shares' blocks of all stripes in place of the range's bytes, in this
@@ -167,46 +126,21 @@ class Gather:
     ) -> None:  # fmt: skip
         assert cid.codec is Codec.MANIFEST, "small blobs are gathered whole"
         assert 0 <= start <= (start if stop is None else stop), "a range goes forward"
-        self.cid, self.config = cid, config or GatherConfig()
+        super().__init__(cid, now_s=now_s, config=config)
         self.position = start
         """Up to where bytes were delivered."""
         self.manifest = manifest
         self._start, self._stop = start, stop
         self._shares = None if shares is None else tuple(shares)
-        self.sources = Sources()
         self._stripes: dict[int, _Stripe] = {}
-        self._deadlines: DeadlineTable[tuple[str, bytes, int, int]] = DeadlineTable()
-        self._effects: list[Effect] = []
         self._manifest_asked: dict[bytes, None] = {}
-        self._is_lookup_over = self.is_over = False
         self._undelivered = self._ask_next = self._give_next = 0
         self._todo = range(0)
-        self._began_s = self._hurry_s = now_s
-        self.liars: dict[bytes, None] = {}
+        self._hurry_s = now_s
         self.hedged = self.decoded = 0
-        self._deadlines.set(("lookup", b"", 0, 0), now_s + self.config.lookup_s)
         self._begin(now_s)
 
     # ------------------------------------------------------------------ doors
-
-    def take_effects(self) -> list[Effect]:
-        """Return what is to be done now, once."""
-        effects, self._effects = self._effects, []
-        return effects
-
-    def next_deadline_s(self) -> float | None:
-        """Return when `on_deadline` is to be called."""
-        return self._deadlines.next_s()
-
-    def on_sources(self, found: Sequence[Source], *, now_s: float) -> None:
-        """Take nodes that say they have shares."""
-        self.sources.add(found)
-        self._step(now_s)
-
-    def on_lookup_over(self, *, now_s: float) -> None:
-        """Take that no more sources will come."""
-        self._is_lookup_over = True
-        self._step(now_s)
 
     def on_manifest(self, key: bytes, data: bytes | None, *, now_s: float) -> None:
         """Take a node's manifest; None: it has none, or does not answer."""
@@ -241,7 +175,10 @@ class Gather:
             self._catch(peer, share)
         else:
             peer.answered, peer.missed, peer.outcome = peer.answered + 1, 0, "answers"
+            peer.is_silent = False
             peer.measure(now_s - asked_s)
+            if peer.answered == 1:
+                self._hurry()
             stripe.blocks.setdefault(share, block)
         self._step(now_s)
 
@@ -250,6 +187,7 @@ class Gather:
         peer = self.sources.peers.get(key)
         if self.is_over or peer is None:
             return
+        peer.is_silent = True
         peer.leave_out("cannot be reached")
         self._unask(peer)
         self._step(now_s)
@@ -417,12 +355,17 @@ class Gather:
         if peer.outcome == "was not asked":
             peer.outcome = "was asked"
         self._effects.append(AskBlock(peer.key, share, index, stripe.shape.size_of(share)))
-        hedge_s = min(
-            max(peer.expected_s * self.config.hedge_factor, self.config.hedge_min_s),
-            self.config.hedge_max_s,
-        )
-        self._deadlines.set(("late", peer.key, share, index), now_s + hedge_s)
+        self._deadlines.set(("late", peer.key, share, index), now_s + self._hedge_s(peer))
         self._deadlines.set(("dead", peer.key, share, index), now_s + self.config.block_s)
+
+    def _hurry(self) -> None:
+        """Wait less for those that never answered, now that one more tells what is usual."""
+        for stripe in self._stripes.values():
+            for (key, share), asked_s in stripe.asked.items():
+                peer = self.sources.peers[key]
+                if not peer.answered and (key, share) not in stripe.late:
+                    name = ("late", key, share, stripe.shape.index)
+                    self._deadlines.set(name, asked_s + self._hedge_s(peer))
 
     def _hedge(self, peer: Peer, stripe: _Stripe, share: int, now_s: float) -> None:
         """Count on somebody else; a late answer is still taken."""
@@ -430,6 +373,7 @@ class Gather:
         if asked_s is not None:
             peer.measure(now_s - asked_s)
             stripe.late[peer.key, share] = None
+            peer.is_silent = True
             self.hedged += 1
 
     def _give_up(self, peer: Peer, stripe: _Stripe, share: int) -> None:
@@ -473,10 +417,7 @@ class Gather:
         )  # fmt: skip
 
     def _catch(self, peer: Peer, share: int | None) -> None:
-        """A node sent wrong bytes: report it and never ask it again."""
-        self.liars[peer.key] = None
-        self._effects.append(Liar(peer.key, share))
-        peer.leave_out("sent wrong bytes")
+        super()._catch(peer, share)
         self._unask(peer)
 
     # ------------------------------------------------------------------ delivery and ends
@@ -512,21 +453,6 @@ class Gather:
             self._deadlines.clear(("progress", b"", 0, 0))
         else:
             self._deadlines.set(("progress", b"", 0, 0), now_s + self.config.progress_s)
-
-    def _fail_short(self, reachable: int, needed: int, now_s: float) -> None:
-        if not self.sources.peers:
-            self._fail(NoHolders(self.cid, waited_s=now_s - self._began_s))
-            return
-        asked = [(PeerKey(key).short, outcome) for key, outcome in self.sources.asked()]
-        self._fail(
-            SharesOutOfReach(
-                self.cid, reachable=reachable, needed=needed, asked=asked[:ASKED_SHOWN_MAX]
-            )
-        )
-
-    def _fail(self, error: MoliaError) -> None:
-        self._close()
-        self._effects.append(Failed(error))
 
     def _close(self) -> None:
         for stripe in self._stripes.values():

@@ -55,16 +55,43 @@ def share_root(leaves: bytes | bytearray | memoryview) -> bytes:
 
 def inclusion_path(leaves: bytes | bytearray | memoryview, index: int) -> list[bytes]:
     """Return the sibling hashes from leaf `index` up to the root. Raises GeometryError."""
+    return path_in(tree_of(leaves), index)
+
+
+def tree_of(leaves: bytes | bytearray | memoryview) -> tuple[bytes, ...]:
+    """Return the levels of a tree as flat lists, the leaves first: many paths cost one of these.
+
+    Twice the size of the leaves. Raises GeometryError for an empty or ragged list.
+    """
     level = _split(leaves)
-    if not 0 <= index < len(level):
-        raise GeometryError(f"leaf {index} of {len(level)}")
-    path: list[bytes] = []
+    levels = [bytes(leaves)]
     while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):  # the odd last node of a level goes up alone
-            path.append(level[sibling])
-        level, index = _next_level(level), index // 2
+        level = _next_level(level)
+        levels.append(b"".join(level))
+    return tuple(levels)
+
+
+def path_in(tree: Sequence[bytes], index: int) -> list[bytes]:
+    """Return the sibling hashes from leaf `index` of a tree to its root. Raises GeometryError."""
+    count = len(tree[0]) // DIGEST_SIZE
+    if not 0 <= index < count:
+        raise GeometryError(f"leaf {index} of {count}")
+    path = []
+    for level in tree[:-1]:
+        at = (index ^ 1) * DIGEST_SIZE
+        if at < len(level):  # the odd last node of a level goes up alone
+            path.append(level[at : at + DIGEST_SIZE])
+        index //= 2
     return path
+
+
+def path_length(index: int, leaf_count: int) -> int:
+    """Return how many hashes the path of a leaf has."""
+    length = 0
+    while leaf_count > 1:
+        length += index ^ 1 < leaf_count
+        index, leaf_count = index // 2, -(-leaf_count // 2)
+    return length
 
 
 def verify_path(

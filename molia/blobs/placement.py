@@ -122,13 +122,13 @@ def _union(masks: Iterable[int]) -> int:
 
 def plan_shares(
     candidates: Sequence[Candidate], *, share_bytes: int, floor: int = 0,
-    shares: Sequence[int] = ALL_SHARES,
+    shares: Sequence[int] = ALL_SHARES, needed: int = DATA_SHARES,
 ) -> Plan:  # fmt: skip
     """Return where the shares of a blob shall lie.
 
     candidates: in order of preference, each key once. share_bytes: the largest share's size.
-    floor: losses to survive; where that cannot be for want of nodes, up to three nodes get 10
-    shares each, if that survives more.
+    floor: losses to survive; where that cannot be for want of nodes, up to three nodes get
+    `needed` shares each, if that survives more. needed: how many of `shares` give the blob back.
     """
     usable = [c for c in candidates if _capacity(c, share_bytes) > 0]
     chosen = _choose(usable, shares, share_bytes)
@@ -137,12 +137,12 @@ def plan_shares(
     homes = keep_most([c.held for c in chosen], shares, level)
     loads = _fill(homes, shares, level, chosen)
     holdings = [_shares_at(homes, index) for index in range(len(chosen))]
-    survives = losses_survived(holdings)
+    survives = losses_survived(holdings, needed=needed)
     if survives < floor and len(chosen) < len(shares):
-        fuller = _with_full_holders(chosen, capacities, holdings, loads, shares)
-        if losses_survived(fuller) > survives:
+        fuller = _with_full_holders(chosen, capacities, holdings, loads, shares, needed)
+        if losses_survived(fuller, needed=needed) > survives:
             holdings = fuller
-    return _plan(candidates, chosen, holdings, shares)
+    return _plan(candidates, chosen, holdings, shares, needed)
 
 
 def _capacity(candidate: Candidate, share_bytes: int) -> int:
@@ -210,19 +210,19 @@ def _shares_at(homes: dict[int, int], index: int) -> list[int]:
 
 def _with_full_holders(
     chosen: Sequence[Candidate], capacities: Sequence[int], holdings: Sequence[Sequence[int]],
-    loads: Sequence[int], shares: Sequence[int],
+    loads: Sequence[int], shares: Sequence[int], needed: int,
 ) -> list[list[int]]:  # fmt: skip
     """Return the holdings with up to three nodes filled to a readable set each.
 
     The least loaded are taken: what the others hold is what is left when all three are lost.
     """
-    able = [index for index, capacity in enumerate(capacities) if capacity >= DATA_SHARES]
-    full = sorted(able, key=lambda index: (len(chosen[index].held) < DATA_SHARES, loads[index]))
+    able = [index for index, capacity in enumerate(capacities) if capacity >= needed]
+    full = sorted(able, key=lambda index: (len(chosen[index].held) < needed, loads[index]))
     fuller = [list(held) for held in holdings]
     for index in full[:FULL_HOLDERS]:
         mine, before = fuller[index], chosen[index].held
         for share in sorted(shares, key=lambda share: share not in before):
-            if len(mine) < DATA_SHARES and share not in mine:
+            if len(mine) < needed and share not in mine:
                 mine.append(share)
         mine.sort()
     return fuller
@@ -230,7 +230,7 @@ def _with_full_holders(
 
 def _plan(
     candidates: Sequence[Candidate], chosen: Sequence[Candidate],
-    holdings: Sequence[Sequence[int]], shares: Sequence[int],
+    holdings: Sequence[Sequence[int]], shares: Sequence[int], needed: int,
 ) -> Plan:  # fmt: skip
     places = sorted(
         Place(share, chosen[index].key) for index, held in enumerate(holdings) for share in held
@@ -242,7 +242,7 @@ def _plan(
         moves=tuple(place for place in places if place not in lying),
         surplus=tuple(place for place in lying if place not in places),
         unplaced=tuple(share for share in shares if share not in placed),
-        survives=losses_survived(holdings),
+        survives=losses_survived(holdings, needed=needed),
     )
 
 
@@ -259,7 +259,7 @@ def plan_copies(candidates: Sequence[Candidate], *, size: int, copies: int) -> P
     if len(holders) > copies:
         holders = most_diverse(holders, copies)
     chosen = [*holders, *most_diverse(fresh, copies - len(holders), beside=holders)]
-    plan = _plan(candidates, chosen, [[WHOLE_SHARE]] * len(chosen), [WHOLE_SHARE])
+    plan = _plan(candidates, chosen, [[WHOLE_SHARE]] * len(chosen), [WHOLE_SHARE], 1)
     return Plan(
         places=plan.places, moves=plan.moves, surplus=plan.surplus, unplaced=plan.unplaced,
         survives=len(chosen) - 1,

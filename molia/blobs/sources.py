@@ -11,6 +11,7 @@ from typing import Final
 from molia.base.limits import SOURCES_MAX
 
 _SMOOTHING: Final = 0.25
+_FEW: Final = 3
 _START_S: Final = 0.05
 """What a block takes beside the round trip, before there is a measurement."""
 
@@ -35,8 +36,16 @@ class Peer:
     under_way: int = 0
     answered: int = 0
     missed: int = 0
+    is_measured: bool = False
+    is_silent: bool = False
+    """It did not answer, or not in time."""
     is_out: bool = False
     outcome: str = "was not asked"
+
+    @property
+    def rtt_s(self) -> float:
+        """What to begin with when it is a source again."""
+        return max(0.0, self.block_s - _START_S)
 
     @property
     def expected_s(self) -> float:
@@ -44,12 +53,15 @@ class Peer:
         return self.block_s * (1 + self.under_way)
 
     def measure(self, took_s: float) -> None:
-        """Take what a block took, or has taken so far."""
-        self.block_s += _SMOOTHING * (took_s - self.block_s)
+        """Take what a block took, or has taken so far; the first one tells more than a guess."""
+        weight = _SMOOTHING if self.is_measured else 1.0
+        self.block_s += weight * (took_s - self.block_s)
+        self.is_measured = True
 
     def miss(self) -> None:
         """Take that it did not answer: once is enough if it never did, else twice."""
         self.missed += 1
+        self.is_silent = True
         self.outcome = "does not answer"
         self.is_out |= self.missed >= (2 if self.answered else 1)
 
@@ -103,8 +115,20 @@ class Sources:
         yield from sorted(pairs, key=lambda pair: (pair[1].expected_s, pair[0]))
 
     def usual_s(self) -> float:
-        """Return what a block takes from the middle one of them."""
-        return median([peer.block_s for peer in self.live()] or [_START_S])
+        """Return what a block takes from the middle one of them; on a fast path a little more."""
+        return max(_START_S, median([peer.block_s for peer in self.live()] or [_START_S]))
+
+    def expected_s(self, peer: Peer) -> float:
+        """Return what the next block from a node will take.
+
+        Of one that never answered it is what it takes from the others, as soon as a few did.
+        """
+        if peer.answered:
+            return peer.expected_s
+        measured = [other.block_s for other in self.peers.values() if other.answered]
+        if len(measured) < _FEW:
+            return peer.expected_s
+        return min(peer.expected_s, median(measured) * (1 + peer.under_way))
 
     def asked(self) -> list[tuple[bytes, str]]:
         """Return who was asked, and what came of it."""

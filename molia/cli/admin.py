@@ -4,7 +4,7 @@ import click
 
 from molia import __version__
 from molia.cli.environment import environment, home_path
-from molia.cli.output import printable
+from molia.cli.output import printable, size_text
 from molia.cli.verb import Session, Tree, Verb
 
 
@@ -30,6 +30,8 @@ def identity(session: Session) -> None:
         output.line(f"{'proof:':<11}{none if epoch is None else f'epoch {epoch}'}")
         dht = node.get("dht")
         output.line(f"{'others:':<11}{_standing(dht) if isinstance(dht, dict) else 'alone'}")
+        holding = node.get("holding")
+        output.line(f"{'holding:':<11}{_holding(holding) if isinstance(holding, dict) else '-'}")
 
 
 def _standing(dht: dict[str, object]) -> str:
@@ -42,6 +44,15 @@ def _standing(dht: dict[str, object]) -> str:
     reachable = dht.get("reachable")
     serves = {True: "reachable", False: "not reachable, a client"}
     return f"{known}, {serves.get(bool(reachable)) if reachable is not None else 'not yet reached'}"
+
+
+def _holding(holding: dict[str, object]) -> str:
+    """Return in a few words what the node keeps for others."""
+    offered, held = holding.get("offered_bytes"), holding.get("held_bytes")
+    if not isinstance(offered, int) or not isinstance(held, int) or not (offered or held):
+        return "nothing is offered to others: store.offer_bytes, or molia init --offer"
+    sizes = f"{size_text(held)} of {size_text(offered)} offered"
+    return f"{holding.get('shares')} shares of others, {sizes}"
 
 
 @click.command(cls=Verb, help="Show the version of this command.")

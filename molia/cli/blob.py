@@ -7,15 +7,24 @@ from urllib.parse import urlencode
 
 import click
 
-from molia.base.cid import Ref, parse_ref
+from molia.base.cid import Codec, Ref, parse_ref
 from molia.base.errors import BadAnswer, MoliaError, NodeNotRunning
-from molia.base.limits import LIST_LIMIT_MAX
+from molia.base.limits import DATA_SHARES, LIST_LIMIT_MAX, TOTAL_SHARES
 from molia.cli.client import Node, find_node
 from molia.cli.fetch import find_blob
-from molia.cli.output import Output, age_text, exit_code_of, plain_path, printable, size_text
+from molia.cli.output import (
+    NodeRefused,
+    Output,
+    age_text,
+    exit_code_of,
+    plain_path,
+    printable,
+    size_text,
+)
 from molia.cli.verb import Session, Tree, Verb
 
 PARTIAL_EXIT: Final = 3
+HTTP_NOT_FOUND: Final = 404
 _DAG_CBOR: Final = "application/vnd.ipld.dag-cbor"
 Row = dict[str, object]
 
@@ -200,9 +209,25 @@ def _number(row: Row, key: str) -> int:
 
 def _whole_row(node: Node, ref: Ref) -> Row:
     """Return the index line of a blob with its health."""
-    row = node.call("GET", f"/pin/{ref}").object()
-    health = node.call("GET", f"/blob/{ref}/health").object()
+    try:
+        row = node.call("GET", f"/pin/{ref}").object()
+    except NodeRefused as error:
+        if error.status != HTTP_NOT_FOUND:
+            raise
+        row = _row_elsewhere(node, ref)
+    health = node.call("GET", f"/blob/{row['cid']}/health").object()
     return {**row, "health": health}
+
+
+def _row_elsewhere(node: Node, ref: Ref) -> Row:
+    """Return the same for a blob that the node does not keep, and can get from others."""
+    found = find_blob(node, ref)
+    is_small = found.cid.codec is Codec.RAW
+    return {
+        "cid": str(found.cid), "size": found.size, "content": found.content.hex(), "name": "",
+        "pinned": False, "expires_unix_s": None, "k": 1 if is_small else DATA_SHARES,
+        "n": 1 if is_small else TOTAL_SHARES,
+    }  # fmt: skip
 
 
 def _show_blob(output: Output, row: Row) -> None:

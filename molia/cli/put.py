@@ -20,8 +20,9 @@ from molia.base.errors import (
     MoliaError,
     NodeNotRunning,
 )
-from molia.base.limits import NAME_SIZE_MAX
+from molia.base.limits import NAME_SIZE_MAX, RAW_SIZE_STOP
 from molia.cli.client import CHUNK_SIZE, Node, find_node
+from molia.cli.following import Progress, follow_job
 from molia.cli.output import (
     Bar,
     Output,
@@ -109,7 +110,7 @@ class Tally:
                 failed=len(self.failures), size=self.size,
             )  # fmt: skip
         elif self.degraded:
-            self._output.note("stored, but kept by fewer nodes than durability.floor asks for")
+            self._output.note("stored, but it survives fewer losses than durability.floor asks for")
         return code
 
     def _exit_code(self) -> int:
@@ -168,18 +169,54 @@ def _put_one(session: Session, node: Node | None, wish: Wish, path: str) -> dict
             from molia.cli.only_hash import hash_pieces  # the blob cores, for this option alone
 
             return hash_pieces(_pieces(source, path), source.size, bar)
-        return _upload(node, wish, path, source, bar)
+        return _upload(session, node, wish, path, source, bar)
 
 
-def _upload(node: Node, wish: Wish, path: str, source: Source, bar: Bar) -> dict[str, object]:
+def _upload(
+    session: Session, node: Node, wish: Wish, path: str, source: Source, bar: Bar
+) -> dict[str, object]:
+    """Send a file, and watch how it is brought to other nodes where there is a job for that."""
     fallback = "" if path == STDIN else _own_name(path)
+    # a blob with shares has a job to watch: its answer need not wait for them
+    is_watched = wish.wait != "local" and source.size is not None and source.size >= RAW_SIZE_STOP
+    sent_wish = wish._replace(wait="local") if is_watched else wish
     answer = node.upload(
-        wish.path(fallback), _pieces(source, path), size=source.size, on_sent=bar.advance
+        sent_wish.path(fallback), _pieces(source, path), size=source.size, on_sent=bar.advance
     )
     result = answer.object()
     if not isinstance(result.get("cid"), str):
         raise BadAnswer("the node's answer names no CID", hint="check --node")
+    job = answer.headers.get("x-molia-job", "")
+    if is_watched and job.isalnum():
+        result = {**result, **_placed(session, node, job, bar)}
     return {**result, "created": answer.status == 201}
+
+
+def _placed(session: Session, node: Node, job: str, bar: Bar) -> dict[str, object]:
+    """Return what placing a blob has changed of what the node said of it."""
+    size = bar.total or 0
+
+    def on_event(kind: str, data: Progress) -> None:
+        placed, total, holders = (data.get(key) for key in ("placed", "total", "holders"))
+        if kind == "progress" and isinstance(placed, int) and isinstance(total, int) and total:
+            label = f"placed {placed}/{total} shares on {holders} nodes"
+            bar.move(size * placed // total, label=label)
+
+    try:
+        end = follow_job(node, job, on_event)
+    except (NodeNotRunning, Interrupted):
+        raise
+    except MoliaError as error:
+        session.output.note(f"stored on this node, but not placed on others: {error.message}")
+        return {"state": "degraded"}
+    if end.get("reason"):
+        session.output.note(f"placed, but {printable(str(end['reason']))}")
+    told = {
+        "holders": end.get("holders"),
+        "survives": end.get("survives"),
+        "state": end.get("blob_state"),
+    }
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _files(

@@ -43,6 +43,7 @@ SOCKET_NAME: Final = "api.sock"
 )
 @click.option("--workers", type=int, help="Processes of the node. [0: the physical cores]")
 @click.option("--network", help="Name of the network. [molia]")
+@click.option("--offer", metavar="SIZE", help="Space for shares of other nodes: 50GiB. [0]")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, as the node always does.")
 @click.pass_obj
 def run(
@@ -53,6 +54,7 @@ def run(
     bootstrap: tuple[str, ...],
     workers: int | None,
     network: str | None,
+    offer: str | None,
     foreground: bool,  # noqa: ARG001 - service files say it; there is no other way to run
 ) -> None:
     """Run the node until SIGTERM or SIGINT, then drain and end with 0."""
@@ -62,6 +64,7 @@ def run(
         "dht.bootstrap": ("--bootstrap", bootstrap or None),
         "workers": ("--workers", workers),
         "network": ("--network", network),
+        "store.offer_bytes": ("--offer", offer),
     }
     flag = str(session.options.home) if session.options.home else None
     home = home_path(flag, environment())

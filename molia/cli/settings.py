@@ -72,17 +72,19 @@ def load(
     return Loaded(config, tuple(chosen.values()))
 
 
-def toml_text() -> str:
-    """Return a `molia.toml` that explains every setting and sets none."""
+def toml_text(chosen: Mapping[str, object] | None = None) -> str:
+    """Return a `molia.toml` that explains every setting and sets those that are chosen."""
     lines = [
         "# Settings of this node. A line without its leading # takes effect at the next start."
     ]
     names = list(fields.all_fields().values())
-    lines += _commented("", [field for field in names if "." not in field.name], Config)
+    given = chosen or {}
+    top = [field for field in names if "." not in field.name]
+    lines += _commented("", top, Config, given)
     for section, kind in fields.sections().items():
         lines += ["", f"# {(kind.__doc__ or '').strip()}", f"[{section}]"]
         inside = [field for field in names if field.name.startswith(f"{section}.")]
-        lines += _commented(f"{section}.", inside, kind)
+        lines += _commented(f"{section}.", inside, kind, given)
     return "\n".join(lines) + "\n"
 
 
@@ -97,13 +99,17 @@ def toml_value(value: object) -> str:
     return str(value)
 
 
-def _commented(prefix: str, chosen: list[Field], kind: type) -> list[str]:
+def _commented(
+    prefix: str, shown: list[Field], kind: type, given: Mapping[str, object]
+) -> list[str]:
     docs = fields.field_docs(kind)
     lines: list[str] = []
-    for field in chosen:
+    for field in shown:
         name = field.name.removeprefix(prefix)
         lines += ["", *(f"# {line}" for line in docs.get(name, "").splitlines())]
-        lines.append(f"#{name} = {toml_value(field.default)}")
+        is_set = field.name in given
+        value = given.get(field.name, field.default)
+        lines.append(f"{'' if is_set else '#'}{name} = {toml_value(value)}")
     return lines
 
 

@@ -31,6 +31,7 @@ CONTACTS_WANTED: Final = 8
 JOIN_WAIT_S: Final = 120.0
 NETWORK: Final = "testnet"
 _QUOTA_BYTES: Final = 256 * MIB
+_OFFER_BYTES: Final = 128 * MIB
 _THREADS: Final = 2
 
 
@@ -89,6 +90,8 @@ def config_of(home: Path, bootstrap: "Sequence[str]") -> "Config":
         "udp.listen": ("127.0.0.1:0",),
         "store.shards": 1,
         "store.quota_bytes": _QUOTA_BYTES,
+        "store.offer_bytes": _OFFER_BYTES,
+        "store.offer_owner_percent": 100,
         "dht.bootstrap": tuple(bootstrap),
         "dht.reachable": "yes",
     }

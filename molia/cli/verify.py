@@ -6,12 +6,10 @@ Of a job's progress it reads `blobs`, `blob_count`, `bytes`, `log_bytes` and `un
 `cid` ("" for the store itself), `detail` and `healed`. Whatever else is there goes into the JSON.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,26 +17,18 @@ from molia.base.cid import Cid, Ref, parse_ref
 from molia.base.errors import (
     BadAnswer,
     BadInput,
-    ConnectionLost,
     IntegrityFailure,
     MoliaError,
     NodeNotRunning,
 )
 from molia.cli.client import Node, find_node
 from molia.cli.environment import environment, home_path
-from molia.cli.event_stream import read_events
+from molia.cli.following import OnEvent, Progress, ended_progress, follow_job
 from molia.cli.output import Bar, Output, printable
 from molia.cli.verb import Session, Verb
 
 if TYPE_CHECKING:
     from molia.base.views import JobEvent
-
-RECONNECTS_MAX: Final = 5
-RECONNECT_AFTER_S: Final = 0.5
-_ENDED: Final = ("done", "failed", "cancelled")
-_LAST_EVENTS: Final = ("done", "error")
-Progress = dict[str, object]
-OnEvent = Callable[[str, Progress], None]
 
 
 @click.command(cls=Verb, lines=True, help="Read and check everything stored; heal it.")
@@ -120,7 +110,9 @@ def verify_offline(
         view = offline.rebuild_index(home, config, on_event=tell)
     else:
         view = offline.verify_home(home, config, cids, on_event=tell)
-    return _ended({"state": view.state.value, "error": view.error, "progress": view.progress})
+    return ended_progress(
+        {"state": view.state.value, "error": view.error, "progress": view.progress}
+    )
 
 
 def _verify(session: Session, refs: list[Ref], on_event: OnEvent) -> Progress:
@@ -133,7 +125,7 @@ def _verify(session: Session, refs: list[Ref], on_event: OnEvent) -> Progress:
         session.output.note("no node runs: the store is read by this command")
         return _offline(session, refs, on_event)
     try:
-        return _follow(node, job, on_event)
+        return follow_job(node, job, on_event)
     except KeyboardInterrupt:
         _cancel(node, job)
         raise
@@ -162,41 +154,6 @@ def _cancel(node: Node, job: str) -> None:
         node.call("DELETE", f"/jobs/{job}")
     except MoliaError:
         return  # it runs on, and does no harm
-
-
-def _follow(node: Node, job: str, on_event: OnEvent) -> Progress:
-    """Show a job's events until it ends, and return its progress."""
-    last_id, idle_count = 0, 0
-    while True:
-        before, finished = last_id, False
-        headers = {"Last-Event-ID": str(last_id)} if last_id else {}
-        with suppress(ConnectionLost), node.stream("GET", _events_path(job), headers) as response:
-            for event_id, kind, data in read_events(response):
-                last_id = max(last_id, event_id)
-                finished = finished or kind in _LAST_EVENTS
-                on_event(kind, data)
-        view = node.call("GET", f"/jobs/{job}").object()
-        # a cut stream looks like one that ended: a last event tells, or that nothing new came
-        if view.get("state") in _ENDED and (finished or last_id == before):
-            return _ended(view)
-        idle_count = 0 if last_id > before else idle_count + 1
-        if idle_count > RECONNECTS_MAX:
-            raise ConnectionLost("the node keeps ending the job's events", hint="try again")
-        if idle_count:
-            time.sleep(RECONNECT_AFTER_S)
-
-
-def _events_path(job: str) -> str:
-    return f"/jobs/{job}/events"
-
-
-def _ended(view: dict[str, object]) -> Progress:
-    progress = view.get("progress")
-    if view.get("state") == "failed":
-        raise MoliaError(f"the node gave up: {view.get('error')}", hint="its log says more")
-    if view.get("state") == "cancelled":
-        raise MoliaError("the job was cancelled by someone else")
-    return dict(progress) if isinstance(progress, dict) else {}
 
 
 def _count(data: Progress, key: str) -> int:

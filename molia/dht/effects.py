@@ -6,6 +6,7 @@ from typing import TypeAlias
 from molia.base.ids import PeerKey
 from molia.dht.contact import Contact
 from molia.dht.outcome import Step
+from molia.dht.providers import ProviderRecord
 from molia.wire.addresses import Address
 from molia.wire.scores import Offence
 
@@ -41,6 +42,15 @@ class Traced:
 
     operation_id: int
     step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A search for providers has found this one so far; its result may leave it out."""
+
+    operation_id: int
+    record: ProviderRecord
+    """Its signature holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +97,5 @@ class Verified:
 
 
 Effect: TypeAlias = (
-    Store | Finished | Traced | Reachable | Joined | Alone | Snapshot | Penalise | Verified
+    Store | Finished | Traced | Heard | Reachable | Joined | Alone | Snapshot | Penalise | Verified
 )  # fmt: skip

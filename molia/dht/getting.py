@@ -171,6 +171,7 @@ class ProvidersQuery:
         self.holders = 0
         self.pages_open = 0
         self.on_page: Callable[[Now], None] = _nothing
+        self.on_heard: Callable[[ProviderRecord], None] = _unheard
         self._seen: dict[bytes, None] = {}
         self._salt = hub.entropy.token(_SALT_SIZE)
 
@@ -236,22 +237,27 @@ class ProvidersQuery:
         before = self.found.get(record.signer.key)
         if before is None or before.issued < record.issued:
             self.found[record.signer.key] = record
+            self.on_heard(record)
 
 
 class ProviderSearch:
     """One search for providers at some locations."""
 
     def __init__(
-        self, hub: Hub, asks: Asks, locs: list[bytes], done: Callable[[ProvidersFound, Now], None]
-    ) -> None:
-        self._hub, self._done = hub, done
+        self, hub: Hub, asks: Asks, locs: list[bytes], done: Callable[[ProvidersFound, Now], None],
+        heard: Callable[[ProviderRecord], None],
+    ) -> None:  # fmt: skip
+        """heard: told of records as they come, of each address prefix at most 3."""
+        self._hub, self._done, self._heard = hub, done, heard
+        self._told: dict[bytes, int] = {}
+        """By address prefix, how many were told."""
         self._queries = [ProvidersQuery(hub, asks, loc) for loc in locs]
         self._results: list[Found] = []
 
     def begin(self, searches: Searches, now: Now, trace: int | None) -> None:
         """Look on our own shelf and around each location."""
         for query in self._queries:
-            query.on_page = self._settle
+            query.on_page, query.on_heard = self._settle, self._tell
             self._look_here(query, now)
             target = int.from_bytes(query.loc, "big")
             searches.run(Goal.COLLECT, target, query, self._on_found, now, trace=trace)
@@ -263,6 +269,13 @@ class ProviderSearch:
             record = providers.parse(entry.record.encoded)
             if isinstance(record, ProviderRecord):
                 query.found[record.signer.key] = record
+                self._tell(record)
+
+    def _tell(self, record: ProviderRecord) -> None:
+        told = self._told.get(record.prefix, 0)
+        if told < limits.PROVIDERS_PER_PREFIX_MAX and len(self._told) < limits.PROVIDERS_TOLD_MAX:
+            self._told[record.prefix] = told + 1
+            self._heard(record)
 
     def _on_found(self, result: Found, now: Now) -> None:
         self._results.append(result)
@@ -287,6 +300,10 @@ class ProviderSearch:
 
 def _told(found: ProvidersFound, now: Now) -> None:
     """It was told already."""
+
+
+def _unheard(record: ProviderRecord) -> None:
+    """Nobody listens."""
 
 
 def _nothing(now: Now) -> None:

@@ -13,10 +13,11 @@ from molia.dht import records
 from molia.dht.asking import Asks, Reply
 from molia.dht.blinding import read_locations
 from molia.dht.contact import Contact
-from molia.dht.effects import Finished
+from molia.dht.effects import Finished, Heard
 from molia.dht.getting import Getting, ProviderSearch, RecordQuery
 from molia.dht.hub import Hub
 from molia.dht.outcome import Goal
+from molia.dht.providers import ProviderRecord
 from molia.dht.putting import Announcing, Putting
 from molia.dht.records import RecordAddress, SignedRecord
 from molia.dht.results import Announced, Got, Pinged, ProvidersFound, Stored
@@ -92,9 +93,13 @@ class Operations:
         return operation_id
 
     def find_providers(self, locs: Sequence[bytes], now: Now, *, trace: bool) -> int:
-        """Find who provides what lies at these locations: a `ProvidersFound`."""
+        """Find who provides what lies at these locations: `Heard`, then a `ProvidersFound`."""
         operation_id, done = self._begin()
-        search = ProviderSearch(self._hub, self._asks, list(dict.fromkeys(locs)), done)
+
+        def heard(record: ProviderRecord) -> None:
+            self._hub.emit(Heard(operation_id, record))
+
+        search = ProviderSearch(self._hub, self._asks, list(dict.fromkeys(locs)), done, heard)
         search.begin(self._searches, now, operation_id if trace else None)
         return operation_id
 

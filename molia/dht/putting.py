@@ -33,6 +33,8 @@ FIRST_MAX: Final = 8
 LATE_MAX: Final = 4
 """Closest nodes that are given what belongs to them though they did not answer the walk in time."""
 OnCode: TypeAlias = Callable[[int | None, Now], None]
+_Numbered: TypeAlias = tuple[int, bytes]
+"""A provider record and its place among those to announce."""
 OnTargets: TypeAlias = Callable[[Sequence[Contact], Family, Now], None]
 
 
@@ -220,7 +222,7 @@ class Announcing:
         self._hub, self._asks, self._searches, self._storing = hub, asks, searches, storing
         self._done, self._acks = done, [0] * len(encoded)
         self._open = self._walks = 0
-        self._by_loc: dict[bytes, list[tuple[int, bytes]]] = {}
+        self._by_loc: dict[bytes, list[_Numbered]] = {}
         for index, each in enumerate(encoded):
             record = providers.parse(each)
             if isinstance(record, ProviderRecord):
@@ -238,40 +240,53 @@ class Announcing:
             )  # fmt: skip
         self._close(now)
 
-    def _storer_of(self, loc: bytes, some: list[tuple[int, bytes]]) -> OnTargets:
+    def _storer_of(self, loc: bytes, some: list[_Numbered]) -> OnTargets:
+        size = limits.PROVIDERS_PER_MESSAGE_MAX
+        parts = [some[at : at + size] for at in range(0, len(some), size)]
+
         def store(targets: Sequence[Contact], side: Family, now: Now) -> None:
-            for at in range(0, len(some), limits.PROVIDERS_PER_MESSAGE_MAX):
-                part = some[at : at + limits.PROVIDERS_PER_MESSAGE_MAX]
-                if keeps(side, int.from_bytes(loc, "big")):
-                    self._open += 1
-                    self._add_here(part, side, now)
-                for contact in targets:
-                    self._open += 1
-                    self._add_at(contact, part, now)
+            if keeps(side, int.from_bytes(loc, "big")):
+                self._open += 1
+                self._add_here(parts, side, now)
+            for contact in targets:
+                self._open += 1
+                self._add_at(contact, parts, now)
             self._close(now)
 
         return store
 
-    def _add_here(self, part: list[tuple[int, bytes]], side: Family, now: Now) -> None:
+    def _add_here(self, parts: Sequence[list[_Numbered]], side: Family, now: Now) -> None:
+        """Keep them one message after the other: all of a location are in one row."""
+        part, *rest = parts
+
         def done(codes: Sequence[int], then: Now) -> None:
             self._take(part, codes)
-            self._close(then)
+            if rest:
+                self._add_here(rest, side, then)
+            else:
+                self._close(then)
 
         self._storing.add([each for _, each in part], side, done, now, writer=None)
 
-    def _add_at(self, contact: Contact, part: list[tuple[int, bytes]], now: Now) -> None:
+    def _add_at(self, contact: Contact, parts: Sequence[list[_Numbered]], now: Now) -> None:
+        """Have a node keep them, one message after the other; one that is silent gets no more."""
+        part, *rest = parts
+
         def done(reply: Reply, then: Now) -> None:
             told = messages.decode(reply.number, reply.body) if reply.number else None
             if isinstance(told, Added):
                 self._take(part, told.codes)
-            self._close(then)
+            if rest and reply.number:
+                self._add_at(contact, rest, then)
+            else:
+                self._close(then)
 
         body = messages.encode(AddProvider(tuple(each for _, each in part)))
         self._asks.ask(contact, Number.ADD_PROVIDER, body, done, now)
 
-    def _take(self, part: list[tuple[int, bytes]], codes: Sequence[int]) -> None:
+    def _take(self, part: list[_Numbered], codes: Sequence[int]) -> None:
         for (index, _), code in zip(part, codes, strict=False):
-            self._acks[index] += code == AddCode.OK
+            self._acks[index] += code in (AddCode.OK, AddCode.STALE)  # or its signer renewed it
 
     def _close(self, now: Now) -> None:
         self._open -= 1

@@ -8,6 +8,7 @@ Source: docs/reference/dht-node.md, "Announcing".
 import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
+from threading import Lock
 from typing import Final, NamedTuple
 
 import structlog
@@ -22,12 +23,13 @@ from molia.base.views import Announced
 from molia.dht.blinding import content_loc
 from molia.dht.contact import Contact
 from molia.dht.outcome import LookupResult
-from molia.dht.providers import Kind, Provided, announce
+from molia.dht.providers import Kind, Provided, announce, share_bitmap
 from molia.dht.results import Announced as AnnounceDone
 from molia.dht.sweep import ProviderSweep, Walk, batches, widened
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.dht import Dht
+from molia.node.held import Held, HeldShares
 from molia.store import keys
 from molia.store.keys import Kind as StoreKind
 from molia.store.ops import Put, Transaction
@@ -55,6 +57,10 @@ class Place(NamedTuple):
     named: Cid
     """The CID that the location follows from; of a binding the raw CID of the content hash."""
     kind: Kind
+    shares: tuple[int, ...] = ()
+    """Those that are kept for others, of kind share."""
+    is_ours: bool = True
+    """Whether it is a blob of this node's users."""
 
 
 def places_of(network: bytes, bound: Bound) -> dict[bytes, Place]:
@@ -66,11 +72,24 @@ def places_of(network: bytes, bound: Bound) -> dict[bytes, Place]:
     return found
 
 
+def places_of_held(network: bytes, held: Held) -> dict[bytes, Place]:
+    """Return the locations at which what is kept for others is announced; a small blob is whole."""
+    return {content_loc(network, held.cid): place_of_shares(held.cid, held.row.shares)}
+
+
+def place_of_shares(cid: Cid, shares: tuple[int, ...]) -> Place:
+    """Return what is announced of shares that are kept for others."""
+    if cid.codec is Codec.RAW:
+        return Place(cid, cid, Kind.WHOLE, is_ours=False)
+    return Place(cid, cid, Kind.SHARE, shares, is_ours=False)
+
+
 class Announcer:
     """The announcing of one worker."""
 
     def __init__(self, context: Context, dht: Dht, identity: Identity) -> None:
         self._context, self._dht, self._identity = context, dht, identity
+        self._held = HeldShares(context.shards)
         self._label = bytes.fromhex(network_label(context.network))
         self._places: dict[bytes, Place] = {}
         self._locs: list[bytes] = []
@@ -79,7 +98,9 @@ class Announcer:
         self._bindings: dict[Cid, bytes] = {}
         """Where the content hash of a blob is bound to it."""
         self._changed: dict[Cid, None] = {}
-        self._issued = 0
+        self._issued: dict[bytes, int] = {}
+        """When the last record of a location was issued; those signed last are remembered."""
+        self._lock = Lock()
         self._wake = asyncio.Event()
         self.acks = 0
         """Provider records that others took."""
@@ -116,6 +137,23 @@ class Announcer:
             cid=bound.cid, locations=len(signed), acks=sum(done.acks), walks=done.walks
         )  # fmt: skip
 
+    def sign_shares(self, cid: Cid, shares: tuple[int, ...]) -> bytes:
+        """Return the record that this node keeps some shares of a blob; b"" while it is no server.
+
+        Whoever sent the shares stores it; from then on it is renewed with the others.
+        """
+        loc, now = content_loc(self._context.network, cid), self._context.now()
+        place = self._places.get(loc)
+        if place is None or not place.is_ours:
+            place = place_of_shares(cid, shares)
+        return self._sign({loc: place}, now).get(loc, b"")
+
+    def sign_whole(self, bound: Bound) -> bytes:
+        """Return the record that this node has a pinned blob; b"" while it announces none."""
+        loc, now = content_loc(self._context.network, bound.cid), self._context.now()
+        place = Place(bound.cid, bound.cid, Kind.WHOLE)
+        return self._sign({loc: place}, now).get(loc, b"") if bound.pinned else b""
+
     # ------------------------------------------------------------------ life
 
     async def run(self) -> None:
@@ -133,8 +171,8 @@ class Announcer:
             changed, self._changed = list(self._changed), {}
             own = [cid for cid in changed if self._context.owns(cid)]
             if own:
-                for cid, bound in await self._context.offload.run(self._look_at, own):
-                    self._on_looked(cid, bound)
+                for cid, places in await self._context.offload.run(self._look_at, own):
+                    self._on_looked(cid, places)
             others = [cid for cid in changed if not self._context.owns(cid)]
             for index in team.links:
                 told = [
@@ -143,7 +181,7 @@ class Announcer:
                 if told:
                     team.tell(index, "dht_blobs", told)
 
-    def _look_at(self, cids: list[Cid]) -> list[tuple[Cid, Bound | None]]:
+    def _look_at(self, cids: list[Cid]) -> list[tuple[Cid, dict[bytes, Place]]]:
         return [(cid, self._wanted(cid)) for cid in cids]
 
     async def _announce(self) -> None:
@@ -167,8 +205,8 @@ class Announcer:
         row = await context.offload.run(self._saved)
         if row is not None:
             self._sweep.restore(row.schedule, context.now())
-        for bound in await context.offload.run(self._pinned):
-            self._keep(bound)
+        for places in await context.offload.run(self._all_wanted):
+            self._keep(places)
 
     async def _wait(self) -> None:
         if self._dht.engine.own is None or not self._dht.engine.is_joined:
@@ -252,27 +290,36 @@ class Announcer:
 
     def _sign_wanted(self, places: dict[bytes, Place]) -> dict[bytes, bytes]:
         """Return the signed records of those blobs that are still here and wanted; in a thread."""
-        wanted: dict[Cid, bool] = {}
+        wanted: dict[Cid, dict[bytes, Place]] = {}
         for place in places.values():
             if place.cid not in wanted:
-                wanted[place.cid] = self._wanted(place.cid) is not None
-        kept = {loc: place for loc, place in places.items() if wanted[place.cid]}
+                wanted[place.cid] = self._wanted(place.cid)
+        now_there = {loc: wanted[place.cid].get(loc) for loc, place in places.items()}
+        kept = {loc: place for loc, place in now_there.items() if place is not None}
         return self._sign(kept, self._context.now())
 
     def _sign(self, places: dict[bytes, Place], now: Now) -> dict[bytes, bytes]:
         own = self._dht.engine.own
         if own is None:
             return {}
-        # a record takes the place of an older one only: two of one second are none
-        issued = self._issued = max(int(now.unix_s), self._issued + 1)
-        return {
-            loc: announce(
+        signed = {}
+        for loc, place in places.items():
+            issued = self._issue(loc, now)
+            signed[loc] = announce(
                 self._identity, self._context.network, place.named, place.kind,
                 _provided(place, own.address), prefix=own.group, issued=issued,
                 expires=issued + LIFE_S, entropy=self._context.entropy,
-            ).encoded
-            for loc, place in places.items()
-        }  # fmt: skip
+            ).encoded  # fmt: skip
+        return signed
+
+    def _issue(self, loc: bytes, now: Now) -> int:
+        """Return when a record is issued: it takes the place of an older one only, and two of one
+        second are none."""
+        with self._lock:
+            issued = self._issued[loc] = max(int(now.unix_s), self._issued.pop(loc, 0) + 1)
+            if len(self._issued) > limits.ISSUED_MAX:
+                del self._issued[next(iter(self._issued))]
+        return issued
 
     # ------------------------------------------------------------------ what is announced
 
@@ -280,15 +327,15 @@ class Announcer:
         at = bisect_left(self._locs, start)
         return self._locs[at : at + limit]
 
-    def _keep(self, bound: Bound) -> None:
-        """Announce a blob from now on, soon if it is new."""
-        for loc, place in places_of(self._context.network, bound).items():
+    def _keep(self, places: dict[bytes, Place]) -> None:
+        """Announce what lies at these locations from now on."""
+        for loc, place in places.items():
             if loc not in self._places:
-                self._places[loc] = place
                 if place.kind is Kind.BINDING:
-                    self._bindings[bound.cid] = loc
+                    self._bindings[place.cid] = loc
                 insort(self._locs, loc)
-                self.blob_count += place.kind is Kind.WHOLE
+                self.blob_count += place.kind is not Kind.BINDING
+            self._places[loc] = place
 
     def _forget(self, cid: Cid) -> None:
         self._drop(content_loc(self._context.network, cid))
@@ -301,29 +348,37 @@ class Announcer:
         if place is not None:
             del self._locs[bisect_left(self._locs, loc)]
             self._sweep.remove(loc)
-            self.blob_count -= place.kind is Kind.WHOLE
+            self.blob_count -= place.kind is not Kind.BINDING
 
-    def _on_looked(self, cid: Cid, bound: Bound | None) -> None:
-        if bound is None:
+    def _on_looked(self, cid: Cid, places: dict[bytes, Place]) -> None:
+        """Announce a blob that is new soon; what is kept for others its sender has announced."""
+        before = {loc: self._places[loc] for loc in places if loc in self._places}
+        if not places or self._bindings.get(cid, b"") not in (b"", *places):
             self._forget(cid)
-            return
-        new = [loc for loc in places_of(self._context.network, bound) if loc not in self._places]
-        self._keep(bound)
-        for loc in new:
-            self._sweep.add(loc, self._context.now())
+        self._keep(places)
+        for loc, place in places.items():
+            if place.is_ours and (loc not in before or not before[loc].is_ours):
+                self._sweep.add(loc, self._context.now())
         self._wake.set()
 
-    def _wanted(self, cid: Cid) -> Bound | None:
-        """Return a blob that is here and pinned; None for any other."""
+    def _wanted(self, cid: Cid) -> dict[bytes, Place]:
+        """Return where a blob that is here is announced: one that is pinned, or kept for others."""
+        context = self._context
         try:
-            bound = self._context.catalog.bound(cid, self._context.now())
+            bound = context.catalog.bound(cid, context.now())
+            if bound is not None and bound.pinned:
+                return places_of(context.network, bound)
+            held = self._held.find(cid, context.now())
         except (Damaged, ShardUnavailable):
-            return None
-        return bound if bound is not None and bound.pinned else None
+            return {}
+        return {} if held is None else places_of_held(context.network, held)
 
-    def _pinned(self) -> list[Bound]:
-        rows = self._context.catalog.all_bound(self._context.now(), own_only=True)
-        return [bound for bound in rows if bound.pinned]
+    def _all_wanted(self) -> list[dict[bytes, Place]]:
+        context = self._context
+        held = self._held.all(context.now(), own_only=True)
+        found = [places_of_held(context.network, each) for each in held]
+        rows = context.catalog.all_bound(context.now(), own_only=True)
+        return found + [places_of(context.network, bound) for bound in rows if bound.pinned]
 
     # ------------------------------------------------------------------ the schedule's row
 
@@ -341,4 +396,4 @@ class Announcer:
 
 def _provided(place: Place, address: Address) -> Provided:
     manifest = place.cid if place.kind is Kind.BINDING else None
-    return Provided(hints=(address,), manifest=manifest)
+    return Provided(share_bitmap(list(place.shares)), (address,), manifest)

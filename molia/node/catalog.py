@@ -19,7 +19,7 @@ from molia.base.views import BlobInfo
 from molia.node.shards import ReadShard, ShardSet
 from molia.store import keys
 from molia.store.keys import Kind
-from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, ShareRow
+from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, PlacedRow, ShareRow
 from molia.store.shard import Delete, Guard, Put, Transaction
 
 OWNER_SIZE: Final = 16
@@ -172,13 +172,24 @@ class Catalog:
                 known[share] = ShareRow.decode(value)
         return known
 
+    def placed(self, cid: Cid, now: Now) -> PlacedRow | None:
+        """Return what is noted of a blob's shares on other nodes; None without a sound note."""
+        try:
+            value = self.home(cid).get(Kind.META, keys.placed_key(cid), now=now)
+            return None if value is None else PlacedRow.decode(value)
+        except Damaged:
+            return None
+
     # ------------------------------------------------------------------ transactions
 
     def bind(
         self, cid: Cid, row: BindRow, *, pin: bool, lease_s: int, now: Now,
-        cached_until: int | None = None,
+        placed: PlacedRow | None = None, cached_until: int | None = None,
     ) -> Transaction:  # fmt: skip
-        """Return what makes a blob exist; refused when it does already."""
+        """Return what makes a blob exist; refused when it does already.
+
+        placed: the note that it is to be brought to other nodes.
+        """
         lease = LeaseRow(row.expires_unix_s or int(now.unix_s) + lease_s)
         key = keys.bind_key(cid)
         ops = [
@@ -191,6 +202,8 @@ class Catalog:
             ops.append(Put(Kind.META, keys.alias_key(row.content), AliasRow(cid).encode()))
         if pin:
             ops.append(Put(Kind.META, keys.pin_key(cid), PinRow(int(now.unix_s)).encode()))
+        if placed is not None:
+            ops.append(Put(Kind.META, keys.placed_key(cid), placed.encode()))
         if cached_until is not None:
             ops.append(Put(Kind.META, keys.cached_key(cid), LeaseRow(cached_until).encode()))
         return Transaction(tuple(ops), Guard(Kind.META, key, None))
@@ -201,6 +214,7 @@ class Catalog:
         gone = [
             keys.bind_key(cid),
             keys.pin_key(cid),
+            keys.placed_key(cid),
             keys.cached_key(cid),
             self.lease_key(row.object_id),
             keys.listing_key(row.created_unix_ms, cid),

@@ -9,7 +9,7 @@ from molia.base.entropy import Entropy
 from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.node.budget import Budget
-from molia.node.catalog import Catalog
+from molia.node.catalog import Bound, Catalog
 from molia.node.leaves import LeafCache
 from molia.node.metrics import Metrics
 from molia.node.objects import Objects
@@ -41,6 +41,8 @@ class Context:
     team: Team
     on_blob: list[Callable[[Cid], None]] = field(default_factory=list)
     """Told of a blob that came, went, or is wanted in another way than before."""
+    also_here: list[Callable[[Cid, Now], Bound | None]] = field(default_factory=list)
+    """Where parts of a blob may lie beside the blobs of our own: kept for others, or cached."""
 
     def now(self) -> Now:
         """Return this instant."""

@@ -28,6 +28,7 @@ from molia.dht.effects import (
     Alone,
     Effect,
     Finished,
+    Heard,
     Joined,
     Penalise,
     Reachable,
@@ -39,6 +40,7 @@ from molia.dht.effects import (
 from molia.dht.engine import Engine
 from molia.dht.outcome import LookupResult, Step
 from molia.dht.ports import Asker
+from molia.dht.providers import ProviderRecord
 from molia.dht.results import Got, ProvidersFound, Stored
 from molia.node.bootstrap import ContactsFile, read_bootstrap, resolve
 from molia.node.context import Context
@@ -64,6 +66,7 @@ FIRST_SNAPSHOT_S: Final = 5.0
 COUNT_S: Final = 600.0
 CLOCK_OFFSET_MAX_S: Final = 60.0
 OnStep = Callable[[Step], None]
+OnHeard = Callable[[ProviderRecord], None]
 
 
 class Dht:
@@ -93,22 +96,34 @@ class Dht:
         """Whether others reach this node; None while that is not known."""
         self._operations: dict[int, asyncio.Future[object]] = {}
         self._steps: dict[int, OnStep] = {}
+        self._listeners: dict[int, OnHeard] = {}
         self._shared: dict[Contact, None] = {}
         """Contacts to tell the other workers of."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._said_alone = self._warned_clock = False
+        self._said_alone = self._warned_clock = self._knew_somebody = False
         self._alone_since_s = self._snapshot_due_s = float("inf")
         self._again_s = ALONE_S
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it knows a node that answers."""
+        return self.engine.is_joined
+
+    @property
+    def may_join(self) -> bool:
+        """Whether it was told of a node, or knew one at its last end."""
+        return bool(self._given) or self._knew_somebody
 
     # ------------------------------------------------------------------ operations
 
     async def run_operation(
         self, kind: str, begin: Callable[[Now], int], *, timeout_s: float,
-        on_step: OnStep | None = None,
+        on_step: OnStep | None = None, on_heard: OnHeard | None = None,
     ) -> object:  # fmt: skip
         """Return the result of an operation of the engine; begin: starts it and gives its id.
 
-        kind: what metrics call it. Raises LookupTimedOut.
+        kind: what metrics call it. on_step, on_heard: told of what comes before. Raises
+        LookupTimedOut.
         """
         started = self._context.now()
         operation_id = begin(started)
@@ -116,6 +131,8 @@ class Dht:
         self._operations[operation_id] = done
         if on_step is not None:
             self._steps[operation_id] = on_step
+        if on_heard is not None:
+            self._listeners[operation_id] = on_heard
         self.network.driver.flush_soon()
         try:
             async with asyncio.timeout(timeout_s):
@@ -126,6 +143,7 @@ class Dht:
         finally:
             self._operations.pop(operation_id, None)
             self._steps.pop(operation_id, None)
+            self._listeners.pop(operation_id, None)
         self._note_end(kind, _outcome_of(result), started)
         return result
 
@@ -218,6 +236,7 @@ class Dht:
         """Take part until cancelled; then say goodbye and keep what is known."""
         offload = self._context.offload
         snapshot = await offload.run(self._file.read)
+        self._knew_somebody = bool(snapshot)
         seeds = await resolve(self._given)
         if not self._given and not snapshot and not self._context.config.dht.lan:
             self._say_alone("no other node is known: dht.bootstrap names one to begin with")
@@ -341,6 +360,10 @@ class Dht:
                 on_step = self._steps.get(operation_id)
                 if on_step is not None:
                     on_step(step)
+            case Heard(operation_id=operation_id, record=record):
+                on_heard = self._listeners.get(operation_id)
+                if on_heard is not None:
+                    on_heard(record)
             case Verified(contact=contact):
                 if len(self._shared) < limits.SHARED_CONTACTS_MAX:
                     self._shared[contact] = None

@@ -1,6 +1,6 @@
 """Records and providers as the network has them: asked through the engine, opened, shown."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from molia.base.cid import Cid, Ref
@@ -98,23 +98,35 @@ class Finder:
 
         Raises LookupTimedOut.
         """
-        named = content_cid(ref)
-        found = await self._find(named)
+        found = await self.provided(content_cid(ref))
         views = self._views(found)
         manifests = dict.fromkeys(
             provided.manifest for _, provided in found if provided.manifest is not None
         )
         for manifest in list(manifests)[:MANIFESTS_MAX]:
-            views += self._views(await self._find(manifest))
+            views += self._views(await self.provided(manifest))
         return tuple(dict.fromkeys(views))
 
-    async def _find(self, cid: Cid) -> list[tuple[ProviderRecord, Provided]]:
+    async def provided(
+        self, cid: Cid, heard: Callable[[ProviderRecord, Provided], None] | None = None
+    ) -> list[tuple[ProviderRecord, Provided]]:
+        """Return the records at a CID's own location, opened. Raises LookupTimedOut.
+
+        heard: told of some of them as they come.
+        """
         network = self._context.network
+
+        def on_heard(record: ProviderRecord) -> None:
+            it = providers.read(record, network, cid)
+            if heard is not None and not isinstance(it, Fault):
+                heard(record, it)
 
         def begin(now: Now) -> int:
             return self._dht.engine.find_providers([content_loc(network, cid)], now)
 
-        found = await self._dht.run_operation("providers", begin, timeout_s=GET_S)
+        found = await self._dht.run_operation(
+            "providers", begin, timeout_s=GET_S, on_heard=None if heard is None else on_heard
+        )
         assert isinstance(found, ProvidersFound), "a search for providers ends so"
         if not found.records and not found.is_complete and self._dht.engine.is_joined:
             raise LookupTimedOut(f"too few nodes answered for {cid}")

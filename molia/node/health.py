@@ -1,54 +1,76 @@
-"""What a blob would survive, from what is known of its shares."""
-
-from typing import Final
+"""What a blob would survive, from what is known of its shares here and on other nodes."""
 
 from molia.base import limits
+from molia.base.ids import PeerKey
 from molia.base.views import BlobHealth, BlobState, ShareHealth
+from molia.blobs.placement import losses_survived
 from molia.node.catalog import Bound
 from molia.node.context import Context
+from molia.node.placing import holdings_of, needed_of, shares_of
 from molia.store.keys import WHOLE_SHARE
 from molia.store.rows import ShareRow
 
-_UNKNOWN: Final = ShareRow(verified_unix_s=0, damaged_blocks=0)
+_UNKNOWN = ShareRow(verified_unix_s=0, damaged_blocks=0)
+Holdings = dict[bytes, tuple[int, ...]]
 
 
 def health_of(context: Context, bound: Bound) -> BlobHealth:
     """Return the health of a blob, as the last reads and the last verify found it.
 
-    One node holds all shares: none may vanish. What spare shares buy here is that damage on the
-    disk can be healed. A chance of loss is not modelled for a lone node: it is the disk's.
+    What lies on other nodes counts as they acknowledged it. A chance of loss is not modelled.
     """
-    rows = context.catalog.share_rows(bound, context.now())
+    now = context.now()
+    rows = context.catalog.share_rows(bound, now)
+    placed = context.catalog.placed(bound.cid, now)
+    others = {} if placed is None else holdings_of(placed)
     stored = (WHOLE_SHARE,) if bound.is_raw else range(limits.TOTAL_SHARES)
     shares = tuple(
-        _share_health(context, index, rows.get(share, _UNKNOWN))
+        _share_health(context, index, rows.get(share, _UNKNOWN), _holders_of(others, share))
         for index, share in enumerate(stored)
     )
-    damaged = sum(not share.sound for share in shares)
+    lost = sum(not share.sound and len(share.holders) == 1 for share in shares)
     spare = 0 if bound.is_raw else limits.TOTAL_SHARES - limits.DATA_SHARES
+    survives = _survives(bound, rows, others)
+    state = _state(lost, spare)
+    if state is BlobState.HEALTHY and others and survives < context.config.durability.floor:
+        state = BlobState.DEGRADED
     return BlobHealth(
         cid=bound.cid,
-        state=_state(damaged, spare),
-        survives=0,
-        spare_shares=max(0, spare - damaged),
+        state=state,
+        survives=survives,
+        spare_shares=max(0, spare - lost),
         estimate_loss_per_year=None,
         shares=shares,
     )
 
 
-def _share_health(context: Context, index: int, row: ShareRow) -> ShareHealth:
+def _holders_of(others: Holdings, share: int) -> tuple[bytes, ...]:
+    return tuple(key for key, shares in others.items() if share in shares)
+
+
+def _survives(bound: Bound, rows: dict[int, ShareRow], others: Holdings) -> int:
+    """Return how many nodes may vanish, this one among them."""
+    wanted = shares_of(bound)
+    ours = [share for share in wanted if not rows.get(share, _UNKNOWN).damaged_blocks]
+    theirs = [[share for share in held if share in wanted] for held in others.values()]
+    return max(0, losses_survived([ours, *theirs], needed=needed_of(bound)))
+
+
+def _share_health(
+    context: Context, index: int, row: ShareRow, others: tuple[bytes, ...]
+) -> ShareHealth:
     return ShareHealth(
         index=index,
-        holders=(str(context.peer),),
+        holders=(str(context.peer), *(str(PeerKey(key)) for key in others)),
         sound=row.damaged_blocks == 0,
         damaged_blocks=row.damaged_blocks,
         last_verified_unix_s=row.verified_unix_s or None,
     )
 
 
-def _state(damaged: int, spare: int) -> BlobState:
-    if damaged == 0:
+def _state(lost: int, spare: int) -> BlobState:
+    if lost == 0:
         return BlobState.HEALTHY
-    if damaged > spare:
+    if lost > spare:
         return BlobState.LOST
-    return BlobState.CRITICAL if damaged == spare else BlobState.DEGRADED
+    return BlobState.CRITICAL if lost == spare else BlobState.DEGRADED

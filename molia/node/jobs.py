@@ -2,10 +2,11 @@
 
 A job is a row {kind, arguments, state, cursor, progress, error, events}. Each kind is a coroutine
 that takes a `JobRun`, works on from its cursor, and saves it now and then; what is done twice
-after a crash must do no harm. A job runs in the worker that writes its row's shard, one at a time
-there, the oldest first.
+after a crash must do no harm. A job runs in the worker that writes its row's shard, the oldest
+first; some that place blobs run at once there, of the others one at a time.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +27,8 @@ from molia.store.shard import Delete, Put, Transaction
 log = structlog.get_logger(__name__)
 
 SAVE_INTERVAL_S: Final = 2.0
+AT_ONCE: Final = {"place": limits.PLACINGS_LARGE}
+"""How many jobs of a kind run at once; of the others one of all kinds together."""
 ENDED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
@@ -89,6 +92,11 @@ class JobRun:
         return self._jobs.context
 
     @property
+    def id(self) -> JobId:
+        """The job's id."""
+        return self._job.id
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """What the job was started with."""
         return self._job.arguments
@@ -106,6 +114,11 @@ class JobRun:
     def item(self, **data: object) -> None:
         """Tell watchers of one finding."""
         self._job.add_event("item", dict(data), self.context.now().unix_ms)
+        self._job.wake()
+
+    def tell(self) -> None:
+        """Tell watchers of the progress as it is now."""
+        self._job.add_event("progress", dict(self.progress), self.context.now().unix_ms)
         self._job.wake()
 
     async def checkpoint(self, cursor: dict[str, Any]) -> None:
@@ -136,6 +149,7 @@ class Jobs:
     async def start(self, job_id: JobId, kind: str, arguments: dict[str, Any]) -> JobView:
         """Queue a job; durable when this returns. Raises Busy at the bound."""
         self._forget_old()
+        await self._forget_placed()
         if len(self._jobs) >= limits.JOBS_MAX:
             raise Busy("too many jobs are kept; cancel some that ended")
         now = self.context.now()
@@ -223,15 +237,17 @@ class Jobs:
             self._jobs[job.id] = job
 
     async def run(self) -> None:
-        """Run queued jobs, one at a time, for as long as the node lives."""
-        while True:
-            self._forget_old()
-            job = self._next_queued()
-            if job is None:
-                self._wake = anyio.Event()
-                await self._wake.wait()
-            else:
-                await self._run_one(job)
+        """Run queued jobs, some at a time, for as long as the node lives."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._forget_old()
+                job = self._next_queued()
+                if job is None:
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+                else:
+                    job.state = JobState.RUNNING
+                    tasks.start_soon(self._run_one, job)
 
     async def save(self, job: Job) -> None:
         """Write the job's row."""
@@ -252,7 +268,6 @@ class Jobs:
         await self.context.shards.writer_of(Kind.META, key).write(Transaction((put,)))
 
     async def _run_one(self, job: Job) -> None:
-        job.state = JobState.RUNNING
         log.info("job_started", job=job.id, kind=job.kind, resumed=bool(job.cursor))
         try:
             with anyio.CancelScope() as scope:
@@ -267,6 +282,7 @@ class Jobs:
                 await self._end(job, JobState.FAILED, str(error))
         finally:
             job.scope = None
+            self._wake.set()
 
     async def _end(self, job: Job, state: JobState, error: str) -> None:
         job.state, job.error = state, error
@@ -285,7 +301,14 @@ class Jobs:
         job.wake()
 
     def _next_queued(self) -> Job | None:
-        queued = [job for job in self._jobs.values() if job.state is JobState.QUEUED]
+        running = Counter(
+            _lane(job) for job in self._jobs.values() if job.state is JobState.RUNNING
+        )
+        queued = [
+            job
+            for job in self._jobs.values()
+            if job.state is JobState.QUEUED and running[_lane(job)] < AT_ONCE.get(job.kind, 1)
+        ]
         return min(queued, key=lambda job: (job.created_unix_ms, job.id), default=None)
 
     def _forget_old(self) -> None:
@@ -294,6 +317,13 @@ class Jobs:
         for job in list(self._jobs.values()):
             if job.state in ENDED and job.updated_unix_ms < oldest_ms:
                 del self._jobs[job.id]
+
+    async def _forget_placed(self) -> None:
+        """Forget the oldest jobs of placing that have ended, beyond those that are kept."""
+        ended = [job for job in self._jobs.values() if job.kind == "place" and job.ended]
+        ended.sort(key=lambda job: job.updated_unix_ms)
+        for job in ended[: -limits.PLACE_JOBS_KEPT]:
+            await self._forget(job)
 
     async def _forget(self, job: Job) -> None:
         key = keys.job_key(job.id)
@@ -313,6 +343,11 @@ class Jobs:
                 except (Damaged, ValueError, KeyError, TypeError):
                     log.warning("job_unreadable", shard_index=shard.index)
         return found[: limits.JOBS_MAX]
+
+
+def _lane(job: Job) -> str:
+    """Return what jobs wait for each other in."""
+    return job.kind if job.kind in AT_ONCE else ""
 
 
 def _pack_event(event: JobEvent) -> dict[str, Any]:

@@ -16,44 +16,42 @@ from molia.base.errors import (
     BodyTooLarge,
     Damaged,
     NoSpace,
-    NotFound,
     ShardUnavailable,
     ShuttingDown,
 )
 from molia.base.ids import JobId
 from molia.base.views import (
-    BlobHealth,
     BlobInfo,
     BlobPage,
     BlobState,
     JobEvent,
     JobView,
-    ManifestView,
     NodeView,
     PutOptions,
     PutResult,
     Readiness,
 )
-from molia.blobs.manifest import Manifest
 from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
 from molia.node.cache import evict
+from molia.node.caching import Cache
 from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.content_scrub import ContentScrub
 from molia.node.context import Context
 from molia.node.dht_service import NetworkFace
 from molia.node.heal import Healer
 from molia.node.health import health_of
+from molia.node.held import HeldShares
 from molia.node.home import store_path
-from molia.node.jobs import Jobs
+from molia.node.jobs import JobRun, Jobs
 from molia.node.member import VERBS, Member
 from molia.node.overview import Overview
+from molia.node.placements import JOB_KIND, Placements
 from molia.node.puts import put_blob, remove_bound
-from molia.node.reads import LocalReader
+from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
 from molia.node.scrubs import ScrubWatch
-from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.store_service import TRUST_VERB, StoreFace
 from molia.node.sweep import Sweeper
@@ -70,17 +68,20 @@ log = structlog.get_logger(__name__)
 WATCH_INTERVAL_S: Final = 0.5
 
 
-class LocalNode(NetworkFace, StoreFace):
+class LocalNode(NetworkFace, ReadingFace, StoreFace):
     """A node as one of its workers serves it."""
 
     def __init__(self, context: Context, *, home: Path, reports: dict[int, RecoveryReport]) -> None:
         """reports: what opening this worker's own shards found."""
         self.context = context
+        self.cache = Cache(context, Space(store_path(home, context.config)))
+        context.also_here.extend((HeldShares(context.shards).bound, self.cache.bound))
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
-        self._jobs = Jobs(context, {"verify": run_verify})
+        self._jobs = Jobs(context, {"verify": run_verify, JOB_KIND: self._run_placing})
         self._team_jobs = TeamJobs(context, self._jobs)
+        self._placements = Placements(context, self._team_jobs)
         self._scrub_watch = ScrubWatch(context, self._healer)
         self._content_scrub = ContentScrub(context)
         self._sweeper = Sweeper(context, start=context.now())
@@ -112,7 +113,9 @@ class LocalNode(NetworkFace, StoreFace):
         await self._jobs.load()
         tasks.start_soon(self._healer.run)
         tasks.start_soon(self._jobs.run)
+        tasks.start_soon(self._placements.run)
         tasks.start_soon(self._sweeper.run)
+        tasks.start_soon(self.cache.run)
         tasks.start_soon(self._scrub_watch.run)
         tasks.start_soon(self._content_scrub.run)
         if context.team.links:
@@ -122,8 +125,11 @@ class LocalNode(NetworkFace, StoreFace):
     def join(self, member: Member) -> None:
         """Take part in a network, and show so."""
         self.member = self._overview.member = member
+        member.fetcher.cache = self.cache
+        self._placements.join(member.courier)
         self.context.metrics.watch_wire(partial(counts_of, member.network))
         self.context.metrics.watch_dht(member.counts)
+        self.context.metrics.watch_holding(member.holder.report)
 
     def stop_taking_work(self) -> None:
         """Refuse new puts and jobs from now on."""
@@ -147,11 +153,12 @@ class LocalNode(NetworkFace, StoreFace):
         """See `NodeService.put_blob`."""
         if self._stopping:
             raise ShuttingDown("the node is stopping")
-        return await put_blob(self.context, chunks, options)
+        mark = None if options.cached else self._placements.mark
+        result = await put_blob(self.context, chunks, options, placed=mark)
+        return result if mark is None else await self._placements.settle(result, options)
 
-    async def open_blob(self, ref: Ref) -> BlobReader:
-        """See `NodeService.open_blob`."""
-        return LocalReader(self.context, await self._find(ref), self._healer)
+    async def _run_placing(self, run: JobRun) -> None:
+        await self._placements.run_job(run)
 
     async def blob_info(self, ref: Ref) -> BlobInfo:
         """See `NodeService.blob_info`."""
@@ -167,12 +174,15 @@ class LocalNode(NetworkFace, StoreFace):
 
     async def delete_blob(self, ref: Ref) -> None:
         """See `NodeService.delete_blob`."""
-        bound = await self._find(ref)
+        bound, context = await self._find(ref), self.context
+        placed = await context.offload.run(context.catalog.placed, bound.cid, context.now())
         with anyio.CancelScope(shield=True):  # a client that leaves does not stop it half-way
             remove = trash_bound if self.context.config.store.trash_s else remove_bound
             while not await remove(self.context, bound):
                 bound = await self._find(ref)
         self.context.leaves.forget(bound.row.object_id)
+        if placed is not None and not context.config.store.trash_s:
+            self._placements.end_leases(bound.cid, placed)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
 
     async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:
@@ -187,28 +197,6 @@ class LocalNode(NetworkFace, StoreFace):
             context.note_blob(bound.cid)
             bound = await self._find(bound.cid)
         return bound.info
-
-    async def blob_health(self, ref: Ref) -> BlobHealth:
-        """See `NodeService.blob_health`."""
-        bound = await self._find(ref)
-        return await self.context.offload.run(health_of, self.context, bound)
-
-    async def blob_manifest(self, ref: Ref) -> ManifestView:
-        """See `NodeService.blob_manifest`."""
-        bound = await self._find(ref)
-        if bound.is_raw:
-            raise NotFound(f"{bound.cid} is small and kept whole: it has no manifest")
-        manifest = Manifest.decode(bound.row.manifest)
-        return ManifestView(
-            cid=bound.cid,
-            encoded=bound.row.manifest,
-            size=manifest.size,
-            block_size=manifest.block_size,
-            k=limits.DATA_SHARES,
-            n=limits.TOTAL_SHARES,
-            content=manifest.content,
-            roots=tuple(manifest.roots),
-        )
 
     # ------------------------------------------------------------------ the node
 
@@ -375,6 +363,8 @@ class LocalNode(NetworkFace, StoreFace):
             )
         quota = QuotaMarks(self.context.quota_bytes)
         over = space.used_bytes + needed - quota.high
+        if over > 0:
+            over -= await self.cache.make_room(over)
         if over > 0 and await evict(self.context, over) < over:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",

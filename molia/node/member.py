@@ -12,10 +12,17 @@ from molia.base.errors import MoliaError
 from molia.base.views import DhtView
 from molia.node.announcing import Announcer
 from molia.node.context import Context
+from molia.node.courier import Courier
 from molia.node.dht import Dht
+from molia.node.fetching import Fetcher
+from molia.node.finding import Finder
+from molia.node.holding import Holder
+from molia.node.home import store_path
 from molia.node.metrics import DhtCounts
 from molia.node.network import Network
 from molia.node.own_records import OwnRecords
+from molia.node.serving_blobs import BlobServer
+from molia.node.space import Space
 from molia.store.keys import Kind
 from molia.wire.addresses import PeerAddress
 
@@ -23,7 +30,7 @@ ADDRESS_SALT: Final = b"molia/addr"
 """The name under which every node says where it is."""
 ADDRESS_LOOK_S: Final = 2.0
 ADDRESS_RETRY_S: Final = 30.0
-VERBS: Final = ("dht_contacts", "dht_blobs", "dht_peers", "record_put")
+VERBS: Final = ("dht_contacts", "dht_blobs", "dht_peers", "held", "record_put")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,9 @@ class Member:
     dht: Dht
     records: OwnRecords
     announcer: Announcer
+    fetcher: Fetcher
+    holder: Holder
+    courier: Courier
 
     @classmethod
     def create(
@@ -44,21 +54,34 @@ class Member:
         identity = network.settings.identity
         dht = Dht(context, network, home, bound=bound)
         network.add(dht)
-        made = cls(
-            context, network, dht, OwnRecords(context, dht, identity),
+        announcer, space = (
             Announcer(context, dht, identity),
+            Space(store_path(home, context.config)),
+        )
+        made = cls(
+            context, network, dht, OwnRecords(context, dht, identity), announcer,
+            Fetcher(context, network, Finder(context, dht).provided, dht),
+            Holder(context, network, space=space, sign=announcer.sign_shares),
+            Courier(context, network, dht, identity, sign_whole=announcer.sign_whole),
         )  # fmt: skip
+        server = BlobServer(context, network)
+        network.serve(server.handlers, server.streams)
+        network.serve(made.holder.handlers, made.holder.streams)
         context.on_blob.append(made.announcer.note)
         return made
 
     async def run(self) -> None:
         """Take part until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.dht.run)
-            tasks.start_soon(self.records.run)
-            tasks.start_soon(self.announcer.run)
-            if self.context.team.seat.index == 0:
-                tasks.start_soon(self._say_where)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.dht.run)
+                tasks.start_soon(self.records.run)
+                tasks.start_soon(self.announcer.run)
+                tasks.start_soon(self.holder.run)
+                if self.context.team.seat.index == 0:
+                    tasks.start_soon(self._say_where)
+        finally:
+            self.fetcher.close()
 
     async def answer(self, verb: str, arguments: Any) -> object:  # noqa: ANN401 - by the verb
         """Return as CBOR values what another worker of this node asks."""
@@ -70,6 +93,8 @@ class Member:
                     self.announcer.note(Cid.parse(text))
             case "dht_peers":
                 return self.dht.peers()
+            case "held":
+                self.holder.take_changes(*arguments)
             case _:
                 assert verb == "record_put", "workers of one node know the same words"
                 return await self.records.put_for(arguments)

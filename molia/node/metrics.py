@@ -41,10 +41,9 @@ class Metrics:
             "molia_reads_failed", "Reads that ended in an error", ["code"], registry=self.registry
         )
         self.stripes_decoded = Counter(
-            "molia_stripes_decoded",
-            "Stripes read with shares missing or corrupt",
+            "molia_stripes_decoded", "Stripes read with shares missing or corrupt",
             registry=self.registry,
-        )
+        )  # fmt: skip
         self.blocks_damaged = Counter(
             "molia_blocks_damaged", "Missing or corrupt blocks found", registry=self.registry
         )
@@ -72,6 +71,9 @@ class Metrics:
         self.jobs_ended = Counter(
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
+        self.served, self.served_bytes = _serving_metrics(self.registry)
+        self.shares_out = _placing_metrics(self.registry)
+        self.fetches, self.fetched_bytes = _fetching_metrics(self.registry)
         self.dht_operations, self.dht_seconds = _dht_metrics(self.registry)
         self.blob_count = 0
         """Blobs whose rows lie on the shards of this process."""
@@ -99,6 +101,10 @@ class Metrics:
         """Show how this worker stands in the DHT, read anew at each scrape."""
         self.registry.register(_DhtCollector(read))
 
+    def watch_holding(self, read: Callable[[], "HoldingCounts"]) -> None:
+        """Show what is kept for others, read anew at each scrape."""
+        self.registry.register(_HoldingCollector(read))
+
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read at each scrape."""
         Gauge(name, text, registry=self.registry).set_function(read)
@@ -113,6 +119,40 @@ class Metrics:
     def render(self, others: Iterable[list[Any]] = ()) -> bytes:
         """Return everything, and what other workers exported, in Prometheus' text format."""
         return generate_latest(_Sums([self.export(), *others]))
+
+
+def _placing_metrics(registry: CollectorRegistry) -> Counter:
+    """Return what counts shares on their way to other nodes."""
+    return Counter(
+        "molia_shares_sent",
+        "Shares that were sent to other nodes, by what became of them",
+        ["outcome"],
+        registry=registry,
+    )
+
+
+def _serving_metrics(registry: CollectorRegistry) -> tuple[Counter, Counter]:
+    """Return what counts answers to other nodes about blobs, and their bytes."""
+    served = Counter(
+        "molia_blob_requests",
+        "What other nodes asked of this one's blobs, by what became of it; blocks one by one",
+        ["event"],
+        registry=registry,
+    )
+    size = Counter("molia_blob_served_bytes", "Blob bytes given to other nodes", registry=registry)
+    return served, size
+
+
+def _fetching_metrics(registry: CollectorRegistry) -> tuple[Counter, Counter]:
+    """Return what counts reads through the network, and their bytes."""
+    events = Counter(
+        "molia_fetch_events",
+        "Reads through the network: parts asked for, late ones, decodes, answers that were lies",
+        ["event"],
+        registry=registry,
+    )
+    size = Counter("molia_fetch_bytes", "Blob bytes that other nodes gave", registry=registry)
+    return events, size
 
 
 def _dht_metrics(registry: CollectorRegistry) -> tuple[Counter, Histogram]:
@@ -213,6 +253,42 @@ class DhtCounts:
     announced: int = 0
     events: dict[str, int] = field(default_factory=dict)
     """By the names of `dht.counters.DhtCounters` and of the shell's own."""
+
+
+@dataclass(slots=True, kw_only=True)
+class HoldingCounts:
+    """What is kept for other nodes, and what one worker was asked."""
+
+    shares: int = 0
+    """Over all workers: 0 but of the first."""
+    held_bytes: int = 0
+    offered_bytes: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    """By what was asked and what became of it."""
+
+
+class _HoldingCollector:
+    """Turns what is kept for others into metric families."""
+
+    def __init__(self, read: Callable[[], HoldingCounts]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._read()
+        events = CounterMetricFamily(
+            "molia_holding_events",
+            "What others asked this node to keep, by what became of it, bad input included",
+            labels=["event"],
+        )
+        for event, value in counts.events.items():
+            events.add_metric([event], value)
+        yield events
+        for name, text, value in (
+            ("molia_held_shares", "Shares kept for other nodes", counts.shares),
+            ("molia_held_bytes", "What they count against the offer", counts.held_bytes),
+            ("molia_offered_bytes", "Space offered to other nodes", counts.offered_bytes),
+        ):
+            yield GaugeMetricFamily(name, text, value)
 
 
 class _DhtCollector:

@@ -9,11 +9,11 @@ Source: docs/reference/requests.md, docs/reference/admission.md.
 """
 
 import asyncio
-import struct
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Coroutine,
     Iterator,
     Mapping,
@@ -36,7 +36,7 @@ from molia.base.now import Now
 from molia.node.asn import open_asn_database
 from molia.node.offload import Offload
 from molia.node.parts import Driven, Part
-from molia.node.peer_streams import PeerStream
+from molia.node.peer_streams import STREAM_HEAD, PeerStream
 from molia.node.system import SystemClock, SystemEntropy
 from molia.node.udp import UdpDriver
 from molia.wire import messages
@@ -59,8 +59,6 @@ from molia.wire.transport import Answer, Handler, StreamEvent, Transport
 
 log = structlog.get_logger(__name__)
 
-STREAM_HEAD: Final = struct.Struct("<BQB")
-"""What a stream begins with: REQUEST, an id, the message number."""
 PUZZLE_SLICE: Final = 20_000
 PROOF_SLICE: Final = 64
 PROOF_LOOK_S: Final = 60.0
@@ -109,9 +107,10 @@ class Network:
         """Where others reach us, as far as is known."""
         entropy = SystemEntropy()
         path = settings.admission.asn_database
+        self._asn_of = open_asn_database(path) if path else None
         self.admission = Admission(
             settings.admission, network=network, private_network=bool(settings.secret),
-            asn_of=open_asn_database(path) if path else None,
+            asn_of=self._asn_of,
         )  # fmt: skip
         self.transport = Transport(
             molia_profile(network, settings.secret),
@@ -147,6 +146,14 @@ class Network:
         assert self._driven.part is None, "one part is enough"
         self._driven.part = part
         self.transport.serve(part.handlers, once=part.once)
+
+    def serve(
+        self, handlers: Mapping[int, Handler], streams: Mapping[int, StreamHandler], *,
+        once: Collection[int] = (),
+    ) -> None:  # fmt: skip
+        """Answer these numbers too, by datagram and by stream; both as at birth."""
+        self.transport.serve(handlers, once=once)
+        self._stream_handlers.update(streams)
 
     # ------------------------------------------------------------------ asking
 
@@ -195,8 +202,8 @@ class Network:
             raise Busy(f"peer {key.short} takes no more streams now")
         stream = self._stream(peer, stream_id)
         try:
-            request_id = int.from_bytes(self._entropy.token(8), "little")
-            await stream.send(STREAM_HEAD.pack(REQUEST, request_id, number))
+            stream.request_id = int.from_bytes(self._entropy.token(8), "little")
+            await stream.send(STREAM_HEAD.pack(REQUEST, stream.request_id, number))
             yield stream
         finally:
             self._release(stream)
@@ -208,6 +215,10 @@ class Network:
         if packed is not None:
             self.proof.on_address(packed)
             self._spawn(self._prove())
+
+    def asn_of(self, host: str) -> int:
+        """Return the ASN of a numeric host; 0 where none is known."""
+        return (self._asn_of(host) or 0) if self._asn_of is not None else 0
 
     def current_proof(self) -> Proof | None:
         """Return the identity proof that is shown now."""
@@ -350,7 +361,7 @@ class Network:
                 if not data:
                     return
                 head += data
-            kind, _, number = STREAM_HEAD.unpack(head)
+            kind, stream.request_id, number = STREAM_HEAD.unpack(head)
             handler = self._stream_handlers.get(number) if kind == REQUEST else None
             if handler is not None:
                 await handler(stream)

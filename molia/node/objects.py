@@ -113,19 +113,40 @@ class Objects:
         await self._shards.settle()  # a cancelled write may still be under way
         for writer in self._shards.writers:
             if not writer.failure:
-                await self._delete_blocks(writer, object_id)
+                await self._delete_blocks(writer, bytes(object_id))
         if any(writer.failure for writer in self._shards.writers):
             log.warning("object_left_behind", reason="a shard takes no writes")
         else:
             await self.end(object_id)
 
-    async def _delete_blocks(self, writer: AnyWriter, object_id: ObjectId) -> None:
+    async def begin_share(self, object_id: ObjectId, share: int) -> None:
+        """As `begin`, of one share of an object that may have others."""
+        key = keys.coming_key(object_id, share)
+        row = UploadRow(self._seat.epoch).encode()
+        await self._shards.writer_of(Kind.META, key).write(Transaction((Put(Kind.META, key, row),)))
+
+    async def end_share(self, object_id: ObjectId, share: int) -> None:
+        """As `end`, of one share."""
+        key = keys.coming_key(object_id, share)
+        await self._shards.writer_of(Kind.META, key).write(Transaction((Delete(Kind.META, key),)))
+
+    async def drop_share(self, object_id: ObjectId, share: int) -> None:
+        """As `drop`, of one share that is not kept: all its blocks lie on one shard."""
+        writer = self._shards.writer_of(Kind.BLOCK, keys.block_key(object_id, share, 0))
+        await writer.settle()
+        if writer.failure:
+            log.warning("share_left_behind", reason="a shard takes no writes")
+            return
+        await self._delete_blocks(writer, bytes(object_id) + share.to_bytes(2))
+        await self.end_share(object_id, share)
+
+    async def _delete_blocks(self, writer: AnyWriter, prefix: bytes) -> None:
         after = b""
         while True:
             rows = await self._offload.run(
                 writer.shard.scan,
                 Kind.BLOCK,
-                bytes(object_id),
+                prefix,
                 now=self._clock.now(),
                 after=after,
                 limit=DELETE_SLICE,
@@ -149,16 +170,26 @@ class Objects:
     async def sweep_unfinished(self) -> int:
         """Delete what uploads and deletions of an earlier run left; return how many objects."""
         swept = 0
-        for object_id in await self._offload.run(self._left_behind, self._clock.now()):
+        for object_id, share in await self._offload.run(self._left_behind, self._clock.now()):
             async with self.alone(object_id):
-                if await self.is_bound(object_id):
+                if share is not None:
+                    is_kept = await self._offload.run(self._is_kept, object_id, share)
+                    await (self.end_share if is_kept else self.drop_share)(object_id, share)
+                    swept += not is_kept
+                elif await self.is_bound(object_id):
                     await self.end(object_id)
                 else:
                     await self.drop(object_id)
                     swept += 1
         return swept
 
-    def _left_behind(self, now: Now) -> Sequence[ObjectId]:
+    def _is_kept(self, object_id: ObjectId, share: int) -> bool:
+        """Tell whether a share is complete: its SHARE row came with the row that says so."""
+        key, now = keys.share_key(object_id, share), self._clock.now()
+        shards = self._shards.shards
+        return any(shard.size_of(Kind.META, key, now=now) is not None for shard in shards)
+
+    def _left_behind(self, now: Now) -> Sequence[tuple[ObjectId, int | None]]:
         prefix = bytes((keys.Space.UPLOAD,))
         found = []
         for index, shard in enumerate(self._shards.shards):
@@ -172,7 +203,7 @@ class Objects:
                     if value is not None and self._seat.left_behind(
                         UploadRow.decode(value).epoch, on_own_shard=self._seat.owns(index)
                     ):
-                        found.append(ObjectId(row.key[len(prefix) :]))
+                        found.append(keys.split_upload_key(row.key))
                 if len(rows) < limits.SCAN_ROWS_MAX:
                     break
                 after = rows[-1].key

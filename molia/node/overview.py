@@ -136,6 +136,7 @@ class Overview:
             addresses=() if self.network is None else self.network.addresses(),
             sessions=sum(status["sessions"] for status in (self.status(), *others)),
             dht=self._dht(),
+            holding=None if self.member is None else self.member.holder.view(),
             proof_epoch=None if self._proof is None else self._proof.epoch,
         )
 

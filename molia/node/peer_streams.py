@@ -4,6 +4,7 @@ Source: docs/reference/streams.md.
 """
 
 import asyncio
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,8 @@ from molia.wire.stream_events import (
     Writable,
 )
 
+STREAM_HEAD: Final = struct.Struct("<BQB")
+"""What either direction begins with: REQUEST or REPLY, the request's id, the message number."""
 CANCELLED: Final = 1
 """Code of a stream that its owner gave up."""
 
@@ -33,10 +36,16 @@ class PeerStream:
         self, peer: Peer, stream_id: int, channel: Channel, touched: Callable[[Peer], None]
     ) -> None:
         self.peer, self.stream_id = peer, stream_id
+        self.request_id = 0
+        """The id in the head of the request; its reply repeats it."""
         self._channel, self._touched = channel, touched
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
         self._delivered = asyncio.Event()
         self._failure = ""
+        self._is_unwanted = False
+        """Whether the peer reads no more; what it says may still come."""
+        self._has_arrived = False
+        """Whether the peer has everything."""
         self._is_ended = False
 
     async def send(self, data: bytes) -> None:
@@ -46,7 +55,7 @@ class PeerStream:
         """
         view = memoryview(data)
         while view:
-            self._check()
+            self._check_wanted()
             self._writable.clear()
             taken = self._channel.write(self.stream_id, view if len(view) < len(data) else data)
             self._touched(self.peer)
@@ -61,10 +70,12 @@ class PeerStream:
         """
         self.end()
         await self._wait(self._delivered)
+        if self._is_unwanted and not self._has_arrived:
+            raise self._unwanted()
 
     def end(self) -> None:
         """Say that nothing follows."""
-        self._check()
+        self._check_wanted()
         if not self._is_ended:
             self._is_ended = True
             self._channel.finish(self.stream_id)
@@ -112,15 +123,18 @@ class PeerStream:
 
     def on_event(self, event: Event) -> None:
         """Take what happened on this stream, or to its channel."""
-        if isinstance(event, WasReset | Stopped):
+        if isinstance(event, WasReset):
             self._failure = f"peer {self._name} gave the stream up"
+        elif isinstance(event, Stopped):
+            self._is_unwanted = True
         elif isinstance(event, Broken):
             self._failure = f"the session with peer {self._name} ended"
+        self._has_arrived |= isinstance(event, Delivered)
         if self._failure or isinstance(event, Readable | Finished):
             self._readable.set()
-        if self._failure or isinstance(event, Writable):
+        if self._failure or isinstance(event, Writable | Stopped):
             self._writable.set()
-        if self._failure or isinstance(event, Delivered):
+        if self._failure or isinstance(event, Delivered | Stopped):
             self._delivered.set()
 
     @property
@@ -130,6 +144,14 @@ class PeerStream:
     def _check(self) -> None:
         if self._failure:
             raise ConnectionLost(self._failure)
+
+    def _check_wanted(self) -> None:
+        self._check()
+        if self._is_unwanted and not self._is_ended:
+            raise self._unwanted()
+
+    def _unwanted(self) -> ConnectionLost:
+        return ConnectionLost(f"peer {self._name} reads no more of the stream")
 
     async def _wait(self, event: asyncio.Event) -> None:
         try:

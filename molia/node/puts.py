@@ -25,7 +25,7 @@ from molia.node.stored import read_whole
 from molia.store import keys
 from molia.store.disk import Buffer
 from molia.store.keys import Kind
-from molia.store.rows import BindRow
+from molia.store.rows import BindRow, PlacedRow
 from molia.store.shard import Put, Reply, Transaction
 
 log = structlog.get_logger(__name__)
@@ -38,10 +38,17 @@ CLEAN_UP_S: Final = 30.0
 
 
 async def put_blob(
-    context: Context, chunks: AsyncIterator[bytes], options: PutOptions
+    context: Context,
+    chunks: AsyncIterator[bytes],
+    options: PutOptions,
+    *,
+    placed: PlacedRow | None = None,
 ) -> PutResult:
-    """Store the bytes of `chunks` and return what became of them; see `NodeService.put_blob`."""
-    put = _Put(context, options)
+    """Store the bytes of `chunks` and return what became of them; see `NodeService.put_blob`.
+
+    placed: the note that a new blob is to be brought to other nodes; None: it is not.
+    """
+    put = _Put(context, options, placed)
     started_s = context.now().mono_s
     try:
         result = await put.run(chunks)
@@ -67,8 +74,8 @@ async def put_blob(
 class _Put:
     """The state of one put in flight."""
 
-    def __init__(self, context: Context, options: PutOptions) -> None:
-        self._context, self._options = context, options
+    def __init__(self, context: Context, options: PutOptions, placed: PlacedRow | None) -> None:
+        self._context, self._options, self._placed = context, options, placed
         self._core = Upload(
             size=options.size,
             size_max=context.config.api.max_blob_bytes,
@@ -290,6 +297,7 @@ class _Put:
             pin=self._options.pin and not self._options.cached,
             lease_s=context.config.leases.default_s,
             now=now,
+            placed=self._placed,
             cached_until=self._cached_until(now),
         )
         transaction = Transaction((*whole, *bind.ops), bind.guard)

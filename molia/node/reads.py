@@ -27,7 +27,8 @@ CHUNK_SIZE: Final = limits.BLOCK_SIZE_MAX
 class LocalReader:
     """A blob of this node, ready to be read; see `service.BlobReader`."""
 
-    def __init__(self, context: Context, bound: Bound, healer: Healer) -> None:
+    def __init__(self, context: Context, bound: Bound, healer: Healer | None) -> None:
+        """healer: told of damage; None where what is damaged is not worth mending."""
         self._context, self._bound, self._healer = context, bound, healer
 
     @property
@@ -51,7 +52,8 @@ class LocalReader:
         context, bound = self._context, self._bound
         data = await context.offload.run(read_whole, context, bound)
         if data is None:
-            self._healer.report_whole(bound)
+            if self._healer is not None:
+                self._healer.report_whole(bound)
             raise BlobDamaged(
                 f"the only copy of {bound.cid} is damaged",
                 hint="put the file again: that replaces the damaged copy",
@@ -84,7 +86,8 @@ class LocalReader:
 
     def _note_damage(self, damage: cores.Damage) -> None:
         self._context.metrics.stripes_decoded.inc()
-        self._healer.report(self._bound, damage.stripe_index, damage.shares)
+        if self._healer is not None:
+            self._healer.report(self._bound, damage.stripe_index, damage.shares)
 
 
 class _Fetches:

@@ -90,7 +90,7 @@ def _mend(context: Context, key: bytes) -> Put | Delete | None:
         case Space.ALIAS:
             cid = _cid_with_content(catalog, body, context)
             return Delete(Kind.META, key) if cid is None else _alias(key, cid)
-        case Space.SHARE | Space.JOB | Space.ANNOUNCE | Space.CACHED:
+        case Space.SHARE | Space.JOB | Space.ANNOUNCE | Space.PLACED | Space.CACHED | Space.FETCHED:
             return Delete(Kind.META, key)
     return None
 

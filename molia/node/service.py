@@ -43,7 +43,8 @@ class BlobReader(Protocol):
     def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the bytes [start, stop) in order, every block verified before it is yielded.
 
-        Chunks have at most 256 KiB. Raises TooFewShares or BlobDamaged, possibly after some bytes.
+        Chunks have at most 256 KiB. Raises TooFewShares, BlobDamaged, SharesOutOfReach or TimedOut,
+        possibly after some bytes.
         """
         ...
 
@@ -68,8 +69,12 @@ class NodeService(Protocol):
         """
         ...
 
-    async def open_blob(self, ref: Ref) -> BlobReader:
-        """Return a reader of the blob. Raises BlobNotFound, BlobDamaged."""
+    async def open_blob(self, ref: Ref, *, local_only: bool = False) -> BlobReader:
+        """Return a reader of the blob, which comes from other nodes where it is not here.
+
+        local_only: without asking anybody. Raises BlobNotFound, BlobDamaged; of the network
+        NoHolders, SharesOutOfReach, LookupTimedOut, TimedOut, NotJoined, Busy.
+        """
         ...
 
     async def blob_info(self, ref: Ref) -> BlobInfo:

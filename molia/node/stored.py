@@ -2,7 +2,9 @@
 
 from functools import partial
 
-from molia.base.errors import Damaged
+from molia.base import limits
+from molia.base.cid import Cid
+from molia.base.errors import Damaged, ShardUnavailable
 from molia.base.ids import ObjectId
 from molia.blobs.download import FetchBlock, LeafLists
 from molia.blobs.manifest import Manifest
@@ -26,6 +28,32 @@ def leaf_lists(context: Context, bound: Bound, manifest: Manifest) -> LeafLists:
         return context.leaves.get(object_id, share, manifest, context.now())
 
     return leaves
+
+
+def parts_here(context: Context, cid: Cid) -> tuple[Bound, ...]:
+    """Return all that is here of a blob, our own first; what cannot be read is left out."""
+    now, found = context.now(), []
+    for find in (context.catalog.bound, *context.also_here):
+        try:
+            bound = find(cid, now)
+        except (Damaged, ShardUnavailable):
+            continue
+        if bound is not None and not bound.expired(now):
+            found.append(bound)
+    return tuple(found)
+
+
+def shares_here(context: Context, bound: Bound) -> tuple[int, ...]:
+    """Return the shares that are here of a blob: those whose leaf list is."""
+    if bound.is_raw:
+        return (keys.WHOLE_SHARE,)
+    now, shards, object_id = context.now(), context.shards, bound.row.object_id
+    found = []
+    for share in range(limits.TOTAL_SHARES):
+        key = keys.block_key(object_id, share, keys.LEAVES_STRIPE)
+        if shards.shard_of(Kind.BLOCK, key).size_of(Kind.BLOCK, key, now=now) is not None:
+            found.append(share)
+    return tuple(found)
 
 
 def read_whole(context: Context, bound: Bound) -> bytes | None:

@@ -188,10 +188,19 @@ async def _end(context: Context, trashed: Trashed) -> bool:
     writer, change = context.home_writer(trashed.cid), purge(context.catalog, trashed)
     async with objects.alone(object_id):
         if trashed.cid.codec is Codec.RAW:
-            return await writer.write(change) is Reply.APPLIED
-        await objects.begin(object_id)
-        gone = await writer.write(change) is Reply.APPLIED
-        await (objects.drop(object_id) if gone else objects.end(object_id))
+            gone = await writer.write(change) is Reply.APPLIED
+        else:
+            await objects.begin(object_id)
+            gone = await writer.write(change) is Reply.APPLIED
+            await (objects.drop(object_id) if gone else objects.end(object_id))
     if gone:
         context.leaves.forget(object_id)
+        await _forget_placed(context, trashed.cid)
     return gone
+
+
+async def _forget_placed(context: Context, cid: Cid) -> None:
+    """Forget where the shares of a blob lie that is here no more; their leases run out."""
+    forget = Delete(Kind.META, keys.placed_key(cid))
+    unless_bound = Guard(Kind.META, keys.bind_key(cid), None)
+    await context.home_writer(cid).write(Transaction((forget,), unless_bound))

@@ -46,7 +46,10 @@ class Space(IntEnum):
     OWN_RECORD = 10
     ANNOUNCE = 11
     TRASH = 12
+    HELD = 13
+    PLACED = 14
     CACHED = 15
+    FETCHED = 16
 
 
 WHOLE_SHARE: Final = 0xFFFF
@@ -64,6 +67,7 @@ _PLACE_SIZE: Final = 32
 _TIME_TOP: Final = 2**64 - 1
 _LISTING_HEAD_SIZE: Final = 9
 _DRAWS_MAX: Final = 100_000
+_UPLOAD_SIZE: Final = 1 + OBJECT_ID_SIZE
 
 
 class BlockKey(NamedTuple):
@@ -95,6 +99,28 @@ def bind_key(cid: Cid) -> bytes:
 def pin_key(cid: Cid) -> bytes:
     """Return the key of a blob's pin."""
     return bytes((Space.PIN, cid.codec)) + cid.digest
+
+
+def held_key(cid: Cid) -> bytes:
+    """Return the key of what is kept of a blob for others."""
+    return bytes((Space.HELD, cid.codec)) + cid.digest
+
+
+def fetched_key(cid: Cid) -> bytes:
+    """Return the key of what is kept of a blob because it was read from other nodes."""
+    return bytes((Space.FETCHED, cid.codec)) + cid.digest
+
+
+def placed_key(cid: Cid) -> bytes:
+    """Return the key of where a blob's shares lie on other nodes."""
+    return bytes((Space.PLACED, cid.codec)) + cid.digest
+
+
+def split_blob_key(key: bytes) -> Cid:
+    """Return the CID in a BIND, PIN, HELD, FETCHED or PLACED key. Raises ValueError."""
+    if len(key) != 2 + DIGEST_SIZE:
+        raise ValueError("not the key of a blob")
+    return Cid(Codec(key[1]), key[2:])
 
 
 def alias_key(content: bytes) -> bytes:
@@ -163,6 +189,19 @@ def job_key(job_id: JobId) -> bytes:
 def upload_key(object_id: ObjectId) -> bytes:
     """Return the key that marks an object as not yet bound."""
     return bytes((Space.UPLOAD,)) + object_id
+
+
+def coming_key(object_id: ObjectId, share: int) -> bytes:
+    """Return the key that marks a share of an object as not yet complete."""
+    return upload_key(object_id) + share.to_bytes(2)
+
+
+def split_upload_key(key: bytes) -> tuple[ObjectId, int | None]:
+    """Return the object, and the share of a `coming_key`. Raises ValueError."""
+    if key[:1] != bytes((Space.UPLOAD,)) or len(key) not in (_UPLOAD_SIZE, _UPLOAD_SIZE + 2):
+        raise ValueError("not the key of an upload")
+    share = key[_UPLOAD_SIZE:]
+    return ObjectId(key[1:_UPLOAD_SIZE]), int.from_bytes(share) if share else None
 
 
 def own_record_key(label: bytes, salt: bytes) -> bytes:

@@ -20,10 +20,12 @@ from molia.base.now import Now
 from molia.store import keys
 from molia.store.keys import DATA_KINDS, WHOLE_SHARE, Kind, Space
 from molia.store.ops import Put, Row
-from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, TrashRow, UploadRow
+from molia.store.rows import AliasRow, BindRow, HeldRow, LeaseRow, PinRow, TrashRow, UploadRow
 from molia.store.shard import Shard
 
 _PAGE: Final = 1_000
+_KEPT: Final = (Space.HELD, Space.FETCHED)
+"""What others' leases or the cache keep: of the same blob there may be an object for each."""
 _LEASE_S: Final = 30 * 86_400
 """How long a share is kept whose lease could not be read."""
 
@@ -57,6 +59,9 @@ class Source:
             self._learn_listing(key, value)
         for key, value in self._named(Space.TRASH):
             self._learn_trash(key, value)
+        for space in _KEPT:
+            for key, value in self._named(space):
+                self._learn_kept(key, value)
         for kind in DATA_KINDS:
             for row in self._walk(kind, b""):
                 yield from self._move(kind, row)
@@ -94,6 +99,8 @@ class Source:
             value = self._renamed_row(value)
         elif space == Space.TRASH:
             key, value = self._renamed_trash(key, value)
+        elif space in _KEPT:
+            value = self._renamed_kept(value)
         yield self._moved(Kind.META, key, value, row.expiry, home)
         if space == Space.LISTING and keys.bind_key(cid) in self._lost_binds:
             yield self._moved(Kind.META, keys.bind_key(cid), value, row.expiry, home)
@@ -104,15 +111,17 @@ class Source:
         if row is None:
             self._lost_binds.add(key)
             return
-        if cid is None or row.object_id in self._homes:
-            return
+        if cid is not None and row.object_id not in self._homes:
+            self._learn_object(cid, row.object_id)
+
+    def _learn_object(self, cid: Cid, object_id: ObjectId) -> None:
         home = keys.home_shard(cid, self._count)
-        self._homes[bytes(row.object_id)] = home
+        self._homes[bytes(object_id)] = home
         if cid.codec is Codec.RAW:
-            block = keys.block_key(row.object_id, WHOLE_SHARE, 0)
+            block = keys.block_key(object_id, WHOLE_SHARE, 0)
             if keys.shard_of(Kind.BLOCK, block, self._count) != home:
                 new = keys.small_object_id(cid, self._count, self._entropy)
-                self._renamed[bytes(row.object_id)] = new
+                self._renamed[bytes(object_id)] = new
 
     def _learn_listing(self, key: bytes, value: bytes | None) -> None:
         cid = _listed_cid(key)
@@ -124,6 +133,17 @@ class Source:
         with contextlib.suppress(Damaged):
             if cid is not None and value is not None:
                 self._learn(b"", cid, TrashRow.decode(value).bind)
+
+    def _learn_kept(self, key: bytes, value: bytes | None) -> None:
+        cid, row = keys_cid(key[1], key[2:]), _held_row(value)
+        if cid is not None and row is not None:
+            self._learn_object(cid, row.object_id)
+
+    def _renamed_kept(self, value: bytes) -> bytes:
+        row = _held_row(value)
+        if row is None or bytes(row.object_id) not in self._renamed:
+            return value
+        return replace(row, object_id=self._renamed[bytes(row.object_id)]).encode()
 
     def _renamed_trash(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
         renamed = self._renamed.get(key[-OBJECT_ID_SIZE:])
@@ -192,7 +212,7 @@ def _rewritten(key: bytes, unix_s: int) -> bytes | None:
 def _cid_of(space: int, key: bytes, value: bytes) -> Cid | None:
     """Return the CID of the blob that a row belongs to; None when it belongs to none."""
     match space:
-        case Space.BIND | Space.PIN | Space.CACHED:
+        case Space.BIND | Space.PIN | Space.HELD | Space.PLACED | Space.CACHED | Space.FETCHED:
             return keys_cid(key[1], key[2:]) if len(key) > 1 else None
         case Space.LISTING:
             return _listed_cid(key)
@@ -225,6 +245,13 @@ def _trashed_cid(key: bytes) -> Cid | None:
     try:
         return keys.split_trash_key(key)[0]
     except ValueError:
+        return None
+
+
+def _held_row(value: bytes | None) -> HeldRow | None:
+    try:
+        return HeldRow.decode(value) if value is not None else None
+    except Damaged:
         return None
 
 

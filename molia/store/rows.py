@@ -16,10 +16,13 @@ from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import OBJECT_ID_SIZE, ObjectId
 from molia.base.limits import (
     JOB_EVENTS_MAX,
+    LEASE_SIZE,
     MANIFEST_SIZE_MAX,
     MIB,
     NAME_SIZE_MAX,
     RECORD_VALUE_MAX,
+    SHARES_MAX,
+    WHOLE_SHARE,
 )
 
 ROW_VERSION: Final = 1
@@ -77,15 +80,82 @@ class LeaseRow:
     """Until when an owner wants a share kept."""
 
     expires_unix_s: int
+    """Of a signed release: until when what it ended would have run."""
+    signed: bytes = b""
+    """The owner's signed lease; empty of our own."""
 
     def encode(self) -> bytes:
         """Return the row's bytes."""
-        return _encode({"expires": self.expires_unix_s})
+        row: dict[str, object] = {"expires": self.expires_unix_s}
+        if self.signed:
+            row["signed"] = self.signed
+        return _encode(row)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Return the row in `data`. Raises Damaged."""
-        return cls(_Map(data).number("expires"))
+        row = _Map(data)
+        return cls(row.number("expires"), row.maybe_blob("signed", LEASE_SIZE))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """What is kept of a blob for others; its blocks lie under the object as those of any blob."""
+
+    object_id: ObjectId
+    size: int
+    """Bytes of the blob."""
+    manifest: bytes
+    """Empty of a small blob."""
+    shares: tuple[int, ...]
+    """Those that are complete, in order; of a small blob `WHOLE_SHARE` alone."""
+    created_unix_s: int
+
+    def encode(self) -> bytes:
+        """Return the row's bytes."""
+        return _encode({
+            "object": bytes(self.object_id), "size": self.size, "manifest": self.manifest,
+            "shares": list(self.shares), "created": self.created_unix_s,
+        })  # fmt: skip
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the row in `data`. Raises Damaged."""
+        row = _Map(data)
+        return cls(
+            ObjectId(row.blob("object", OBJECT_ID_SIZE, OBJECT_ID_SIZE)), row.number("size"),
+            row.blob("manifest", 0, MANIFEST_SIZE_MAX), row.shares("shares"), row.number("created"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
+    """Where the shares of a blob of ours lie, as far as that is known."""
+
+    is_done: bool
+    """False while they are being placed."""
+    survives: int
+    """Nodes that may vanish, ours among them; what is known while they are being placed."""
+    lease: bytes
+    """Ours, signed, as the holders have it; empty before one was given out."""
+    cursor: dict[str, object]
+    """Of the job: what lies where."""
+
+    def encode(self) -> bytes:
+        """Return the row's bytes."""
+        return _encode({
+            "done": int(self.is_done), "survives": self.survives, "lease": self.lease,
+            "cursor": self.cursor,
+        })  # fmt: skip
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the row in `data`. Raises Damaged."""
+        row = _Map(data)
+        return cls(
+            bool(row.number("done")), row.number("survives"), row.blob("lease", 0, LEASE_SIZE),
+            row.json_map("cursor"),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +352,17 @@ class _Map:
         if not isinstance(value, bytes) or not size_min <= len(value) <= size_max:
             raise _wrong(name)
         return value
+
+    def maybe_blob(self, name: str, size: int) -> bytes:
+        return self.blob(name, size, size) if name in self._fields else b""
+
+    def shares(self, name: str) -> tuple[int, ...]:
+        value = self._fields.get(name)
+        if not isinstance(value, list) or len(value) > SHARES_MAX:
+            raise _wrong(name)
+        if not all(type(share) is int and 0 <= share <= WHOLE_SHARE for share in value):
+            raise _wrong(name)
+        return tuple(value)
 
     def text(self, name: str, size_max: int) -> str:
         value = self._fields.get(name)

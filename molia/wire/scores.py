@@ -28,6 +28,8 @@ class Offence(Enum):
     """Most contacts that it relayed were unreachable."""
     FLOOD = (-10.0, 3)
     TIMEOUT = (-1.0, 4)
+    WRONG_BYTES = (-25.0, 5)
+    """It gave bytes for a blob's that are not."""
 
     @property
     def points(self) -> float:

@@ -165,7 +165,7 @@ class FakeNode(FakeNetwork):
                 return kept
         raise BlobNotFound(ref)
 
-    async def open_blob(self, ref: Ref) -> FakeReader:
+    async def open_blob(self, ref: Ref, *, local_only: bool = False) -> FakeReader:
         kept = self._find(ref)
         return FakeReader(kept.info, kept.data, self.read_fails_at, self)
 

@@ -154,7 +154,7 @@ async def test_damage_after_the_first_byte_breaks_off() -> None:
 
 async def test_a_blob_that_cannot_be_opened_is_a_problem() -> None:
     class Damaged(FakeNode):
-        async def open_blob(self, ref: object) -> object:  # type: ignore[override]
+        async def open_blob(self, ref: object, **_: object) -> object:  # type: ignore[override]
             raise BlobDamaged("the manifest is gone")
 
     answer = await Client(Damaged())("GET", f"/blob/{ABSENT}")

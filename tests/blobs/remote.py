@@ -13,6 +13,7 @@ from molia.blobs.gather import Gather
 from molia.blobs.geometry import Geometry
 from molia.blobs.manifest import Manifest
 from molia.blobs.merkle import inclusion_path, share_root
+from molia.blobs.one_read import GatherConfig
 from molia.blobs.sources import Source
 
 
@@ -82,7 +83,7 @@ class World:
         return [Source(r.key, r.shares, r.rtt_s) for r in self.remotes.values()]
 
     def read(
-        self, start: int = 0, stop: int | None = None, *, config: gather.GatherConfig | None = None,
+        self, start: int = 0, stop: int | None = None, *, config: GatherConfig | None = None,
         stop_s: float = 1_000.0, found: Sequence[Source] | None = None, ends: bool = True,
     ) -> Gather:  # fmt: skip
         """Run a read to its end, or to a moment."""

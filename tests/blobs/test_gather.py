@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from molia.base.errors import NoHolders, SharesOutOfReach, TimedOut
 from molia.base.limits import SOURCES_MAX
 from molia.blobs import gather
-from molia.blobs.gather import Failed, Gather, GatherConfig
+from molia.blobs.gather import Gather
+from molia.blobs.one_read import Failed, GatherConfig, Liar
 from molia.blobs.sources import Source
 from tests.blobs.remote import Remote, World, coded, fourteen
 
@@ -67,7 +68,7 @@ def test_four_bad_holders_cost_little(manners: str) -> None:
     assert world.now_s < 3 * healthy.now_s + GatherConfig().hedge_max_s
     lied = manners in ("wrong", "truncated", "endless")
     assert len(it.liars) == (4 if lied else 0)
-    assert sum(isinstance(e, gather.Liar) for e in world.seen) == len(it.liars)
+    assert sum(isinstance(e, Liar) for e in world.seen) == len(it.liars)
     for remote in world.remotes.values():
         assert remote.manners == "good" or remote.asked <= 4 * len(remote.shares)
 
@@ -137,7 +138,7 @@ def test_a_forged_manifest_is_refused_and_another_asked() -> None:
     world = World(BLOB, remotes)
     it = world.read()
     assert bytes(world.got) == BLOB.data
-    assert gather.Liar(remotes[0].key, None) in world.seen
+    assert Liar(remotes[0].key, None) in world.seen
     assert list(it.liars) == [remotes[0].key]
 
 
@@ -227,3 +228,11 @@ def test_what_was_not_asked_for_changes_nothing() -> None:
     world.run(it)
     assert bytes(world.got) == BLOB.data
     assert it.liars == {}
+
+
+def test_who_never_answered_is_waited_for_as_long_as_the_others_take() -> None:
+    world = World(BLOB, fourteen(bad={0: "mute"}, rtt_s=0.01))
+    unknown = [Source(source.key, source.shares, rtt_s=1.0) for source in world.sources()]
+    world.read(0, 2_621_440, found=unknown)
+    assert bytes(world.got) == BLOB.data[:2_621_440]
+    assert world.now_s < 0.5, "not the two seconds that a node of unknown speed is given"

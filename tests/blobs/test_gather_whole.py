@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from molia.base.errors import NoHolders, SharesOutOfReach
 from molia.base.limits import WHOLE_SHARE
-from molia.blobs.gather import Failed, Liar
 from molia.blobs.gather_whole import AskWhole, CancelWhole, Effect, GatherWhole, Whole
 from molia.blobs.manifest import cid_of_bytes
+from molia.blobs.one_read import Failed, Liar
 from molia.blobs.sources import Source
 
 DATA = b"a small blob" * 9

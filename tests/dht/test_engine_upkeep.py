@@ -9,7 +9,7 @@ from molia.base.ids import PeerKey
 from molia.base.limits import DIGESTS_BURST
 from molia.dht import held
 from molia.dht.blinding import content_loc, locations
-from molia.dht.effects import Snapshot
+from molia.dht.effects import Finished, Heard, Snapshot
 from molia.dht.outcome import LookupResult
 from molia.dht.providers import Kind, Provided, announce
 from molia.dht.records import RecordAddress, publish
@@ -169,6 +169,23 @@ def test_providers_flooded_from_thirty_networks_leave_room_for_the_first() -> No
     counters = world.nodes[3].engine.counters
     assert counters.providers_refused > 0
     assert counters.providers_stored < 5 + 30 * 6
+
+
+def test_who_provides_is_told_while_the_search_goes_on() -> None:
+    world = joined(12)
+    good = provider(world, writer(1), b"\x04\x4d\x01\x01")
+    flood = [provider(world, writer(40 + n), b"\x04\x4d\x09\x01") for n in range(5)]
+    for record in (good, *flood):
+        announced(world.nodes[2], [record])
+    node = world.nodes[9]
+    node.effects.clear()
+    found = providers_of(node)
+    kinds = [type(effect) for effect in node.effects if isinstance(effect, Heard | Finished)]
+    heard = [effect.record.signer for effect in node.effects if isinstance(effect, Heard)]
+    assert kinds.index(Finished) == len(heard), "each before the end"
+    assert writer(1).peer_key in heard
+    assert writer(1).peer_key in {record.signer for record in found.records}
+    assert len(heard) == len(set(heard)) <= 1 + 3, "of an address prefix three"
 
 
 def test_provider_records_are_found_by_all_and_forged_ones_by_none() -> None:

@@ -12,7 +12,7 @@ from molia.node.system import SystemClock
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.os_disk import OsDisk
-from molia.store.rows import AliasRow, BindRow
+from molia.store.rows import AliasRow, BindRow, HeldRow
 from molia.store.shard import Shard, ShardOptions
 from molia.store.superblock import read_superblock
 
@@ -51,9 +51,10 @@ def scan_all(shards: list[Shard], kind: Kind) -> dict[bytes, bytes]:
 
 
 def assert_no_orphans(home: Path) -> dict[str, BindRow]:
-    """Fail unless every row and block belongs to a bound blob, and each blob has all of its own.
+    """Fail unless every row and block belongs to a blob that is bound, held or cached, and each has
+    all of its own.
 
-    Returns the blobs.
+    Returns the blobs that are bound.
     """
     with shards_of(home) as shards:
         spaces: defaultdict[int, dict[bytes, bytes]] = defaultdict(dict)
@@ -62,8 +63,12 @@ def assert_no_orphans(home: Path) -> dict[str, BindRow]:
         blocks = set(scan_all(shards, Kind.BLOCK))
     assert not spaces[Space.UPLOAD], f"{len(spaces[Space.UPLOAD])} UPLOAD rows are left"
     bound = {_cid(key): BindRow.decode(value) for key, value in spaces[Space.BIND].items()}
+    kept = [*spaces[Space.HELD].values(), *spaces[Space.FETCHED].values()]
+    held = [HeldRow.decode(value) for value in kept]
+    assert {_cid(key) for key in spaces[Space.PLACED]} <= set(bound), "a PLACED row of nobody"
     objects = {bytes(row.object_id) for row in bound.values()}
-    assert len(objects) == len(bound), "two blobs share an object"
+    objects |= {bytes(row.object_id) for row in held}
+    assert len(objects) == len(bound) + len(held), "two blobs share an object"
     assert {key[:16] for key in spaces[Space.LEASE]} == objects, "leases and blobs differ"
     assert {key[:16] for key in spaces[Space.SHARE]} <= objects, "a SHARE row of nobody"
     assert {_cid(key) for key in spaces[Space.PIN]} <= set(bound), "a PIN row of nobody"
@@ -72,7 +77,7 @@ def assert_no_orphans(home: Path) -> dict[str, BindRow]:
     aliases = {key: AliasRow.decode(value).cid for key, value in spaces[Space.ALIAS].items()}
     large = {row.content: cid for cid, row in bound.items() if cid.codec is Codec.MANIFEST}
     assert aliases == large, "aliases and blobs differ"
-    expected = set().union(*map(_blocks, bound.values()))
+    expected = set().union(*map(_blocks, bound.values()), *map(_held_blocks, held))
     assert not blocks - expected, f"{len(blocks - expected)} blocks of nobody"
     assert not expected - blocks, f"{len(expected - blocks)} blocks are missing"
     return {str(cid): row for cid, row in bound.items()}
@@ -80,6 +85,16 @@ def assert_no_orphans(home: Path) -> dict[str, BindRow]:
 
 def _cid(key: bytes) -> Cid:
     return Cid(Codec(key[0]), key[1:])
+
+
+def _held_blocks(row: HeldRow) -> set[bytes]:
+    if not row.manifest:
+        return {keys.block_key(row.object_id, keys.WHOLE_SHARE, 0)}
+    geometry = Manifest.decode(row.manifest).geometry
+    places = [(share, keys.LEAVES_STRIPE) for share in row.shares]
+    for stripe in range(geometry.stripe_count):
+        places += [(s, stripe) for s in geometry.stripe(stripe).stored_shares if s in row.shares]
+    return {keys.block_key(row.object_id, share, stripe) for share, stripe in places}
 
 
 def _blocks(row: BindRow) -> set[bytes]:

@@ -17,6 +17,8 @@ UUID = bytes(range(16))
 PATH = Path(__file__).parents[1] / "vectors" / "frames.json"
 OBJECT = bytes(range(100, 116))
 DIGEST = bytes(range(32))
+LEASE = bytes(range(145))
+"""As long as a signed lease; what is in it is nothing to the row."""
 
 
 def pattern(size: int) -> bytes:
@@ -128,17 +130,37 @@ def make() -> dict[str, Any]:
             "share": (b"\x02" + OBJECT + b"\x00\x03").hex(),
             "job": (b"\x07" + b"a" * 26).hex(),
             "upload": (b"\x08" + OBJECT).hex(),
+            "coming": (b"\x08" + OBJECT + b"\x00\x03").hex(),
+            "held": (b"\x0d\x55" + DIGEST).hex(),
+            "placed": (b"\x0e\x55" + DIGEST).hex(),
         },
         "shards": [
             {"kind": kind, "key": key.hex(), "count": count, "shard": shard(kind, key, count)}
             for kind, key in ((1, block), (7, b"\x01U" + DIGEST), (2, DIGEST + DIGEST))
             for count in (1, 2, 4, 64)
         ],
-        "rows": {
-            "bind": (b"\x01" + cbor2.dumps(bind, canonical=True)).hex(),
-            "lease": (b"\x01" + bytes.fromhex("a167657870697265731aee6b2800")).hex(),
-            "alias": (b"\x01" + cbor2.dumps({"cid": cid}, canonical=True)).hex(),
-        },
+        "rows": make_rows(cid, bind),
+    }  # fmt: skip
+
+
+def make_rows(cid: bytes, bind: dict[str, object]) -> dict[str, str]:
+    """Rows by name."""
+    return {
+        "bind": (b"\x01" + cbor2.dumps(bind, canonical=True)).hex(),
+        "lease": (b"\x01" + bytes.fromhex("a167657870697265731aee6b2800")).hex(),
+        "alias": (b"\x01" + cbor2.dumps({"cid": cid}, canonical=True)).hex(),
+        "signed_lease": (
+            b"\x01\xa2" + b"\x66signed\x58\x91" + LEASE + b"\x67expires\x1a\xee\x6b\x28\x00"
+        ).hex(),
+        "held": (
+            b"\x01\xa5" + b"\x64size\x1a\x00\x10\x00\x00" + b"\x66object\x50" + OBJECT
+            + b"\x66shares\x82\x02\x0d" + b"\x67created\x1a\x65\x53\xf1\x00"
+            + b"\x68manifest\x42mm"
+        ).hex(),
+        "placed": (
+            b"\x01\xa4" + b"\x64done\x01" + b"\x65lease\x58\x91" + LEASE
+            + b"\x66cursor\xa1\x66placed\x81\x83\x62ab\x03\x60" + b"\x68survives\x04"
+        ).hex(),
     }  # fmt: skip
 
 

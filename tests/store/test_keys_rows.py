@@ -18,7 +18,7 @@ from molia.store import keys, migrate, rows
 from molia.store.frame import crc
 from molia.store.keys import Kind
 from molia.store.superblock import Superblock, create_store, read_superblock
-from tests.store.make_frames import DIGEST, OBJECT
+from tests.store.make_frames import DIGEST, LEASE, OBJECT
 from tests.store.shards import NOW, disk_at
 from tests.vectors.load import vectors
 
@@ -27,8 +27,11 @@ OBJECT_ID = ObjectId(OBJECT)
 DECODERS: list[Callable[[bytes], object]] = [
     rows.BindRow.decode, rows.LeaseRow.decode, rows.PinRow.decode,
     rows.AliasRow.decode, rows.UploadRow.decode, rows.ShareRow.decode, rows.JobRow.decode,
+    rows.HeldRow.decode, rows.PlacedRow.decode,
 ]  # fmt: skip
 BIND = rows.BindRow(OBJECT_ID, 5, DIGEST, b"", 1_700_000_000_123, "naïve.txt", 4_000_000_000)
+HELD = rows.HeldRow(OBJECT_ID, 1 << 20, b"mm", (2, 13), 1_700_000_000)
+PLACED = rows.PlacedRow(is_done=True, survives=4, lease=LEASE, cursor={"placed": [["ab", 3, ""]]})
 JOB = rows.JobRow(
     "verify", {"cids": ["a", 1, None, 1.5]}, "running", 1, 2, {"at": {"stripe": 3}}, {}, "",
     [{"id": 1, "data": {"deep": [[True]]}}],
@@ -46,8 +49,20 @@ def test_keys_are_as_the_vectors_say() -> None:
         "share": keys.share_key(OBJECT_ID, 3),
         "job": keys.job_key(JobId("a" * 26)),
         "upload": keys.upload_key(OBJECT_ID),
+        "coming": keys.coming_key(OBJECT_ID, 3),
+        "held": keys.held_key(CID),
+        "placed": keys.placed_key(CID),
     }
     assert {name: key.hex() for name, key in made.items()} == vectors("frames")["keys"]
+
+
+def test_keys_of_blobs_and_uploads_come_apart() -> None:
+    assert keys.split_blob_key(keys.held_key(CID)) == CID
+    assert keys.split_upload_key(keys.upload_key(OBJECT_ID)) == (OBJECT_ID, None)
+    assert keys.split_upload_key(keys.coming_key(OBJECT_ID, 13)) == (OBJECT_ID, 13)
+    for split in (keys.split_blob_key, keys.split_upload_key):
+        with pytest.raises(ValueError, match="not the key"):
+            split(b"\x08short")
 
 
 def test_shards_are_as_the_vectors_say() -> None:
@@ -101,6 +116,9 @@ def test_rows_are_as_the_vectors_say() -> None:
         "bind": BIND.encode(),
         "lease": rows.LeaseRow(4_000_000_000).encode(),
         "alias": rows.AliasRow(CID).encode(),
+        "signed_lease": rows.LeaseRow(4_000_000_000, LEASE).encode(),
+        "held": HELD.encode(),
+        "placed": PLACED.encode(),
     }
     assert {name: row.hex() for name, row in made.items()} == vectors("frames")["rows"]
 
@@ -110,7 +128,7 @@ def test_rows_are_as_the_vectors_say() -> None:
     [
         BIND, rows.BindRow(OBJECT_ID, 2**40, DIGEST, b"m" * 1024, 0, "", None), JOB,
         rows.LeaseRow(0), rows.PinRow(7), rows.AliasRow(CID),
-        rows.UploadRow(2**64 - 1), rows.ShareRow(5, 6),
+        rows.UploadRow(2**64 - 1), rows.ShareRow(5, 6), rows.LeaseRow(5, LEASE), HELD, PLACED,
     ],
     ids=lambda row: type(row).__name__,
 )  # fmt: skip
@@ -164,7 +182,7 @@ cbor_values = st.recursive(
 field_names = st.sampled_from([
     "object", "size", "content", "manifest", "created", "name", "expires", "since", "cid", "epoch",
     "verified", "damaged", "kind", "arguments", "state", "updated", "cursor", "progress", "error",
-    "events",
+    "events", "shares", "signed", "done", "lease", "survives",
 ])  # fmt: skip
 
 

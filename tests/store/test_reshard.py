@@ -29,13 +29,15 @@ from molia.store.reshard import (
     plan_reshard,
     reshard,
 )
-from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, ShareRow, UploadRow
+from molia.store.rows import AliasRow, BindRow, HeldRow, LeaseRow, PinRow, ShareRow, UploadRow
 from molia.store.shard import Put, Shard, Transaction
 from molia.store.superblock import Superblock, create_store, load_superblock, read_superblock
 from tests.store.shards import NOW, TINY, audit_all, contents, disk_at
 
 ROOT = Path(__file__).parents[2]
 OWNER = b"o" * 16
+KEPT = (Space.HELD, Space.FETCHED)
+OWNERS = (Space.BIND, Space.LISTING, *KEPT)
 Rows = dict[tuple[Kind, bytes], bytes]
 
 
@@ -77,6 +79,17 @@ def make_store(disk: Disk, count: int, *, blobs: int = 12, block_size: int = 300
             for share in range(4):
                 key = keys.block_key(object_id, share, 0)
                 add(Kind.BLOCK, key, bytes([number, share]) * block_size)
+        for space in KEPT if number < 4 else ():
+            kept = (
+                keys.small_object_id(cid, count, entropy)
+                if codec is Codec.RAW
+                else ObjectId(bytes([space, number]) * 8)
+            )
+            share = WHOLE_SHARE if codec is Codec.RAW else 3
+            held = HeldRow(kept, number, b"", (share,), 7)
+            add(Kind.META, bytes((space,)) + keys.bind_key(cid)[1:], held.encode(), home)
+            add(Kind.META, keys.lease_key(kept, WHOLE_SHARE, OWNER), LeaseRow(9).encode(), home)
+            add(Kind.BLOCK, keys.block_key(kept, share, 0), bytes([number, space]) * block_size)
     for number in range(6):
         add(Kind.RECORD, bytes([number]) * 64, b"record", expiry=int(NOW.unix_s) + number * 50)
         add(Kind.PROVIDER, bytes([number]) * 64, b"provider")
@@ -96,6 +109,16 @@ def open_one(disk: Disk, superblock: Superblock, index: int) -> Shard:
     return shard
 
 
+def owner_of(kind: Kind, key: bytes, value: bytes) -> tuple[Cid, bytes] | None:
+    """Return the blob and the object that a row joins."""
+    if kind != Kind.META or key[0] not in OWNERS:
+        return None
+    is_listed = key[0] == Space.LISTING
+    cid = keys.split_listing_key(key)[1] if is_listed else keys.split_blob_key(key)
+    row = HeldRow.decode(value) if key[0] in KEPT else BindRow.decode(value)
+    return cid, bytes(row.object_id)
+
+
 def all_rows(disk: Disk, *, audit: bool = True) -> Rows:
     """Return all rows of a store, and check that each lies where it belongs."""
     superblock = read_superblock(disk)
@@ -111,22 +134,18 @@ def all_rows(disk: Disk, *, audit: bool = True) -> Rows:
         shard._release()
         assert not set(own) & set(found)
         for (kind, key), value in own.items():
-            found[kind, key] = value
-            if kind == Kind.META and key[0] in (Space.BIND, Space.LISTING):
-                cid = (
-                    Cid(Codec(key[1]), key[2:])
-                    if key[0] == Space.BIND
-                    else keys.split_listing_key(key)[1]
-                )
+            owner = owner_of(kind, key, value)
+            if owner is not None:
+                cid, object_id = owner
                 assert keys.home_shard(cid, count) == index
-                homes[bytes(BindRow.decode(value).object_id)] = index
+                homes[object_id] = index
                 if cid.codec is Codec.RAW:
-                    whole[bytes(BindRow.decode(value).object_id)] = cid
-            elif kind == Kind.META and key[0] in (Space.LEASE, Space.SHARE):
+                    whole[object_id] = cid
+        for (kind, key), value in own.items():
+            found[kind, key] = value
+            if kind == Kind.META and key[0] in (Space.LEASE, Space.SHARE):
                 assert homes[key[1:17]] == index
-            elif kind == Kind.META and key[0] in (Space.PIN, Space.ALIAS):
-                pass
-            else:
+            elif kind != Kind.META or key[0] not in (*OWNERS, Space.PIN, Space.ALIAS):
                 assert keys.shard_of(kind, key, count) == index
     for object_id, cid in whole.items():
         block = keys.block_key(ObjectId(object_id), WHOLE_SHARE, 0)
@@ -139,8 +158,9 @@ def plain(rows: Rows) -> dict[tuple[Kind, bytes], bytes]:
     """Return rows with the ids of small blobs' objects replaced by their CIDs'."""
     names = {}
     for (kind, key), value in rows.items():
-        if kind == Kind.META and key[0] == Space.BIND and key[1] == Codec.RAW:
-            names[bytes(BindRow.decode(value).object_id)] = key[2:18]
+        owner = owner_of(kind, key, value)
+        if owner is not None and owner[0].codec is Codec.RAW and key[0] != Space.LISTING:
+            names[owner[1]] = key[:1] + key[3:18]
     same: Rows = {}
     for (kind, key), value in rows.items():
         name, text = key, value
@@ -153,7 +173,7 @@ def plain(rows: Rows) -> dict[tuple[Kind, bytes], bytes]:
 def change(disk: Disk, count: int) -> ReshardReport:
     """Do what `molia migrate --shards` does."""
     return reshard(
-        disk, plan_reshard(disk, count), options=TINY, entropy=SeededEntropy(9), now=NOW,
+        disk, plan_reshard(disk, count), options=TINY, entropy=SeededEntropy(90 + count), now=NOW,
         on_progress=quiet,
     )  # fmt: skip
 

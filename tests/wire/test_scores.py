@@ -9,7 +9,10 @@ from molia.wire import scores
 from molia.wire.scores import Offence, Reputation, Scores, Standing
 
 KEY, NET = b"k" * 32, b"\x08\x00\x00"
-POINTS = {"BAD_SIGNATURE": -50, "WRONG_ID": -50, "DEAD_CONTACTS": -20, "FLOOD": -10, "TIMEOUT": -1}
+POINTS = {
+    "BAD_SIGNATURE": -50, "WRONG_ID": -50, "DEAD_CONTACTS": -20, "FLOOD": -10, "TIMEOUT": -1,
+    "WRONG_BYTES": -25,
+}  # fmt: skip
 
 
 def test_every_offence_has_its_points() -> None:

@@ -1,0 +1,227 @@
+"""What placing a blob asks of this node: look for holders, offer, announce, note, sign leases.
+
+That a blob is to be placed is written in the same transaction that makes it exist, as a PLACED row;
+it says what lies where as well, for as long as the blob is here.
+Source: docs/reference/distribution.md.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from molia.base import limits
+from molia.base.cid import Cid
+from molia.base.crypto import Identity
+from molia.base.errors import BlobNotFound, MoliaError, NotJoined
+from molia.blobs import distribution as core
+from molia.blobs.distribution import DistributionConfig
+from molia.blobs.leases import release, renew, renewal_due_s
+from molia.blobs.placement import Candidate
+from molia.blobs.statements import Kind, Statement, parse
+from molia.dht import providers
+from molia.dht.blinding import content_loc
+from molia.dht.providers import ProviderRecord
+from molia.dht.results import Announced
+from molia.node.asking_blobs import Holder
+from molia.node.catalog import Bound
+from molia.node.context import Context
+from molia.node.dht import Dht
+from molia.node.giving import Giver
+from molia.node.network import Network
+from molia.node.offers import Scout, Wanted
+from molia.node.placing import Offer, OnProgress, Placed, Placing, holdings_of
+from molia.store import keys
+from molia.store.keys import Kind as StoreKind
+from molia.store.ops import Guard, Put, Transaction
+from molia.store.rows import PlacedRow
+from molia.wire.blob_messages import Lease, LeaseCode, Leased
+
+ANNOUNCE_S: Final = 30.0
+LEASE_S: Final = 5.0
+WAITING: Final = PlacedRow(is_done=False, survives=0, lease=b"", cursor={})
+"""Of a blob that is to be placed."""
+
+
+def lease_of(row: PlacedRow) -> Statement | None:
+    """Return our lease as the holders of a blob have it; None before one was given out."""
+    lease = parse(Kind.LEASE, row.lease) if row.lease else None
+    return lease if isinstance(lease, Statement) else None
+
+
+class Courier:
+    """Places blobs for one worker, and ends what it placed."""
+
+    def __init__(
+        self, context: Context, network: Network, dht: Dht, identity: Identity, *,
+        sign_whole: Callable[[Bound], bytes],
+    ) -> None:  # fmt: skip
+        """sign_whole: gives our record of a pinned blob, or b""."""
+        self._context, self._network, self._dht = context, network, dht
+        self._identity, self._sign_whole = identity, sign_whole
+        self._scout = Scout(context, network, dht)
+        self.patience = DistributionConfig()
+        """How long holders are waited for."""
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether there is anybody to place anything at."""
+        return self._dht.engine.is_joined and bool(self._dht.engine.contacts())
+
+    async def save(self, bound: Bound, row: PlacedRow) -> None:
+        """Note what is known; nothing when the blob is gone meanwhile."""
+        put = Put(StoreKind.META, keys.placed_key(bound.cid), row.encode())
+        guard = Guard(StoreKind.META, keys.bind_key(bound.cid), bound.encoded)
+        await self._context.home_writer(bound.cid).write(Transaction((put,), guard))
+
+    async def place(self, cid: Cid, on_progress: OnProgress) -> Placed:
+        """Place a blob; return what came of it. What is there already stays.
+
+        Raises BlobNotFound, BlobDamaged, NotJoined.
+        """
+        context = self._context
+        if not self.has_peers:
+            raise NotJoined
+        bound = await context.offload.run(context.catalog.bound, cid, context.now())
+        if bound is None or bound.expired(context.now()):
+            raise BlobNotFound(cid)
+        row = await context.offload.run(context.catalog.placed, cid, context.now()) or WAITING
+        lease = self._lease(bound, row)
+        begun = PlacedRow(
+            is_done=False, survives=row.survives, lease=lease.encoded, cursor=row.cursor
+        )
+        return await Placing(self, bound, begun).run(on_progress)
+
+    def _lease(self, bound: Bound, row: PlacedRow) -> Statement:
+        """Return our lease of a blob: the one that was given out, until it is due to be renewed."""
+        unix_s, expires = self._context.now().unix_s, bound.row.expires_unix_s
+        given = lease_of(row)
+        if given is not None and unix_s < renewal_due_s(given):
+            return given
+        if given is not None and expires is not None and given.expires >= expires:
+            return given
+        life_s = min(self._context.config.leases.default_s, limits.LEASE_LIFE_MAX_S)
+        if expires is not None:
+            life_s = max(1, min(life_s, expires - int(unix_s)))
+        return renew(
+            self._identity, self._context.network, bound.cid.digest, before=given, unix_s=unix_s,
+            life_s=life_s,
+        )  # fmt: skip
+
+    async def renew_lease(self, cid: Cid) -> int:
+        """Bring the holders of a pinned blob our next lease if it is due; return who took it."""
+        context = self._context
+        bound = await context.offload.run(context.catalog.bound, cid, context.now())
+        row = await context.offload.run(context.catalog.placed, cid, context.now())
+        if bound is None or row is None or not row.is_done or not bound.pinned:
+            return 0
+        lease = self._lease(bound, row)
+        if lease.encoded == row.lease:
+            return 0
+        told = [self._tell(key, Lease((lease.encoded,))) for key in holdings_of(row)]
+        took = sum(await asyncio.gather(*told))
+        if took:  # else it is tried again with the next look
+            await self.save(bound, replace(row, lease=lease.encoded))
+        return took
+
+    async def end_leases(self, cid: Cid, row: PlacedRow) -> int:
+        """Tell the holders of a blob that it is not wanted any more; return how many heard it."""
+        before = lease_of(row)
+        if before is None:
+            return 0
+        ended = release(
+            self._identity, self._context.network, cid.digest, before=before,
+            unix_s=self._context.now().unix_s,
+        )  # fmt: skip
+        told = [self._tell(key, Lease((ended.encoded,))) for key in holdings_of(row)]
+        return sum(await asyncio.gather(*told))
+
+    async def _tell(self, key: bytes, lease: Lease) -> bool:
+        to = self._scout.holder(key)
+        if to is None:
+            return False
+        try:
+            answer = await self._network.ask(to.key, to.address, lease, timeout_s=LEASE_S)
+        except MoliaError:
+            return False
+        return isinstance(answer, Leased) and answer.codes[0] == LeaseCode.TAKEN
+
+    # ------------------------------------------------------------------ for one placing
+
+    async def find(
+        self, bound: Bound, shares: tuple[int, ...], wanted: core.FindHolders
+    ) -> list[Candidate]:
+        """Return candidates, our own node first: it has everything."""
+        context, own = self._context, self._dht.engine.own
+        ours = Candidate(
+            key=context.peer.key, room_bytes=0, group=b"" if own is None else own.group,
+            asn=0 if own is None else self._network.asn_of(own.address[0]), held=shares,
+        )  # fmt: skip
+        count = max(wanted.count, 2 * limits.COPIES_MIN + 2)
+        asked = Wanted(bound.cid, bound.row.size, shares, context.peer)
+        known = [key for key in wanted.known if key != ours.key]
+        return await self._scout.find(asked, count=count, known=known, own=ours)
+
+    def holder(self, key: bytes) -> Holder | None:
+        """Return where a candidate is."""
+        return self._scout.holder(key)
+
+    def giver(self, bound: Bound, lease: bytes) -> Giver:
+        """Return what sends the shares of a blob."""
+        return Giver(self._context, self._network, bound, lease)
+
+    @property
+    def now_s(self) -> float:
+        """Monotonic seconds."""
+        return self._context.now().mono_s
+
+    @property
+    def floor(self) -> int:
+        """How many losses a blob shall survive."""
+        return self._context.config.durability.floor
+
+    async def offer(self, bound: Bound, key: bytes, shares: tuple[int, ...]) -> Offer | None:
+        """See `Carrier.offer`."""
+        asked = Wanted(bound.cid, bound.row.size, shares, self._context.peer)
+        said = await self._scout.offer(key, asked)
+        if said is None:
+            return None
+        accepted = tuple(share for share in said.accepted if share in shares)
+        return Offer(accepted, tuple(share for share in said.kept if share in shares))
+
+    async def announce(self, bound: Bound, records: Sequence[bytes]) -> bool:
+        """See `Carrier.announce`."""
+        newest = await self._context.offload.run(self._newest, bound.cid, records)
+        if not newest:
+            return not records
+        own = self._sign_whole(bound)  # whoever looks at once finds this node as well
+        newest += [own] if own else []
+        try:
+            done = await self._dht.run_operation(
+                "announce", lambda now: self._dht.engine.announce(newest, now),
+                timeout_s=ANNOUNCE_S,
+            )  # fmt: skip
+        except MoliaError:
+            return False
+        return isinstance(done, Announced) and all(done.acks)
+
+    def _newest(self, cid: Cid, records: Sequence[bytes]) -> list[bytes]:
+        """Return of each signer the newest of those provider records of a blob that hold."""
+        context, found = self._context, dict[bytes, ProviderRecord]()
+        loc, own = content_loc(context.network, cid), self._dht.engine.own
+        for encoded in records:
+            record = providers.check(
+                encoded, context.network, unix_s=context.now().unix_s,
+                allow_local=own is None or own.is_local,
+            )  # fmt: skip
+            if not isinstance(record, ProviderRecord) or record.loc != loc:
+                self.count("bad_record")
+                continue
+            known = found.get(record.signer.key)
+            if known is None or record.issued > known.issued:
+                found[record.signer.key] = record
+        return [record.encoded for record in found.values()]
+
+    def count(self, outcome: str) -> None:
+        """Count what became of a share that was sent."""
+        self._context.metrics.shares_out.labels(outcome).inc()

@@ -1,0 +1,498 @@
+"""What this node keeps for others: answers OFFER, PUT_SHARE, LEASE and HAVE, and lets go in time.
+
+Room is what `store.offer_bytes` leaves, the quota and the disk allowing. Each worker takes shares
+and knows what all of them hold together: they tell each other what comes, and each counts anew
+with every pass of its sweep.
+Source: docs/reference/holding.md.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from molia.base import limits
+from molia.base.cid import Cid
+from molia.base.errors import Busy, Damaged, MoliaError, ShardUnavailable
+from molia.base.hashing import DIGEST_SIZE
+from molia.base.now import Now
+from molia.base.views import HoldingView
+from molia.blobs.intake import Intake
+from molia.blobs.leases import Quotas, Verdict, settle
+from molia.blobs.statements import Kind, Statement, check
+from molia.node.context import Context
+from molia.node.held import Held, HeldShares, cost_of, held_lease, owner_hash
+from molia.node.metrics import HoldingCounts
+from molia.node.network import Network, StreamHandler
+from molia.node.peer_streams import PeerStream
+from molia.node.space import Space
+from molia.node.stream_messages import read_request, send_reply
+from molia.node.taking import Takings
+from molia.store import keys
+from molia.store.ops import Reply
+from molia.store.quota import QuotaMarks
+from molia.wire import blob_messages, messages
+from molia.wire.blob_messages import (
+    Has,
+    Have,
+    KeptCode,
+    Lease,
+    LeaseCode,
+    Leased,
+    Offer,
+    OfferCode,
+    Offered,
+    PutShare,
+    ShareKept,
+)
+from molia.wire.messages import Error, ErrorCode, Number
+from molia.wire.peer import Peer
+from molia.wire.transport import Answer, Handler
+
+log = structlog.get_logger(__name__)
+
+BAD: Final[Answer] = (int(Number.ERROR), messages.encode(Error(code=ErrorCode.BAD_MESSAGE)))
+FAILED: Final[Answer] = (int(Number.ERROR), messages.encode(Error(code=ErrorCode.FAILED)))
+MEMORY_S: Final = 10.0
+"""How long a share waits for memory: less than its sender waits for it."""
+LATER_MS: Final = 2_000
+LOOK_S: Final = 5.0
+PASS_SHARE: Final = 100
+"""A pass over what is held takes at most one part in this many of the time."""
+LEASE_TRIES: Final = 4
+Sign = Callable[[Cid, tuple[int, ...]], bytes]
+"""Returns this node's provider record of some shares, or b"" while it may not announce."""
+
+
+class Change(NamedTuple):
+    """What one owner's part of what is held has become more or less by."""
+
+    owner: bytes
+    cost: int
+    is_new: bool
+    """Whether it counts in all as well, and not only for the owner."""
+
+
+class Holder:
+    """The shares of others, as one worker sees them."""
+
+    def __init__(self, context: Context, network: Network, *, space: Space, sign: Sign) -> None:
+        self._context, self._network, self._space, self._sign = context, network, space, sign
+        self.held = HeldShares(context.shards)
+        self.quotas = self._no_quotas()
+        self.counts: Counter[str] = Counter()
+        """What was asked and what became of it, refusals and bad input included."""
+        self.share_count = 0
+        """Shares that are kept, over all workers, as of the last count."""
+        self._is_counted = False
+        self._coming: Counter[bytes] = Counter()
+        """What shares on their way in will count, by owner."""
+        self._takings = Takings(context, self.held, self._on_kept)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _no_quotas(self) -> Quotas:
+        store = self._context.config.store
+        owner_bytes = store.offer_bytes * store.offer_owner_percent // 100
+        return Quotas(total_bytes=store.offer_bytes, owner_bytes=owner_bytes)
+
+    @property
+    def handlers(self) -> Mapping[int, Handler]:
+        """What is answered by datagram."""
+        return {
+            Number.OFFER: self._on_offer,
+            Number.HAVE: self._on_have,
+            Number.LEASE: self._on_lease,
+        }
+
+    @property
+    def streams(self) -> Mapping[int, StreamHandler]:
+        """What is answered by stream."""
+        return {Number.PUT_SHARE: self._on_put_share}
+
+    @property
+    def is_offering(self) -> bool:
+        """Whether this node takes shares at all."""
+        return self.quotas.total_bytes > 0
+
+    @property
+    def room_bytes(self) -> int:
+        """What may still come; 0 until what is here was counted."""
+        if not self._is_counted or not self.is_offering:
+            return 0
+        found = self._space.look(self._context)
+        quota = QuotaMarks(self._context.quota_bytes).high - found.used_bytes
+        return max(min(self.quotas.room_bytes, found.free_bytes, quota) - self._coming.total(), 0)
+
+    def _room_of(self, owner: bytes) -> int:
+        used = self.quotas.used_by(owner) + self._coming[owner]
+        return max(self.quotas.owner_bytes - used, 0)
+
+    def view(self) -> HoldingView:
+        """Return what is kept, over all workers."""
+        return HoldingView(
+            offered_bytes=self.quotas.total_bytes,
+            held_bytes=self.quotas.used_bytes,
+            shares=self.share_count,
+        )
+
+    def report(self) -> HoldingCounts:
+        """Return what is kept and what was asked; the sums of all workers in the first one's."""
+        is_first = self._context.team.seat.index == 0
+        return HoldingCounts(
+            shares=self.share_count if is_first else 0,
+            held_bytes=self.quotas.used_bytes if is_first else 0,
+            offered_bytes=self.quotas.total_bytes if is_first else 0,
+            events=dict(self.counts),
+        )
+
+    # ------------------------------------------------------------------ offers
+
+    def _on_offer(self, _peer: Peer, _request_id: int, body: bytes, now: Now) -> Answer:
+        offer = messages.decode(Number.OFFER, body)
+        if not isinstance(offer, Offer):
+            return self._bad("offer_bad")
+        try:
+            held = self.held.find(offer.cid, now)
+        except (Damaged, ShardUnavailable):
+            return self._failed()
+        answer = self._offered(offer, () if held is None else held.row.shares)
+        self.counts[f"offer_{OfferCode(answer.code).name.lower()}"] += 1
+        return int(Number.OFFERED), messages.encode(answer)
+
+    def _offered(self, offer: Offer, here: tuple[int, ...]) -> Offered:
+        kept = tuple(share for share in offer.shares if share in here)
+        wanted = [share for share in offer.shares if share not in here]
+        if not self.is_offering:
+            return Offered(code=OfferCode.NOT_OFFERING, kept=kept)
+        if not self._is_counted:
+            return Offered(code=OfferCode.LATER, kept=kept, retry_after_ms=LATER_MS)
+        room, own = self.room_bytes, self._room_of(owner_hash(offer.owner))
+        accepted, total = [], 0
+        for share in wanted:
+            total += cost_of(offer.size, share)
+            if total <= min(room, own):
+                accepted.append(share)
+        refusal = OfferCode.NO_ROOM if room <= own else OfferCode.QUOTA
+        return Offered(
+            code=OfferCode.YES if accepted or not wanted else refusal,
+            accepted=tuple(accepted), kept=kept, room=min(room, own),
+        )  # fmt: skip
+
+    def _on_have(self, _peer: Peer, _request_id: int, body: bytes, now: Now) -> Answer:
+        have = messages.decode(Number.HAVE, body)
+        if not isinstance(have, Have):
+            return self._bad("have_bad")
+        self.counts["have"] += 1
+        try:
+            held = tuple(self._view(cid, now) for cid in have.cids)
+        except (Damaged, ShardUnavailable):
+            return self._failed()
+        return int(Number.HAS), messages.encode(Has(held))
+
+    def _view(self, cid: Cid, now: Now) -> blob_messages.Held:
+        held = self.held.find(cid, now)
+        shares = () if held is None else held.row.shares
+        bits = sum(1 << share for share in shares if share != keys.WHOLE_SHARE)
+        partial = [each for each in self._takings.partial(cid) if each[0] not in shares]
+        return blob_messages.Held(
+            shares=bits.to_bytes((bits.bit_length() + 7) // 8, "little"),
+            whole=keys.WHOLE_SHARE in shares or self._is_own(cid, now),
+            partial=tuple(partial[: limits.PARTIAL_SHARES_MAX]),
+        )
+
+    def _is_own(self, cid: Cid, now: Now) -> bool:
+        """Tell whether the user here keeps the whole blob."""
+        bound = self._context.catalog.bound(cid, now)
+        return bound is not None and not bound.expired(now)
+
+    def _bad(self, what: str) -> Answer:
+        self.counts[what] += 1
+        return BAD
+
+    def _failed(self) -> Answer:
+        self.counts["failed"] += 1
+        return FAILED
+
+    # ------------------------------------------------------------------ leases
+
+    def _on_lease(self, peer: Peer, request_id: int, body: bytes, _now: Now) -> Answer | None:
+        told = messages.decode(Number.LEASE, body)
+        if not isinstance(told, Lease):
+            return self._bad("lease_bad_message")
+        if len(self._tasks) >= limits.STREAM_TASKS_MAX:
+            return self._failed()
+        self._spawn(self._take_leases(peer, request_id, told))
+        return None
+
+    async def _take_leases(self, peer: Peer, request_id: int, told: Lease) -> None:
+        codes, held = [], []
+        for encoded in told.leases:
+            try:
+                code, other = await self._take_lease(encoded)
+            except MoliaError as error:
+                log.debug("lease_not_taken", reason=str(error))
+                code, other = LeaseCode.BAD, b""
+            self.counts[f"lease_{code.name.lower()}"] += 1
+            codes.append(int(code))
+            held += [other] if code is LeaseCode.OLDER else []
+        answer = int(Number.LEASED), messages.encode(Leased(tuple(codes), tuple(held)))
+        self._network.transport.reply(peer, request_id, answer, self._context.now())
+        self._network.driver.flush_soon()
+
+    async def _take_lease(self, encoded: bytes) -> tuple[LeaseCode, bytes]:
+        now = self._context.now()
+        lease = check(Kind.LEASE, encoded, self._context.network, unix_s=now.unix_s)
+        if not isinstance(lease, Statement):
+            return LeaseCode.BAD, b""
+        answer: tuple[LeaseCode, bytes] | None = None
+        for _ in range(LEASE_TRIES):
+            found = await self._context.offload.run(self.held.by_digest, lease.digest, now)
+            if not found:
+                return LeaseCode.NOT_HERE, b""
+            answers = [await self._take_lease_of(held, lease, now) for held in found]
+            answer = next((each for each in answers if each is not None), None)
+            if answer is not None:
+                return answer
+        return LeaseCode.BAD, b""
+
+    async def _take_lease_of(
+        self, held: Held, lease: Statement, now: Now
+    ) -> tuple[LeaseCode, bytes] | None:
+        """Take a lease of what is here; None: what is here changed in this moment."""
+        run, owner = self._context.offload.run, owner_hash(lease.signer.key)
+        leases = await run(self.held.leases, held, now)
+        before = held_lease(leases[owner]) if owner in leases else None
+        verdict, kept = settle(before, lease)
+        if verdict is not Verdict.TAKEN:
+            is_older = verdict is Verdict.OLDER
+            return (LeaseCode.OLDER, kept.lease.encoded) if is_older else (LeaseCode.TAKEN, b"")
+        is_full = len(leases) >= limits.LEASES_PER_HELD_MAX
+        is_new = owner not in leases
+        if is_new and (is_full or not self.quotas.may_take(owner, held.cost, is_new=False)):
+            return LeaseCode.QUOTA, b""
+        change = self.held.set_lease(held, kept)
+        if await self._context.home_writer(held.cid).write(change) is not Reply.APPLIED:
+            return None
+        if is_new:
+            self._tell([Change(owner, held.cost, is_new=False)], shares=0)
+        return LeaseCode.TAKEN, b""
+
+    # ------------------------------------------------------------------ shares that come in
+
+    async def _on_put_share(self, stream: PeerStream) -> None:
+        put = await read_request(stream, Number.PUT_SHARE)
+        if not isinstance(put, PutShare):
+            self.counts["share_bad_message"] += 1
+            await send_reply(stream, Error(code=ErrorCode.BAD_MESSAGE))
+            return
+        kept = await self._put(stream, put)
+        self.counts[f"share_{KeptCode(kept.code).name.lower()}"] += 1
+        await send_reply(stream, kept)
+
+    async def _put(self, stream: PeerStream, put: PutShare) -> ShareKept:
+        """Return what to say of a share, once all that was wanted of it was read."""
+        context, now = self._context, self._context.now()
+        is_known = put.share == keys.WHOLE_SHARE or put.share < limits.TOTAL_SHARES
+        if not self.is_offering or not self._is_counted or not is_known:
+            return ShareKept(code=KeptCode.REFUSED)
+        lease = check(Kind.LEASE, put.lease, context.network, unix_s=now.unix_s)
+        if not isinstance(lease, Statement) or lease.digest != put.cid.digest:
+            return ShareKept(code=KeptCode.BAD_LEASE)
+        await self._takings.wait_for_others(put.cid, put.share, stream.peer)
+        held = await context.offload.run(self.held.find, put.cid, now)
+        refusal = await self._refusal(held, lease, now)
+        if refusal is not None:
+            return ShareKept(code=refusal)
+        if held is not None and put.share in held.row.shares:
+            code, _ = await self._take_lease(put.lease)
+            if code is LeaseCode.QUOTA:
+                return ShareKept(code=KeptCode.QUOTA)
+            return self._kept(held, put.first_stripe)
+        if not self._takings.may_take(put.cid, put.share, stream.peer):
+            return ShareKept(code=KeptCode.REFUSED)
+        core = Intake(
+            put.cid, put.share, manifest=put.manifest, first_stripe=put.first_stripe, size=put.size
+        )
+        if core.is_over:
+            return ShareKept(code=KeptCode.BAD_MANIFEST)
+        return await self._take(stream, put, core, lease)
+
+    async def _take(
+        self, stream: PeerStream, put: PutShare, core: Intake, lease: Statement
+    ) -> ShareKept:
+        size = put.size if core.manifest is None else core.manifest.size
+        owner, cost = owner_hash(lease.signer.key), cost_of(size, put.share)
+        if cost > self.room_bytes:
+            return ShareKept(code=KeptCode.NO_ROOM)
+        if cost > self._room_of(owner) or not self.quotas.may_take(owner, cost):
+            return ShareKept(code=KeptCode.QUOTA)
+        self._coming[owner] += cost
+        drawn = 0
+        try:
+            async with asyncio.timeout(MEMORY_S):
+                drawn = await self._context.budget.draw(_memory_of(core))
+            taken = await self._takings.take(
+                stream, core, lease, first_stripe=put.first_stripe, size=cost
+            )
+        except (Busy, TimeoutError):
+            return ShareKept(code=KeptCode.REFUSED)
+        finally:
+            self._context.budget.release(drawn)
+            self._coming[owner] -= cost
+            if not self._coming[owner]:
+                del self._coming[owner]
+        if taken.held is None:
+            return ShareKept(code=taken.code, stripes=taken.stripes)
+        return self._kept(taken.held, taken.stripes)
+
+    async def _refusal(self, held: Held | None, lease: Statement, now: Now) -> KeptCode | None:
+        """Return why a share is not kept under a lease: it is over, or there are too many."""
+        leases, owner = {}, owner_hash(lease.signer.key)
+        if held is not None:
+            leases = await self._context.offload.run(self.held.leases, held, now)
+        before = held_lease(leases[owner]) if owner in leases else None
+        if not _wants(settle(before, lease)[1].lease, now):
+            return KeptCode.BAD_LEASE
+        is_full = owner not in leases and len(leases) >= limits.LEASES_PER_HELD_MAX
+        return KeptCode.QUOTA if is_full else None
+
+    def _kept(self, held: Held, stripes: int) -> ShareKept:
+        provider = self._sign(held.cid, held.row.shares)
+        return ShareKept(code=KeptCode.KEPT, stripes=stripes, provider=provider)
+
+    def _on_kept(self, before: Held | None, held: Held, lease: Statement) -> None:
+        """Count a share that has come to rest."""
+        owner = owner_hash(lease.signer.key)
+        earlier = 0 if before is None else before.cost
+        cost = held.cost - earlier
+        owners = {} if before is None else self.held.leases(before, self._context.now())
+        others = [each for each in owners if each != owner]
+        has_come = owner not in owners or not before
+        changes = [Change(owner, cost, is_new=True)]
+        if has_come and earlier:
+            changes.append(Change(owner, earlier, is_new=False))
+        changes += [Change(other, cost, is_new=False) for other in others]
+        self._tell(changes, shares=1)
+        self._context.note_blob(held.cid)
+        log.info("share_kept", blob=held.cid.short, shares=len(held.row.shares))
+
+    # ------------------------------------------------------------------ what is held in all
+
+    def _tell(self, changes: list[Change], *, shares: int) -> None:
+        """Count what came, here and in the other workers; one that misses it counts anew later."""
+        self.take_changes(changes, shares)
+        team = self._context.team
+        for index in team.links:
+            team.tell(index, "held", [[list(change) for change in changes], shares])
+
+    def take_changes(self, changes: Iterable[Iterable[Any]], shares: int) -> None:
+        """Take what another worker keeps from now on."""
+        self.share_count += shares
+        for owner, cost, is_new in changes:
+            self.quotas.add(bytes(owner), int(cost), is_new=bool(is_new))
+
+    # ------------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Count what is here, and let go of what nobody wants, for as long as the node lives."""
+        sweep_s = float(self._context.config.leases.sweep_s)
+        due_s = float("-inf")
+        while True:
+            now = self._context.now()
+            if now.mono_s >= due_s:
+                try:
+                    await self.sweep()
+                except MoliaError as error:
+                    log.warning("held_sweep_failed", reason=str(error))
+                took_s = self._context.now().mono_s - now.mono_s
+                due_s = now.mono_s + max(sweep_s, took_s * PASS_SHARE)
+            await self._takings.drop_broken(now)
+            await asyncio.sleep(LOOK_S if self._is_counted else 0.5)
+
+    async def sweep(self) -> int:
+        """Count what is held, and end what no live lease wants; return how many blobs went."""
+        now = self._context.now()
+        seen = await self._context.offload.run(self._walk, now)
+        self.quotas, self.share_count = seen.quotas, seen.shares
+        self._is_counted = True
+        if any(writer.shard.clock_doubt(now) for writer in self._context.shards.own):
+            return 0
+        for held, owner in seen.lapsed:
+            await self._context.home_writer(held.cid).write(self.held.lapse(held, owner))
+        return sum([await self._end(held, owners) for held, owners in seen.unwanted])
+
+    async def _end(self, held: Held, owners: list[bytes]) -> bool:
+        """Remove what is kept of a blob, unless it has changed meanwhile."""
+        objects, object_id = self._context.objects, held.row.object_id
+        async with objects.alone(object_id):
+            await objects.begin(object_id)
+            writer = self._context.home_writer(held.cid)
+            is_gone = await writer.write(self.held.end(held, owners)) is Reply.APPLIED
+            await (objects.drop(object_id) if is_gone else objects.end(object_id))
+        if is_gone:
+            self.counts["held_ended"] += 1
+            self.share_count -= len(held.row.shares)
+            self.quotas.used_bytes -= min(held.cost, self.quotas.used_bytes)
+            self._context.leaves.forget(object_id)
+            self._context.note_blob(held.cid)
+            log.info("held_share_ended", blob=held.cid.short, shares=len(held.row.shares))
+        return is_gone
+
+    def _walk(self, now: Now) -> "_Seen":
+        """Look at all that is held, in a thread."""
+        seen = _Seen(self._no_quotas(), [], [])
+        seat, count = self._context.team.seat, self._context.shards.count
+        min_age_s = self._context.config.leases.min_age_s
+        for held in self.held.all(now):
+            leases = self.held.leases(held, now)
+            live, first = False, True
+            lapsed = []
+            for owner, row in leases.items():
+                seen.quotas.add(owner, held.cost, is_new=first)
+                first = False
+                signed = held_lease(row)
+                wants = signed is None or _wants(signed.lease, now)
+                live |= row.expires_unix_s > now.unix_s and wants
+                lapsed += [owner] if row.expires_unix_s <= now.unix_s else []
+            seen.shares += len(held.row.shares)
+            seen.quotas.used_bytes += held.cost if first else 0
+            if not seat.owns(keys.home_shard(held.cid, count)):
+                continue
+            if not live and now.unix_s - held.row.created_unix_s >= min_age_s:
+                if len(seen.unwanted) < limits.HELD_PER_PASS_MAX:
+                    seen.unwanted.append((held, list(leases)))
+            elif len(seen.lapsed) < limits.HELD_PER_PASS_MAX:
+                seen.lapsed += [(held, owner) for owner in lapsed]
+        return seen
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _memory_of(core: Intake) -> int:
+    """Return what a share on its way in takes of memory: its leaf list, and some blocks."""
+    if core.manifest is None:
+        return 2 * limits.RAW_SIZE_STOP
+    geometry = core.manifest.geometry
+    blocks = limits.INTAKE_BLOCKS_MAX * geometry.block_size
+    return 2 * geometry.stripe_count * DIGEST_SIZE + blocks
+
+
+def _wants(lease: Statement, now: Now) -> bool:
+    """Tell whether an owner wants a blob kept; a release may end in a second that is to come."""
+    return lease.lives(now.unix_s) and not lease.is_release
+
+
+class _Seen:
+    """What one walk over all that is held has found."""
+
+    def __init__(
+        self, quotas: Quotas, unwanted: list[tuple[Held, list[bytes]]],
+        lapsed: list[tuple[Held, bytes]],
+    ) -> None:  # fmt: skip
+        self.quotas, self.unwanted, self.lapsed = quotas, unwanted, lapsed
+        self.shares = 0

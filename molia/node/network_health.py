@@ -1,0 +1,85 @@
+"""What a blob would survive, as the network says: who names itself a holder, and what it has.
+
+Each that names itself is asked by HAVE. Who does not answer may come back, but does not count now.
+Source: docs/reference/gathering.md, "Health".
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from molia.base import limits
+from molia.base.cid import Cid, Codec
+from molia.base.errors import MoliaError, NoHolders
+from molia.base.ids import PeerKey
+from molia.base.views import BlobHealth, BlobState, ShareHealth
+from molia.blobs.placement import losses_survived
+from molia.dht.providers import shares_in
+from molia.node.asking_blobs import ask_have
+from molia.node.fetching import Fetcher
+from molia.node.whereabouts import Find
+
+HAVE_S: Final = 3.0
+ASKED_AT_ONCE: Final = 32
+Holdings = Mapping[bytes, Collection[int]]
+"""By node, the shares that it has now."""
+
+
+async def network_health(fetcher: Fetcher, cid: Cid, own: Collection[int]) -> BlobHealth:
+    """Return the health of a blob over all who say to hold it. own: the shares that are here.
+
+    Raises LookupTimedOut, or NoHolders when nobody is known and nothing is here.
+    """
+    find = fetcher.finds.get(cid)
+    await find.over(within_s=fetcher.patience.lookup_s)
+    if not own and not find.shares:
+        raise fetcher.explain(NoHolders(cid, waited_s=0.0), find)
+    asked = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def ask(key: bytes) -> Collection[int]:
+        async with asked:
+            return await _shares_at(fetcher, find, key)
+
+    named = list(find.shares)
+    answers = await asyncio.gather(*(ask(key) for key in named))
+    return _health(cid, {fetcher.context.peer.key: own, **dict(zip(named, answers, strict=True))})
+
+
+async def _shares_at(fetcher: Fetcher, find: Find, key: bytes) -> Collection[int]:
+    """Return the shares that a node has now; none when it does not answer."""
+    try:
+        (held,) = await ask_have(fetcher.network, find.holder(key), (find.cid,), timeout_s=HAVE_S)
+    except MoliaError:
+        return ()
+    if find.cid.codec is Codec.RAW:
+        return (limits.WHOLE_SHARE,) if held.whole else ()
+    return range(limits.TOTAL_SHARES) if held.whole else shares_in(held.shares)
+
+
+def _health(cid: Cid, holdings: Holdings) -> BlobHealth:
+    is_raw = cid.codec is Codec.RAW
+    stored = (limits.WHOLE_SHARE,) if is_raw else range(limits.TOTAL_SHARES)
+    needed = 1 if is_raw else limits.DATA_SHARES
+    shares = tuple(_share(index, share, holdings) for index, share in enumerate(stored))
+    sound = sum(share.sound for share in shares)
+    return BlobHealth(
+        cid=cid, state=_state(sound, needed, len(stored)),
+        survives=max(0, losses_survived(filter(None, holdings.values()), needed=needed)),
+        spare_shares=max(0, sound - needed), estimate_loss_per_year=None, shares=shares,
+    )  # fmt: skip
+
+
+def _share(index: int, share: int, holdings: Holdings) -> ShareHealth:
+    holders = tuple(str(PeerKey(key)) for key, held in holdings.items() if share in held)
+    return ShareHealth(
+        index=index, holders=holders, sound=bool(holders), damaged_blocks=0,
+        last_verified_unix_s=None,
+    )  # fmt: skip
+
+
+def _state(sound: int, needed: int, total: int) -> BlobState:
+    if sound < needed:
+        return BlobState.LOST
+    if sound == needed and total > needed:
+        return BlobState.CRITICAL
+    return BlobState.HEALTHY if sound == total else BlobState.DEGRADED

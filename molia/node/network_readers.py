@@ -1,0 +1,184 @@
+"""Blobs from the network, open: see `service.BlobReader`."""
+
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from molia.base import limits
+from molia.base.cid import Cid, Codec
+from molia.base.errors import IntegrityFailure, MoliaError
+from molia.base.hashing import ContentHasher
+from molia.base.views import BlobInfo
+from molia.blobs import gather as cores
+from molia.blobs.gather import Gather
+from molia.blobs.geometry import STRIPE_SIZE_MAX
+from molia.blobs.manifest import Manifest
+from molia.blobs.one_read import Failed, GatherConfig
+from molia.node.caching import Cache
+from molia.node.catalog import Bound
+from molia.node.context import Context
+from molia.node.gathering import Gathering
+from molia.node.whereabouts import Find
+
+CHUNK_SIZE: Final = limits.BLOCK_SIZE_MAX
+
+
+class Reads(Protocol):
+    """What a reader asks of the part that fetches."""
+
+    context: Context
+    patience: GatherConfig
+    cache: Cache | None
+
+    def begin(self, core: Gather, find: Find, here: tuple[Bound, ...]) -> Gathering:
+        """Begin to carry out a core's effects. Raises Busy."""
+        ...
+
+    def explain(self, error: MoliaError, find: Find) -> MoliaError:
+        """Return why a read failed, and count it."""
+        ...
+
+    def note_read(self, core: Gather) -> None:
+        """Remember how fast nodes were."""
+        ...
+
+    def is_checked(self, content: bytes, cid: Cid) -> bool:
+        """Tell whether a manifest was found to be of the content that it claims."""
+        ...
+
+    def note_checked(self, content: bytes, cid: Cid) -> None:
+        """Remember that."""
+        ...
+
+
+class WholeReader:
+    """A small blob that came."""
+
+    def __init__(self, cid: Cid, data: bytes) -> None:
+        self._cid, self._data = cid, data
+
+    @property
+    def info(self) -> BlobInfo:
+        """What is known of the blob."""
+        return info_of(self._cid, size=len(self._data), content=self._cid.digest)
+
+    async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """See `service.BlobReader.read`."""
+        for at in range(start, stop, CHUNK_SIZE):
+            yield self._data[at : min(at + CHUNK_SIZE, stop)]
+
+
+class NetworkReader:
+    """A blob that others hold, or of which not enough is here."""
+
+    def __init__(
+        self, reads: Reads, find: Find, manifest: Manifest, here: tuple[Bound, ...] = ()
+    ) -> None:
+        self._reads, self._find, self.manifest, self._here = reads, find, manifest, here
+
+    @property
+    def info(self) -> BlobInfo:
+        """What is known of the blob."""
+        if self._here and self._here[0].row.name:
+            return self._here[0].info
+        return info_of(self._find.cid, size=self.manifest.size, content=self.manifest.content)
+
+    async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """See `service.BlobReader.read`; raises as `Fetcher.open`."""
+        context = self._reads.context
+        stripes = len(self.manifest.geometry.stripes_of(start, stop))
+        cost = await context.budget.draw(min(stripes, self._reads.patience.ahead) * STRIPE_SIZE_MAX)
+        try:
+            core = Gather(
+                self._find.cid, start=start, stop=stop, now_s=context.now().mono_s,
+                manifest=self.manifest, config=self._reads.patience,
+            )  # fmt: skip
+            is_whole = (start, stop) == (0, self.manifest.size)
+            async for chunk in self._chunks(core, is_whole=is_whole):
+                context.metrics.read_bytes.inc(len(chunk))
+                yield chunk
+        finally:
+            context.budget.release(cost)
+
+    async def _chunks(self, core: Gather, *, is_whole: bool) -> AsyncIterator[bytes]:
+        running = self._reads.begin(core, self._find, self._here)
+        cache = self._reads.cache if is_whole else None
+        filling = None if cache is None else cache.fill(self.manifest)
+        try:
+            while True:
+                match await running.next():
+                    case cores.Deliver(stripe_index=index, chunks=chunks):
+                        if filling is not None:
+                            filling.take(index, chunks)
+                        for chunk in chunks:
+                            yield chunk
+                        running.delivered(index)
+                    case Failed(error=error):
+                        raise self._reads.explain(error, self._find)
+                    case _:
+                        return
+        finally:
+            running.close()
+            self._reads.note_read(core)
+            if filling is not None:  # who has all bytes may not come back to hear that it was all
+                filling.end(is_whole=core.position == self.manifest.size)
+
+
+class HintedReader:
+    """A blob that was asked for by its content hash, through a manifest that a stranger named.
+
+    Until all of it has hashed to what was asked for, no part of it is given out, and of the whole
+    not the last chunk.
+    """
+
+    def __init__(self, reads: Reads, reader: NetworkReader, content: bytes) -> None:
+        self._reads, self._reader, self._content = reads, reader, content
+
+    @property
+    def info(self) -> BlobInfo:
+        """What the manifest claims."""
+        return self._reader.info
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest: a hint until the whole was read."""
+        return self._reader.manifest
+
+    async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """See `service.BlobReader.read`; raises IntegrityFailure for a manifest that lies."""
+        info = self._reader.info
+        if self._reads.is_checked(self._content, info.cid):
+            async for chunk in self._reader.read(start, stop):
+                yield chunk
+        elif (start, stop) == (0, info.size):
+            async for chunk in self._checked():
+                yield chunk
+        else:
+            async for _ in self._checked():
+                pass
+            async for chunk in self._reader.read(start, stop):
+                yield chunk
+
+    async def _checked(self) -> AsyncIterator[bytes]:
+        hasher, info, last = ContentHasher(), self._reader.info, b""
+        async for chunk in self._reader.read(0, info.size):
+            if last:
+                yield last
+            hasher.update(chunk)
+            last = chunk
+        if hasher.digest() != self._content:
+            raise IntegrityFailure(
+                f"what was named for the content {self._content.hex()} is another blob",
+                hint="get it by its CID",
+            )
+        self._reads.note_checked(self._content, info.cid)
+        yield last
+
+
+def info_of(cid: Cid, *, size: int, content: bytes) -> BlobInfo:
+    """Return what is known of a blob that is not kept here."""
+    is_raw = cid.codec is Codec.RAW
+    return BlobInfo(
+        cid=cid, size=size, content=content, name="", created_unix_ms=0, pinned=False,
+        expires_unix_s=None, k=1 if is_raw else limits.DATA_SHARES,
+        n=1 if is_raw else limits.TOTAL_SHARES,
+    )  # fmt: skip

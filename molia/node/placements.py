@@ -1,0 +1,314 @@
+"""The blobs that are on their way to other nodes: which run, which wait, who waits for them.
+
+A large blob has a job, which can be watched; small ones wait in a queue here. What finds no room,
+fails, or was cut off by the end of the process is found again by its PLACED row.
+Source: docs/reference/distribution.md, "Jobs".
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+import structlog
+
+from molia.base import limits
+from molia.base.cid import Cid, Codec
+from molia.base.errors import Busy, Damaged, MoliaError, NotJoined, ShardUnavailable
+from molia.base.ids import JobId
+from molia.base.views import BlobState, JobState, PutOptions, PutResult
+from molia.blobs.leases import renewal_due_s
+from molia.node.context import Context
+from molia.node.courier import WAITING, Courier, lease_of
+from molia.node.jobs import JobRun
+from molia.node.placing import Placed, holdings_of
+from molia.node.team_jobs import TeamJobs
+from molia.store import keys
+from molia.store.keys import Kind, Space
+from molia.store.rows import PlacedRow
+
+log = structlog.get_logger(__name__)
+
+JOB_KIND: Final = "place"
+JOIN_S: Final = 120.0
+"""How long a job waits for the node to find others."""
+LOOK_S: Final = 0.5
+AGAIN_S: Final = 60.0
+"""How soon what is left over is looked for again."""
+AGAIN_MAX_S: Final = 600.0
+RENEW_S: Final = 600.0
+"""How often leases that are due are looked for."""
+ENOUGH: Final = 4
+"""Losses survived with which nothing is to be gained by placing a blob again."""
+_SLICE: Final = 1_000
+
+
+class Placements:
+    """The placing of one worker."""
+
+    def __init__(self, context: Context, jobs: TeamJobs) -> None:
+        self._context, self._jobs = context, jobs
+        self._courier: Courier | None = None
+        self._ends: dict[Cid, asyncio.Future[Placed | None]] = {}
+        """Of each blob that runs or waits here, how it ends."""
+        self._job_ids: dict[Cid, JobId] = {}
+        self._queue: deque[Cid] = deque()
+        self._queued, self._has_room = asyncio.Event(), asyncio.Event()
+        self._releasing: set[asyncio.Task[int]] = set()
+        self._is_left_over = True
+        """Whether the store may have blobs to place that are not here."""
+
+    def join(self, courier: Courier) -> None:
+        """Begin to place."""
+        self._courier = courier
+
+    @property
+    def mark(self) -> PlacedRow | None:
+        """What a new blob is marked with: None while there are no other nodes."""
+        return WAITING if self._courier is not None and self._courier.has_peers else None
+
+    # ------------------------------------------------------------------ a put's side
+
+    async def settle(self, result: PutResult, options: PutOptions) -> PutResult:
+        """Have a blob that was just put placed; return what is known of it when that is wanted."""
+        courier = self._courier
+        if courier is None or not courier.has_peers:
+            return result
+        try:
+            return await self._settle(courier, result, options)
+        except MoliaError as error:  # it is durable here: that is no failed put
+            self._is_left_over = True
+            log.warning("blob_not_placed", blob=result.cid.short, reason=str(error))
+            return result
+
+    async def _settle(self, courier: Courier, result: PutResult, options: PutOptions) -> PutResult:
+        cid = result.cid
+        row = await self._row_of(cid)
+        if row is None or (row.is_done and row.survives < ENOUGH and not result.created):
+            row = await self._mark(courier, cid)
+        if row is None:
+            return result
+        if row.is_done:
+            return self._told(result, Placed(row, len(holdings_of(row)) + 1))
+        job = await self._start(cid, wait=options.wait_placed)
+        end = self._ends.get(cid)
+        placed = await asyncio.shield(end) if options.wait_placed and end is not None else None
+        return replace(self._told(result, placed), job=job)
+
+    async def _mark(self, courier: Courier, cid: Cid) -> PlacedRow | None:
+        context = self._context
+        bound = await context.offload.run(context.catalog.bound, cid, context.now())
+        if bound is None:
+            return None
+        before = await self._row_of(cid) or WAITING
+        row = replace(before, is_done=False)
+        await courier.save(bound, row)
+        return row
+
+    async def _row_of(self, cid: Cid) -> PlacedRow | None:
+        context = self._context
+        return await context.offload.run(context.catalog.placed, cid, context.now())
+
+    def _told(self, result: PutResult, placed: Placed | None) -> PutResult:
+        if placed is None:
+            return result
+        return replace(
+            result, holders=placed.holders, survives=placed.row.survives,
+            state=self._state(placed),
+        )  # fmt: skip
+
+    def _state(self, placed: Placed) -> BlobState:
+        is_enough = placed.row.survives >= self._context.config.durability.floor
+        return BlobState.HEALTHY if is_enough and not placed.reason else BlobState.DEGRADED
+
+    async def _start(self, cid: Cid, *, wait: bool) -> JobId | None:
+        """Begin to place a blob; return the job, if it has one. wait: for room in the queue."""
+        if cid in self._ends:
+            return self._job_ids.get(cid)
+        if cid.codec is Codec.MANIFEST:
+            self._ends[cid] = asyncio.get_running_loop().create_future()
+            try:
+                job = await self._jobs.start(JOB_KIND, {"cid": str(cid)})
+            except Busy:
+                del self._ends[cid]
+            except BaseException:
+                self._end(cid, None)
+                raise
+            else:
+                if cid in self._ends:
+                    self._job_ids[cid] = job.id
+                return job.id
+        while len(self._queue) >= limits.PLACINGS_MAX and wait:
+            self._has_room.clear()
+            await self._has_room.wait()
+        if len(self._queue) >= limits.PLACINGS_MAX:
+            self._is_left_over = True
+        elif cid not in self._ends:
+            self._ends[cid] = asyncio.get_running_loop().create_future()
+            self._queue.append(cid)
+            self._queued.set()
+        return None
+
+    def end_leases(self, cid: Cid, row: PlacedRow) -> None:
+        """Tell who has shares of a blob that was removed that it is not wanted any more.
+
+        Who does not hear it keeps them until the lease has run out.
+        """
+        if self._courier is None or len(self._releasing) >= limits.PLACINGS_MAX:
+            return
+        task = asyncio.ensure_future(self._courier.end_leases(cid, row))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    # ------------------------------------------------------------------ the work
+
+    async def run_job(self, run: JobRun) -> None:
+        """Place the blob that a job names; see `node.jobs`."""
+        cid = Cid.parse(str(run.arguments["cid"]))
+        self._ends.setdefault(cid, asyncio.get_running_loop().create_future())
+        self._job_ids[cid] = run.id
+        placed: Placed | None = None
+
+        def tell(progress: dict[str, Any]) -> None:
+            run.progress.update(progress)
+            run.tell()
+
+        try:
+            courier = await self._joined()
+            placed = await courier.place(cid, tell)
+            run.progress.update(
+                holders=placed.holders, survives=placed.row.survives,
+                blob_state=self._state(placed).value, reason=placed.reason,
+            )  # fmt: skip
+        except MoliaError:
+            self._is_left_over = True
+            raise
+        finally:
+            self._end(cid, placed)
+
+    async def _joined(self) -> Courier:
+        """Return the courier, once there is anybody. Raises NotJoined."""
+        with anyio.move_on_after(JOIN_S):
+            while self._courier is None or not self._courier.has_peers:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)  # who joins tells nobody
+        if self._courier is None:
+            raise NotJoined
+        return self._courier
+
+    def _end(self, cid: Cid, placed: Placed | None) -> None:
+        self._job_ids.pop(cid, None)
+        end = self._ends.pop(cid, None)
+        if end is not None and not end.done():
+            end.set_result(placed)
+
+    async def run(self) -> None:
+        """Place what waits, and what was left over, for as long as the node lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_again())
+            tasks.create_task(self._renew_now_and_then())
+            for _ in range(limits.PLACINGS_SMALL):
+                tasks.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                self._queued.clear()
+                await self._queued.wait()
+            cid = self._queue.popleft()
+            self._has_room.set()
+            placed: Placed | None = None
+            try:
+                placed = await (await self._joined()).place(cid, _ignore)
+            except MoliaError as error:
+                self._is_left_over = True
+                log.warning("blob_not_placed", blob=cid.short, reason=str(error))
+            finally:
+                self._end(cid, placed)
+
+    async def _look_again(self) -> None:
+        wait_s = LOOK_S
+        while True:
+            await asyncio.sleep(wait_s)
+            courier = self._courier
+            if courier is None or not courier.has_peers or not self._is_left_over:
+                continue
+            self._is_left_over = False
+            started_s = self._context.now().mono_s
+            try:
+                await self._take_up()
+            except MoliaError as error:
+                self._is_left_over = True
+                log.warning("placing_not_resumed", reason=str(error))
+            took_s = self._context.now().mono_s - started_s
+            wait_s = min(max(AGAIN_S, took_s * 100), AGAIN_MAX_S)
+
+    async def _renew_now_and_then(self) -> None:
+        """Renew our leases of pinned blobs, for as long as the node lives."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            if self._courier is None or not self._courier.has_peers:
+                continue
+            try:
+                await self.renew_due()
+            except MoliaError as error:
+                log.warning("leases_not_renewed", reason=str(error))
+
+    async def renew_due(self) -> int:
+        """Renew the leases that are due; return of how many blobs."""
+        now_s, renewed = self._context.now().unix_s, 0
+
+        def is_due(row: PlacedRow) -> bool:
+            lease = lease_of(row)
+            return row.is_done and lease is not None and renewal_due_s(lease) <= now_s
+
+        for cid in await self._context.offload.run(self._rows_that, is_due):
+            assert self._courier is not None, "only who has joined renews"
+            renewed += await self._courier.renew_lease(cid) > 0
+        return renewed
+
+    async def _take_up(self) -> None:
+        """Begin to place what the store says is to be placed and nobody places."""
+        known = await self._in_jobs()
+        for cid in await self._context.offload.run(self._rows_that, _is_unplaced):
+            if cid not in known and cid not in self._ends:
+                await self._start(cid, wait=False)
+
+    async def _in_jobs(self) -> set[Cid]:
+        """Return the blobs with a job that did not fail: one that was cancelled stays so."""
+        kept = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED)
+        views = await self._jobs.views()
+        return {
+            Cid.parse(str(view.arguments.get("cid")))
+            for view in views
+            if view.kind == JOB_KIND and view.state in kept
+        }
+
+    def _rows_that(self, holds: Callable[[PlacedRow], bool]) -> list[Cid]:
+        """Return blobs of our shards of whose rows something holds, some thousand at most; in a
+        thread."""
+        now, prefix, found = self._context.now(), bytes((Space.PLACED,)), list[Cid]()
+        for shard in (writer.shard for writer in self._context.shards.own):
+            after = b""
+            while len(found) < limits.PLACINGS_MAX:
+                rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
+                for row in rows:
+                    try:
+                        value = shard.get(Kind.META, row.key, now=now)
+                        if value is not None and holds(PlacedRow.decode(value)):
+                            found.append(keys.split_blob_key(row.key))
+                    except (Damaged, ShardUnavailable, ValueError):
+                        continue
+                if len(rows) < _SLICE:
+                    break
+                after = rows[-1].key
+        return found[: limits.PLACINGS_MAX]
+
+
+def _is_unplaced(row: PlacedRow) -> bool:
+    return not row.is_done
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    """Nobody watches a small blob."""

@@ -1,0 +1,328 @@
+"""Shares that peers send for keeping, on their way in: each drives an `Intake` core.
+
+A stream is read only while the disk keeps up, so back pressure reaches the sender through its
+window. What is answered KEPT is durable, its row with the lease included. Of a share whose stream
+broke what came is kept for a while, and whoever sends it goes on from there.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import structlog
+
+from molia.base import limits
+from molia.base.cid import Cid
+from molia.base.errors import ConnectionLost, MoliaError, NoSpace, TimedOut, WriteUnsettled
+from molia.base.ids import ObjectId, new_object_id
+from molia.base.now import Now
+from molia.blobs import intake as cores
+from molia.blobs.intake import Fault, Intake, Kept, Refused
+from molia.blobs.leases import settle
+from molia.blobs.statements import Statement
+from molia.node.context import Context
+from molia.node.held import Held, HeldShares
+from molia.node.peer_streams import PeerStream
+from molia.store import keys
+from molia.store.ops import Reply
+from molia.store.rows import HeldRow
+from molia.wire.blob_messages import KeptCode
+from molia.wire.peer import Peer
+
+log = structlog.get_logger(__name__)
+
+CODES: Final = {
+    Fault.MANIFEST: KeptCode.BAD_MANIFEST,
+    Fault.BLOCK: KeptCode.BAD_BLOCK,
+    Fault.CUT_OFF: KeptCode.CUT_OFF,
+}
+KEEP_TRIES: Final = 8
+PATIENCE_S: Final = 30.0
+"""How long a share may take beside what its bytes take at the lowest rate."""
+SETTLE_S: Final = 30.0
+OTHERS_S: Final = 10.0
+"""How long a share waits for another sender of the same one: less than senders wait for it."""
+OnKept = Callable[[Held | None, Held, Statement], None]
+"""Told that a share is kept: what was kept before, what is now, and whose lease came with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of a share."""
+
+    code: KeptCode
+    stripes: int = 0
+    """From the first on that are durable."""
+    held: Held | None = None
+    """What is kept of the blob now, when the share is."""
+
+
+class Takings:
+    """The shares that come in to one worker."""
+
+    def __init__(self, context: Context, held: HeldShares, on_kept: OnKept) -> None:
+        self._context, self._held, self._on_kept = context, held, on_kept
+        self._running: dict[tuple[Cid, int], _Taking] = {}
+        self._broken: OrderedDict[tuple[Cid, int], _Broken] = OrderedDict()
+
+    def partial(self, cid: Cid) -> Iterator[tuple[int, int]]:
+        """Yield shares of a blob that were broken off, and how many of their stripes are here."""
+        for (of, share), broken in self._broken.items():
+            if of == cid:
+                yield share, broken.stripes
+
+    async def wait_for_others(self, cid: Cid, share: int, peer: Peer) -> None:
+        """Return when nobody else sends a share, or after a while; its sender's first try ends."""
+        earlier = self._running.get((cid, share))
+        if earlier is None:
+            return
+        if earlier.peer is peer:
+            earlier.give_up()
+        with anyio.move_on_after(OTHERS_S):
+            await earlier.ended.wait()
+
+    def may_take(self, cid: Cid, share: int, peer: Peer) -> bool:
+        """Tell whether a share may come in now."""
+        of_peer = sum(taking.peer is peer for taking in self._running.values())
+        return (
+            (cid, share) not in self._running
+            and len(self._running) < limits.INTAKES_MAX
+            and of_peer < limits.INTAKES_PER_PEER_MAX
+        )
+
+    async def take(
+        self, stream: PeerStream, core: Intake, lease: Statement, *, first_stripe: int, size: int
+    ) -> Taken:
+        """Read a share that may come to its end; return what came of it.
+
+        size: about what it takes, so that who sends slower than any is cut off.
+        """
+        place = core.cid, core.share
+        broken = self._broken.get(place)
+        here = 0 if broken is None else broken.stripes
+        if first_stripe > here:
+            return Taken(KeptCode.CUT_OFF, here)
+        held = self._held.find(core.cid, self._context.now())
+        object_id = self._object_of(core.cid, held)
+        taking = self._running[place] = _Taking(self._context, core, object_id, stream.peer, size)
+        self._broken.pop(place, None)
+        taken = Taken(KeptCode.CUT_OFF)
+        try:
+            taken = await taking.run(stream)
+            if taken.code is KeptCode.KEPT:
+                taken = await self._keep(taking, lease, stripes=taken.stripes)
+        finally:
+            if taken.code is KeptCode.CUT_OFF and taken.stripes:
+                until_s = self._context.now().mono_s + limits.BROKEN_KEEP_S
+                self._broken[place] = _Broken(object_id, taken.stripes, until_s)
+            elif taken.code is not KeptCode.KEPT:
+                await self._drop(core.cid, core.share, object_id)
+            del self._running[place]
+            taking.ended.set()
+        return taken
+
+    async def drop_broken(self, now: Now) -> None:
+        """Remove what came of shares that nobody went on with."""
+        while self._broken:
+            (cid, share), broken = next(iter(self._broken.items()))
+            if broken.until_s > now.mono_s and len(self._broken) <= limits.BROKEN_MAX:
+                return
+            del self._broken[cid, share]
+            await self._drop(cid, share, broken.object_id)
+
+    # ------------------------------------------------------------------ steps
+
+    def _object_of(self, cid: Cid, held: Held | None) -> ObjectId:
+        """Return the object of a blob's shares: one for all of them."""
+        if held is not None:
+            return held.row.object_id
+        for (of, share), taking in self._running.items():
+            if of == cid and share != keys.WHOLE_SHARE:
+                return taking.object_id
+        for (of, _), broken in self._broken.items():
+            if of == cid:
+                return broken.object_id
+        return new_object_id(self._context.entropy)
+
+    async def _keep(self, taking: "_Taking", lease: Statement, *, stripes: int) -> Taken:
+        """Write the rows that make the share a kept one."""
+        context, core = self._context, taking.core
+        for _ in range(KEEP_TRIES):
+            now = context.now()
+            held = await context.offload.run(self._held.find, core.cid, now)
+            if held is not None and held.row.object_id != taking.object_id:
+                return Taken(KeptCode.CUT_OFF)  # another worker was first: its object counts
+            if held is not None and core.share in held.row.shares:
+                await self._end(taking)
+                return Taken(KeptCode.KEPT, stripes, held)
+            before = None
+            if held is not None:
+                before = await context.offload.run(self._held.lease_of, held, lease.signer, now)
+            row = _with_share(held, taking, now)
+            _, kept = settle(before, lease)
+            change = self._held.keep(
+                core.cid, held, row, kept, share=core.share, whole=taking.whole, now=now
+            )
+            try:
+                reply = await context.home_writer(core.cid).write(change)
+            except WriteUnsettled:
+                continue
+            if reply is Reply.APPLIED:
+                made = Held(core.cid, row, row.encode())
+                self._on_kept(held, made, lease)
+                await self._end(taking)
+                return Taken(KeptCode.KEPT, stripes, made)
+        return Taken(KeptCode.CUT_OFF)
+
+    async def _end(self, taking: "_Taking") -> None:
+        if taking.core.share != keys.WHOLE_SHARE:
+            await self._context.objects.end_share(taking.object_id, taking.core.share)
+
+    async def _drop(self, cid: Cid, share: int, object_id: ObjectId) -> None:
+        """Remove what came of a share that is not kept; a crash leaves that to the next start."""
+        try:
+            held = await self._context.offload.run(self._held.find, cid, self._context.now())
+            is_kept = held is not None and held.row.object_id == object_id
+            if share != keys.WHOLE_SHARE and not (is_kept and held and share in held.row.shares):
+                await self._context.objects.drop_share(object_id, share)
+        except MoliaError as error:
+            log.warning("share_left_behind", blob=cid.short, reason=type(error).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    object_id: ObjectId
+    stripes: int
+    until_s: float
+
+
+class _Taking:
+    """One share on its way in."""
+
+    def __init__(
+        self, context: Context, core: Intake, object_id: ObjectId, peer: Peer, size: int
+    ) -> None:
+        self._context, self.core, self.peer = context, core, peer
+        self.object_id = object_id
+        if core.share == keys.WHOLE_SHARE:
+            count = context.shards.count
+            self.object_id = keys.small_object_id(core.cid, count, context.entropy)
+        self.size, self._until_s = size, 0.0
+        self.whole: bytes | None = None
+        """The bytes of a small blob; they go with the rows, in one transaction."""
+        self.ended = asyncio.Event()
+        self._writes: set[asyncio.Task[None]] = set()
+        self._is_given_up = asyncio.Event()
+
+    def give_up(self) -> None:
+        """End it, because its sender has begun anew."""
+        self._is_given_up.set()
+
+    async def run(self, stream: PeerStream) -> Taken:
+        """Return what came of it, once nothing of it is being written any more."""
+        wait_s = PATIENCE_S + self.size / limits.SERVED_BYTES_PER_S_MIN
+        self._until_s = self._context.now().mono_s + wait_s
+        try:
+            if self.core.share != keys.WHOLE_SHARE:
+                await self._context.objects.begin_share(self.object_id, self.core.share)
+            outcome = await self._read(stream)
+        except NoSpace:
+            return Taken(KeptCode.NO_ROOM)
+        except MoliaError as error:
+            log.warning("share_not_kept", blob=self.core.cid.short, reason=str(error))
+            return Taken(KeptCode.REFUSED)
+        finally:
+            await self._settle()
+        if isinstance(outcome, Kept):
+            return Taken(KeptCode.KEPT, outcome.stripes)
+        return Taken(CODES[outcome.fault], outcome.stripes)
+
+    async def _read(self, stream: PeerStream) -> Kept | Refused:
+        core, ended = self.core, False
+        while True:
+            outcome = self._carry_out()
+            if outcome is not None:
+                return outcome
+            if self._writes and (ended or not core.wants_bytes):
+                await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            data = await self._receive(stream)
+            if data:
+                core.on_bytes(data)
+            else:
+                ended = True
+                core.on_end()
+
+    async def _receive(self, stream: PeerStream) -> bytes:
+        """Return the next bytes; b"" also when the stream broke, its sender began anew, or is far
+        too slow."""
+        reading = asyncio.ensure_future(stream.receive())
+        given_up = asyncio.ensure_future(self._is_given_up.wait())
+        try:
+            left_s = max(0.0, self._until_s - self._context.now().mono_s)
+            await asyncio.wait(
+                (reading, given_up), timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            return reading.result() if reading.done() else b""
+        except (ConnectionLost, TimedOut):
+            return b""
+        finally:
+            reading.cancel()
+            given_up.cancel()
+
+    def _carry_out(self) -> Kept | Refused | None:
+        """Begin to write what is to be written; return how it ended, if it did."""
+        self._reap()
+        while effects := self.core.take_effects():
+            for effect in effects:
+                match effect:
+                    case Kept() | Refused():
+                        return effect
+                    case cores.StoreWhole(data=data):
+                        self.whole = data
+                        self.core.on_leaves_stored()
+                    case cores.StoreLeaves(leaves=leaves):
+                        self._write(keys.LEAVES_STRIPE, leaves)
+                    case cores.StoreBlock(stripe_index=stripe, block=block):
+                        self._write(stripe, block)
+        return None
+
+    def _write(self, stripe: int, data: bytes) -> None:
+        async def write() -> None:
+            await self._context.objects.store(self.object_id, [(self.core.share, stripe, data)])
+            if stripe == keys.LEAVES_STRIPE:
+                self.core.on_leaves_stored()
+            else:
+                self.core.on_stored(stripe)
+
+        self._writes.add(asyncio.ensure_future(write()))
+
+    def _reap(self) -> None:
+        """Raise what a write ended in."""
+        done = [task for task in self._writes if task.done()]
+        self._writes.difference_update(done)
+        for task in done:
+            task.result()
+
+    async def _settle(self) -> None:
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=SETTLE_S)
+        for task in self._writes:
+            if task.done() and not task.cancelled():
+                task.exception()
+        self._writes.clear()
+
+
+def _with_share(held: Held | None, taking: _Taking, now: Now) -> HeldRow:
+    """Return the row of what is kept with one more share."""
+    core = taking.core
+    if held is None:
+        size = core.manifest.size if core.manifest is not None else len(taking.whole or b"")
+        encoded = b"" if core.manifest is None else core.manifest.encode()
+        return HeldRow(taking.object_id, size, encoded, (core.share,), int(now.unix_s))
+    shares = tuple(sorted({*held.row.shares, core.share}))
+    row = held.row
+    return HeldRow(row.object_id, row.size, row.manifest, shares, row.created_unix_s)

@@ -1,0 +1,132 @@
+"""A put on one node lies on others soon after; what goes wrong on the way is told and mended."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.process import Node, body_of, until
+from tests.node.test_dht import address, joined, peer, stay
+
+OFFER = "256MiB"
+SIZE = 1_300_000
+"""One stripe of which each of the 14 shares has a block."""
+
+
+def start_network(nodes: list[Node]) -> None:
+    """Start nodes that know each other: one that is given three of them is soon known to all."""
+    firsts: list[str] = []
+    for node in nodes:
+        node.settings["MOLIA_DHT__REACHABLE"] = "yes"
+        node.settings["MOLIA_DHT__BOOTSTRAP"] = ",".join(firsts)
+        node.launch()
+        if len(firsts) < 3:
+            node.wait_ready()
+            firsts.append(address(node))
+    for node in nodes[3:]:
+        node.wait_ready()
+    joined(nodes, len(nodes) - 1)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    """Five nodes that offer space to each other."""
+    homes = tmp_path_factory.mktemp("placing")
+    made = [Node(homes / f"home{number}") for number in range(5)]
+    for node in made:
+        node.settings["MOLIA_STORE__OFFER_BYTES"] = OFFER
+    try:
+        start_network(made)
+        yield made
+    finally:
+        for node in made:
+            node.close()
+
+
+def health(node: Node, cid: str) -> dict[str, Any]:
+    """Return what a node says of a blob."""
+    shown: dict[str, Any] = node.client()("GET", f"/blob/{cid}/health").json()
+    return shown
+
+
+def survives(node: Node, cid: str, losses: int) -> bool:
+    """Tell whether a node says that a blob survives so many losses."""
+    return bool(health(node, cid)["survives"] == losses)
+
+
+def holdings(node: Node) -> dict[str, Any]:
+    """Return what a node keeps for others."""
+    shown: dict[str, Any] = node.client()("GET", "/node").json()["holding"]
+    return shown
+
+
+def test_a_put_lies_on_five_nodes_says_what_it_survives_and_is_read_everywhere(
+    network: list[Node],
+) -> None:
+    body = body_of(1, SIZE)
+    answer = network[0].client()("PUT", "/blob", body, accept="application/json")
+    assert answer.status == 201, answer
+    told = answer.json()
+    assert (told["holders"], told["survives"], told["state"]) == (5, 1, "healthy")
+    assert answer.headers["x-molia-survives"] == "1"
+    job = network[0].client()("GET", f"/jobs/{answer.headers['x-molia-job']}").json()
+    assert (job["kind"], job["state"], job["progress"]["placed"]) == ("place", "done", 14)
+    shares = [holdings(node)["shares"] for node in network]
+    assert shares[0] == 0
+    assert sorted(shares[1:]) == [2, 3, 3, 3]
+    holders = {
+        key for share in health(network[0], told["cid"])["shares"] for key in share["holders"]
+    }
+    assert holders == {peer(node) for node in network}
+    for node in network[1:]:
+        assert node.client().get(told["cid"]) == body
+
+
+def test_wait_local_answers_at_once_and_the_job_tells_the_rest(network: list[Node]) -> None:
+    answer = network[2].client()("PUT", "/blob?wait=local", body_of(2, SIZE))
+    assert (answer.status, answer.headers["x-molia-survives"]) == (201, "0")
+    events = network[2].client()("GET", f"/jobs/{answer.headers['x-molia-job']}/events")
+    counts = [int(text) for text in re.findall(r'"placed": ?(\d+)', events.body.decode())]
+    assert counts == sorted(counts)
+    assert counts[-1] == 14
+    assert health(network[2], answer.body.decode().strip())["survives"] == 1
+
+
+def test_the_command_shows_what_a_put_survives(network: list[Node], tmp_path: Path) -> None:
+    file = tmp_path / "file.bin"
+    file.write_bytes(body_of(3, SIZE))
+    done = network[0].molia("put", str(file), "--json")
+    assert done.returncode == 0, done
+    item = json.loads(done.stdout.splitlines()[-2])
+    assert (item["holders"], item["survives"], item["state"]) == (5, 1, "healthy")
+    shown = network[0].molia("stat", item["cid"], "--json")
+    assert json.loads(shown.stdout)["health"]["survives"] == 1, shown
+
+
+def test_a_publisher_that_is_killed_at_any_moment_goes_on_after_its_restart(
+    network: list[Node],
+) -> None:
+    node = network[1]
+    stay(node)
+    acknowledged: list[tuple[int, str]] = []
+    for seed, after_s in enumerate((0.0, 0.1), start=10):
+        answer = node.client()("PUT", "/blob?wait=local", body_of(seed, 5 * SIZE))
+        acknowledged.append((seed, answer.body.decode().strip()))
+        small = node.client()("PUT", "/blob?wait=local", body_of(seed, 1_000))
+        acknowledged.append((seed, small.body.decode().strip()))
+        time.sleep(after_s)  # the moment is what is drawn
+        node.kill()
+        node.start()
+    for seed, cid in acknowledged:
+        is_small = cid.startswith("bafkr")
+        wanted = 4 if is_small else 1
+        until(partial(survives, node, cid, wanted), f"{cid} is not placed")
+        size = 1_000 if is_small else 5 * SIZE
+        assert network[4].client().get(cid) == body_of(seed, size)
+    states = {job["state"] for job in node.client()("GET", "/jobs").json()["jobs"]}
+    assert states == {"done"}

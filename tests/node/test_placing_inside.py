@@ -1,0 +1,199 @@
+"""Placing on many nodes: who gets what, who is replaced, and what a holder says to bad messages."""
+
+import asyncio
+import errno
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from molia.base.cid import Cid
+from molia.base.limits import WHOLE_SHARE
+from molia.blobs.distribution import DistributionConfig
+from molia.blobs.leases import renew
+from molia.node.identity import read_identity
+from molia.node.peer_streams import PeerStream
+from molia.node.stream_messages import read_request, send_reply
+from molia.wire.blob_messages import KeptCode, ShareKept
+from molia.wire.messages import Number
+from tests.node.inside import Inside, config_of, ended, until, with_network
+from tests.node.process import body_of
+from tests.node.scan import assert_no_orphans
+from tests.node.test_disk_errors import FailingDisk, Fault
+from tests.node.test_leases import MovableClock
+
+SIZE = 1_300_000
+"""One stripe of which each of the 14 shares has a block."""
+
+
+def test_fourteen_shares_lie_on_fourteen_of_sixteen_nodes_and_a_small_blob_on_five(
+    tmp_path: Path,
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, others = nodes[0], nodes[1:]
+        put = await publisher.put(body_of(1, SIZE))
+        assert (put.holders, put.survives, put.state.value) == (14, 4, "healthy")
+        held = [each for node in others for each in node.held()]
+        shares = [share for each in held for share in each.row.shares]
+        assert len(held) == len(shares) == len(set(shares)) == 13
+        assert {each.cid for each in held} == {put.cid}
+        small = await publisher.put(b"a small blob")
+        assert (small.holders, small.survives) == (5, 4)
+        copies = [each for node in others for each in node.held() if each.cid == small.cid]
+        assert [each.row.shares for each in copies] == [(WHOLE_SHARE,)] * 4
+        health = await publisher.node.blob_health(put.cid)
+        assert health.survives == 4
+        assert sum(len(share.holders) for share in health.shares) == 14 + 13
+
+    with_network(tmp_path, act, [config_of() for _ in range(16)])
+
+
+QUICK = DistributionConfig(stall_s=1.0, slow_min_s=1.0, round_s=0.2)
+
+
+def stall(node: Inside) -> None:
+    """Let a node take shares and never say so."""
+
+    async def take(stream: PeerStream) -> None:
+        await read_request(stream, Number.PUT_SHARE)
+        await asyncio.Event().wait()
+
+    node.member.network.serve({}, {Number.PUT_SHARE: take})
+
+
+def refuse(node: Inside) -> None:
+    """Let a node offer space and then not have it."""
+
+    async def take(stream: PeerStream) -> None:
+        await read_request(stream, Number.PUT_SHARE)
+        await send_reply(stream, ShareKept(code=KeptCode.NO_ROOM))
+
+    node.member.network.serve({}, {Number.PUT_SHARE: take})
+
+
+def forget(node: Inside) -> None:
+    """Let a node say that it keeps a share, with a provider record that is none."""
+
+    async def take(stream: PeerStream) -> None:
+        await read_request(stream, Number.PUT_SHARE)
+        while await stream.receive():
+            continue
+        await send_reply(stream, ShareKept(code=KeptCode.KEPT, stripes=1, provider=b"none"))
+
+    node.member.network.serve({}, {Number.PUT_SHARE: take})
+
+
+def kept_of(nodes: list[Inside], cid: Cid) -> list[int]:
+    """Return the shares of a blob that nodes keep."""
+    return sorted(s for node in nodes for h in node.held() if h.cid == cid for s in h.row.shares)
+
+
+def test_holders_that_stall_refuse_or_fill_up_are_replaced(tmp_path: Path) -> None:
+    full = Fault("write", code=errno.ENOSPC)
+
+    async def act(nodes: list[Inside]) -> None:
+        publisher = nodes[0]
+        publisher.member.courier.patience = QUICK
+        stall(nodes[1])
+        refuse(nodes[2])
+        full.armed = True  # the third one's disk has no room for a block, whatever it offers
+        put = await publisher.put(body_of(2, SIZE))
+        assert (put.holders, put.survives, put.state.value) == (5, 1, "healthy")
+        kept = kept_of(nodes[4:], put.cid)
+        assert len(kept) == len(set(kept)) >= 14 - 3
+        assert not kept_of(nodes[1:4], put.cid)
+        assert full.failed
+        assert nodes[3].count("share_no_room")
+        job = await ended(publisher.node, put.job or "")
+        assert job.progress["placed"] == 14
+        full.armed = False
+        again = await publisher.put(body_of(3, SIZE))
+        assert kept_of(nodes[3:4], again.cid), "with room again it is a holder again"
+
+    with_network(
+        tmp_path, act, [config_of() for _ in range(8)], disks={3: partial(FailingDisk, fault=full)}
+    )
+    for index in range(8):
+        assert_no_orphans(tmp_path / f"home{index}")
+
+
+def test_few_nodes_or_none_with_room_are_told_honestly(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        alone = await nodes[1].put(body_of(5, SIZE))
+        assert (alone.holders, alone.survives, alone.state.value) == (2, 0, "healthy")
+        poor = await nodes[0].put(body_of(6, SIZE))
+        assert (poor.holders, poor.survives, poor.state.value) == (2, 1, "degraded")
+        small = await nodes[0].put(b"small")
+        assert (small.holders, small.survives, small.state.value) == (2, 1, "degraded")
+        health = await nodes[0].node.blob_health(poor.cid)
+        assert (health.survives, health.state.value) == (1, "degraded")
+
+    # the first wants more than two nodes can give, so that each of them gets a readable set
+    with_network(tmp_path, act, [config_of(floor=2), config_of(), config_of(offer=0)])
+
+
+def test_two_nodes_that_put_one_file_at_once_share_its_holders(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        forget(nodes[5])
+        one, two = await asyncio.gather(
+            nodes[0].put(body_of(7, SIZE)), nodes[1].put(body_of(7, SIZE))
+        )
+        assert one.cid == two.cid
+        assert one.survives >= 1
+        assert two.survives >= 1
+        again = await nodes[1].put(body_of(7, SIZE))
+        assert not again.created
+        for node in nodes[2:5]:
+            for held in node.held():
+                now = node.node.context.now()
+                owners = node.member.holder.held.leases(held, now)
+                assert 1 <= len(owners) <= 2
+        assert nodes[0].node.context.metrics.shares_out.labels("bad_record")._value.get() >= 1
+        await nodes[0].node.delete_blob(one.cid)
+        await until(
+            lambda: any(node.count("lease_taken") for node in nodes[1:5]),
+            "the holders are not told that it was removed",
+        )
+        found = b"".join([c async for c in (await nodes[4].node.open_blob(one.cid)).read(0, SIZE)])
+        assert found == body_of(7, SIZE)
+
+    with_network(tmp_path, act, [config_of() for _ in range(6)])
+    for index in range(6):
+        assert_no_orphans(tmp_path / f"home{index}")
+
+
+def test_leases_of_pinned_blobs_are_renewed_when_they_are_due(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, holder = nodes
+        pinned = await publisher.put(b"pinned")
+        loose = await publisher.put(b"loose", pin=False)
+        now = publisher.node.context.now()
+
+        def until_s(cid: Cid) -> int:
+            (held,) = [each for each in holder.held() if each.cid == cid]
+            (row,) = holder.member.holder.held.leases(held, now).values()
+            return row.expires_unix_s
+
+        before = until_s(pinned.cid), until_s(loose.cid)
+        assert await publisher.node._placements.renew_due() == 0
+        clock = publisher.node.context.clock
+        assert isinstance(clock, MovableClock)
+        clock.unix_s += 1_000  # the next lease may be issued at most an hour ahead of the holder
+        courier = publisher.member.courier
+        assert await courier.renew_lease(pinned.cid) == 0, "half of its life is left"
+        for cid in (pinned.cid, loose.cid):  # as if most of it had gone
+            row = publisher.node.context.catalog.placed(cid, now)
+            bound = publisher.node.context.catalog.bound(cid, now)
+            assert row is not None
+            assert bound is not None
+            identity = read_identity(publisher.home)
+            old = renew(
+                identity, publisher.node.context.network, cid.digest, before=None,
+                unix_s=now.unix_s - 3_000_000, life_s=3_100_000,
+            )  # fmt: skip
+            await courier.save(bound, replace(row, lease=old.encoded))
+        assert await publisher.node._placements.renew_due() == 1
+        assert until_s(pinned.cid) >= before[0] + 1_000
+        assert until_s(loose.cid) == before[1]
+        assert await publisher.node._placements.renew_due() == 0
+
+    with_network(tmp_path, act, [config_of(), config_of()], clocks={0: MovableClock()})
