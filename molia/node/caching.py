@@ -30,13 +30,12 @@ from molia.node.space import Space as DiskSpace
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Delete, Guard, Put, Reply, Transaction
+from molia.store.quota import QuotaMarks
 from molia.store.rows import HeldRow, LeaseRow
 
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 30.0
-PRESSED_PERCENT: Final = 90
-"""From so much of the quota on, nothing is cached, and what is goes."""
 _SLICE: Final = 1_000
 Stripe = tuple[int, Sequence[tuple[int, bytes]]]
 """A stripe's index, and its data blocks by share."""
@@ -120,7 +119,7 @@ class Cache:
 
     def _is_pressed(self, size: int) -> bool:
         found = self._space.look(self._context)
-        most = self._context.quota_bytes * PRESSED_PERCENT // 100
+        most = QuotaMarks(self._context.quota_bytes).press
         return found.used_bytes + size > most or found.free_bytes < size
 
     # ------------------------------------------------------------------ letting go
@@ -155,6 +154,17 @@ class Cache:
 
     def _too_much(self) -> bool:
         return self.used_bytes > self._limit_bytes or (self.count > 0 and self._is_pressed(0))
+
+    async def make_room(self, size: int) -> int:
+        """Let go of what was read first until so many bytes come back; return how many do."""
+        freed = 0
+        rows = await self._context.offload.run(self._all, False)  # noqa: FBT003
+        for held in sorted(rows, key=lambda held: held.row.created_unix_s):
+            if freed >= size:
+                break
+            if await self.evict(held):
+                freed += held.row.size
+        return freed
 
     async def drop(self, cid: Cid) -> None:
         """Let go of a blob that turned out to be damaged."""

@@ -363,6 +363,8 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
             )
         quota = QuotaMarks(self.context.quota_bytes)
         over = space.used_bytes + needed - quota.high
+        if over > 0:
+            over -= await self.cache.make_room(over)
         if over > 0 and await evict(self.context, over) < over:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",

@@ -41,10 +41,9 @@ class Metrics:
             "molia_reads_failed", "Reads that ended in an error", ["code"], registry=self.registry
         )
         self.stripes_decoded = Counter(
-            "molia_stripes_decoded",
-            "Stripes read with shares missing or corrupt",
+            "molia_stripes_decoded", "Stripes read with shares missing or corrupt",
             registry=self.registry,
-        )
+        )  # fmt: skip
         self.blocks_damaged = Counter(
             "molia_blocks_damaged", "Missing or corrupt blocks found", registry=self.registry
         )
