@@ -78,12 +78,7 @@ class Metrics:
         self.blob_count = 0
         """Blobs whose rows lie on the shards of this process."""
         self.gauge("molia_blobs", "Blobs kept", lambda: self.blob_count)
-        self._restarts = Gauge(
-            "molia_worker_restarts",
-            "How often a worker was started anew since the node started",
-            ["worker"],
-            registry=self.registry,
-        )
+        self._restarts = _restarts_metric(self.registry)
 
     def note_worker(self, index: int, *, restarts: int) -> None:
         """Say which worker this is."""
@@ -119,6 +114,16 @@ class Metrics:
     def render(self, others: Iterable[list[Any]] = ()) -> bytes:
         """Return everything, and what other workers exported, in Prometheus' text format."""
         return generate_latest(_Sums([self.export(), *others]))
+
+
+def _restarts_metric(registry: CollectorRegistry) -> Gauge:
+    """Return what tells how often each worker was started anew."""
+    return Gauge(
+        "molia_worker_restarts",
+        "How often a worker was started anew since the node started",
+        ["worker"],
+        registry=registry,
+    )
 
 
 def _placing_metrics(registry: CollectorRegistry) -> Counter:
