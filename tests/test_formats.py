@@ -106,6 +106,7 @@ def test_the_page_of_the_store_names_the_keys_of_every_row() -> None:
         "BIND": rows.BindRow(ObjectId(UUID), 1, bytes(32), b"", 2, "name", 3).encode(),
         "SHARE": rows.ShareRow(1, 2).encode(),
         "LEASE": rows.LeaseRow(1, bytes(145)).encode(),
+        "CACHED": rows.LeaseRow(1).encode(),
         "PIN": rows.PinRow(1).encode(),
         "ALIAS": rows.AliasRow(cid).encode(),
         "JOB": rows.JobRow("verify", {}, "done", 1, 2, {}, {}, "", []).encode(),

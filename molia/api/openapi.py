@@ -164,6 +164,12 @@ def _put_parameters() -> list[dict[str, Any]]:
         ),
         _parameter(
             "query",
+            "cache",
+            "The blob may go at any time, in half an hour at the latest; it is not pinned.",
+            {"type": "boolean", "default": False},
+        ),
+        _parameter(
+            "query",
             "expires",
             "Unix time in seconds, in the future, at which the blob goes by itself.",
             {"type": "integer", "minimum": 0, "maximum": EXPIRES_MAX},

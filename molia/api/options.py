@@ -14,7 +14,7 @@ NAME_LENGTH_MAX: Final = limits.NAME_SIZE_MAX // 4
 """Characters of a name: as many as always fit its bytes, so that a schema can say it."""
 EXPIRES_MAX: Final = limits.UNIX_S_MAX
 
-FIELDS: Final = frozenset(("name", "wait", "pin", "expires"))
+FIELDS: Final = frozenset(("name", "wait", "pin", "expires", "cache"))
 _CID_LIKE: Final = re.compile(r"^baf[a-z2-7]{56}$")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBER: Final = re.compile(r"^[0-9]{1,12}$")
@@ -38,7 +38,8 @@ def put_options(
         raise BadInput("wait is local or placed")
     return PutOptions(
         name=_checked_name(name),
-        pin=_boolean(fields.get("pin", "true")),
+        pin=_boolean("pin", fields.get("pin", "true")),
+        cached=_boolean("cache", fields.get("cache", "false")),
         expires_unix_s=_expiry(fields["expires"]) if "expires" in fields else None,
         size=size,
         assert_cid=cid,
@@ -72,10 +73,10 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _boolean(text: str) -> bool:
+def _boolean(name: str, text: str) -> bool:
     value = _BOOLEANS.get(text.lower())
     if value is None:
-        raise BadInput("pin is true or false")
+        raise BadInput(f"{name} is true or false")
     return value
 
 

@@ -184,6 +184,11 @@ SCRUB_EVERY_S: Final = 30 * 86_400.0
 SCRUB_BYTES_PER_S: Final = 20 * MIB
 SCRUB_STEP_BYTES: Final = 1 * MIB
 
+# -- cached blobs
+CACHE_LIFE_MIN_S: Final = 300
+CACHE_LIFE_MAX_S: Final = 1_800
+"""A cached blob goes after so long, drawn for each; earlier when space is needed."""
+
 # -- backups
 BACKUP_LINES_MAX: Final = 1_000_000
 BACKUP_SIZE_MAX: Final = 1 * GIB

@@ -24,6 +24,8 @@ class PutOptions:
     """File name to show in listings; at most 1,024 bytes of UTF-8."""
     pin: bool = True
     """Keep the blob alive until it is removed."""
+    cached: bool = False
+    """It may go at any time, in half an hour at the latest; not pinned, whatever `pin` says."""
     expires_unix_s: int | None = None
     """When it goes by itself, pinned or not; in the future."""
     size: int | None = None

@@ -98,6 +98,17 @@ class Engine:
         hub.timers.set("snapshot", now.mono_s + hub.jitter(hub.config.snapshot_s))
         self._settle(now)
 
+    def resume(self, contacts: Sequence[Contact], sizes: Sequence[Sequence[int]], now: Now) -> None:
+        """Take it, after `start`, that the node has long been there: it joined, and knows others.
+
+        contacts: they have answered. sizes: distances of the closest nodes to random targets, each
+        ascending. For networks that begin in the middle of their life, as simulated ones do.
+        """
+        for contact in contacts:
+            self._asks.unproved.prove(contact)
+            self._hub.take_in(contact, None, now)
+        self._joining.resume(sizes, now)
+
     def stop(self, now: Now) -> None:
         """Leave a last snapshot among the effects."""
         self._snapshot(now)

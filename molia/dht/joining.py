@@ -86,6 +86,15 @@ class Joining:
         timers.set("graveyard", now.mono_s + self._hub.jitter(self._hub.config.graveyard_s))
         self.rejoin(now)
 
+    def resume(self, sizes: Sequence[Sequence[int]], now: Now) -> None:
+        """Take it that this node joined long ago, and measured the network since."""
+        for distances in sizes:
+            self._hub.family.size.add(distances)
+        self.is_joined = True
+        timers, config = self._hub.timers, self._hub.config
+        timers.clear("join")
+        timers.set("refresh", now.mono_s + config.refresh_s * self._hub.below(1024) / 1024)
+
     def rejoin(self, now: Now) -> None:
         """Ping whom the owner named and whom the node remembers; look again when all is over."""
         self._hub.counters.joins += 1

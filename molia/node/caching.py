@@ -1,8 +1,8 @@
 """What was read from other nodes and is kept for the next reader, as long as there is room.
 
-A cached blob has a CACHED row on its home shard, and its blocks lie under an object as those of any
-blob; of a large one the data shares, without parity. It is nobody's wish: no listing shows it, no
-lease renews it, and what was read first goes first when the cache's part of the quota is full.
+A cached blob has a FETCHED row on its home shard, and its blocks lie under an object as those of
+any blob; of a large one the data shares, without parity. It is nobody's wish: no listing shows it,
+no lease renews it, and what was read first goes first when the cache's part of the quota is full.
 Only a blob that was read from its first byte to its last is kept.
 Source: docs/reference/gathering.md, "Cache".
 """
@@ -30,13 +30,12 @@ from molia.node.space import Space as DiskSpace
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Delete, Guard, Put, Reply, Transaction
+from molia.store.quota import QuotaMarks
 from molia.store.rows import HeldRow, LeaseRow
 
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 30.0
-PRESSED_PERCENT: Final = 90
-"""From so much of the quota on, nothing is cached, and what is goes."""
 _SLICE: Final = 1_000
 Stripe = tuple[int, Sequence[tuple[int, bytes]]]
 """A stripe's index, and its data blocks by share."""
@@ -93,7 +92,7 @@ class Cache:
         """Make a blob whose blocks are durable a cached one; False when it was cached meanwhile."""
         now = self._context.now()
         row = HeldRow(object_id, size, manifest, shares, int(now.unix_s))
-        key = keys.cached_key(cid)
+        key = keys.fetched_key(cid)
         lease = Put(
             Kind.META, self._context.catalog.lease_key(object_id), LeaseRow(0).encode()
         )  # it says that the object is owned
@@ -120,7 +119,7 @@ class Cache:
 
     def _is_pressed(self, size: int) -> bool:
         found = self._space.look(self._context)
-        most = self._context.quota_bytes * PRESSED_PERCENT // 100
+        most = QuotaMarks(self._context.quota_bytes).press
         return found.used_bytes + size > most or found.free_bytes < size
 
     # ------------------------------------------------------------------ letting go
@@ -156,6 +155,17 @@ class Cache:
     def _too_much(self) -> bool:
         return self.used_bytes > self._limit_bytes or (self.count > 0 and self._is_pressed(0))
 
+    async def make_room(self, size: int) -> int:
+        """Let go of what was read first until so many bytes come back; return how many do."""
+        freed = 0
+        rows = await self._context.offload.run(self._all, False)  # noqa: FBT003
+        for held in sorted(rows, key=lambda held: held.row.created_unix_s):
+            if freed >= size:
+                break
+            if await self.evict(held):
+                freed += held.row.size
+        return freed
+
     async def drop(self, cid: Cid) -> None:
         """Let go of a blob that turned out to be damaged."""
         home, now = self._context.catalog.home(cid), self._context.now()
@@ -166,7 +176,7 @@ class Cache:
     async def evict(self, held: Held) -> bool:
         """Let go of a cached blob; False when that was done meanwhile."""
         objects, object_id = self._context.objects, held.row.object_id
-        key = keys.cached_key(held.cid)
+        key = keys.fetched_key(held.cid)
         ops = [
             Delete(Kind.META, key),
             Delete(Kind.META, self._context.catalog.lease_key(object_id)),
@@ -184,7 +194,7 @@ class Cache:
     # ------------------------------------------------------------------ rows, in threads
 
     def _find(self, home: ReadShard, cid: Cid, now: Now) -> Held | None:
-        encoded = home.get(Kind.META, keys.cached_key(cid), now=now)
+        encoded = home.get(Kind.META, keys.fetched_key(cid), now=now)
         return None if encoded is None else Held(cid, HeldRow.decode(encoded), encoded)
 
     def _all(self, own_only: bool) -> list[Held]:  # noqa: FBT001 - see `look`
@@ -193,7 +203,7 @@ class Cache:
         return [held for shard in shards for held in self._rows_of(shard)]
 
     def _rows_of(self, shard: ReadShard) -> Iterator[Held]:
-        now, after, prefix = self._context.now(), b"", bytes((Space.CACHED,))
+        now, after, prefix = self._context.now(), b"", bytes((Space.FETCHED,))
         while True:
             rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
             for row in rows:

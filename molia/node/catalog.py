@@ -34,6 +34,8 @@ class Bound:
     encoded: bytes
     """The BIND row as stored, for guards."""
     pinned: bool
+    cached_until: int | None = None
+    """When a cached blob goes at the latest, unix seconds; None for one that is none."""
     is_second_copy: bool = False
     """The BIND row is damaged; this is what the LISTING row repeats of it."""
 
@@ -95,7 +97,8 @@ class Catalog:
         if encoded is None:
             return None
         pinned = home.size_of(Kind.META, keys.pin_key(cid), now=now) is not None
-        return Bound(cid, BindRow.decode(encoded), encoded, pinned, is_second_copy)
+        cached = None if pinned else _cached_until(home, cid, now)
+        return Bound(cid, BindRow.decode(encoded), encoded, pinned, cached, is_second_copy)
 
     def _second_copy(self, cid: Cid, now: Now) -> bytes | None:
         """Return the blob's BIND row as its LISTING row repeats it, or None."""
@@ -181,7 +184,7 @@ class Catalog:
 
     def bind(
         self, cid: Cid, row: BindRow, *, pin: bool, lease_s: int, now: Now,
-        placed: PlacedRow | None = None,
+        placed: PlacedRow | None = None, cached_until: int | None = None,
     ) -> Transaction:  # fmt: skip
         """Return what makes a blob exist; refused when it does already.
 
@@ -201,6 +204,8 @@ class Catalog:
             ops.append(Put(Kind.META, keys.pin_key(cid), PinRow(int(now.unix_s)).encode()))
         if placed is not None:
             ops.append(Put(Kind.META, keys.placed_key(cid), placed.encode()))
+        if cached_until is not None:
+            ops.append(Put(Kind.META, keys.cached_key(cid), LeaseRow(cached_until).encode()))
         return Transaction(tuple(ops), Guard(Kind.META, key, None))
 
     def unbind(self, bound: Bound) -> Transaction:
@@ -210,6 +215,7 @@ class Catalog:
             keys.bind_key(cid),
             keys.pin_key(cid),
             keys.placed_key(cid),
+            keys.cached_key(cid),
             self.lease_key(row.object_id),
             keys.listing_key(row.created_unix_ms, cid),
             *(keys.share_key(row.object_id, share) for share in _shares(bound)),
@@ -227,13 +233,17 @@ class Catalog:
     ) -> Transaction | None:
         """Return what a second put of the same bytes changes, or None when that is nothing.
 
-        The longer wish wins: a put without an expiry ends an earlier one.
+        The longer wish wins: a put without an expiry ends an earlier one, and what was cached is
+        kept as any other blob.
         """
         ours = bound.row.expires_unix_s
         longest = None if ours is None or expires_unix_s is None else max(ours, expires_unix_s)
-        if longest == ours and (bound.pinned or not pin):
+        is_cached = bound.cached_until is not None
+        if longest == ours and (bound.pinned or not pin) and not is_cached:
             return None
         ops: list[Put | Delete] = []
+        if is_cached:
+            ops.append(Delete(Kind.META, keys.cached_key(bound.cid)))
         if longest != ours:
             row = replace(bound.row, expires_unix_s=longest)
             listing = keys.listing_key(row.created_unix_ms, bound.cid)
@@ -256,7 +266,8 @@ class Catalog:
             if pinned
             else Delete(Kind.META, key)
         )
-        return Transaction((lease, change), self._unchanged(bound))
+        cached = Delete(Kind.META, keys.cached_key(bound.cid))
+        return Transaction((lease, change, cached), self._unchanged(bound))
 
     def mend(self, bound: Bound) -> Transaction:
         """Return what writes a damaged BIND row again from its second copy."""
@@ -323,6 +334,15 @@ def _walk(shard: ReadShard, space: keys.Space, now: Now) -> Iterator[bytes]:
         if len(rows) < limits.SCAN_ROWS_MAX:
             return
         after = rows[-1].key
+
+
+def _cached_until(home: ReadShard, cid: Cid, now: Now) -> int | None:
+    """Return when a cached blob goes at the latest; a mark that cannot be read is none."""
+    try:
+        value = home.get(Kind.META, keys.cached_key(cid), now=now)
+        return None if value is None else LeaseRow.decode(value).expires_unix_s
+    except Damaged:
+        return None
 
 
 def _shares(bound: Bound) -> range | tuple[int, ...]:

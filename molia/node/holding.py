@@ -32,7 +32,7 @@ from molia.node.stream_messages import read_request, send_reply
 from molia.node.taking import Takings
 from molia.store import keys
 from molia.store.ops import Reply
-from molia.store.quota import QuotaLimits
+from molia.store.quota import QuotaMarks
 from molia.wire import blob_messages, messages
 from molia.wire.blob_messages import (
     Has,
@@ -122,8 +122,7 @@ class Holder:
         if not self._is_counted or not self.is_offering:
             return 0
         found = self._space.look(self._context)
-        most = QuotaLimits(total_bytes=self._context.quota_bytes).high_mark
-        quota = most - found.used_bytes
+        quota = QuotaMarks(self._context.quota_bytes).high - found.used_bytes
         return max(min(self.quotas.room_bytes, found.free_bytes, quota) - self._coming.total(), 0)
 
     def _room_of(self, owner: bytes) -> int:

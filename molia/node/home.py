@@ -4,6 +4,7 @@
 (where the running node answers), `api.sock`, and the store in `data/`.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -30,12 +31,14 @@ from molia.node.identity import (
     write_private,
 )
 from molia.node.system import SystemClock, SystemEntropy, physical_cores
-from molia.store.disk import Disk
+from molia.store.disk import Disk, is_full
 from molia.store.os_disk import OsDisk
 from molia.store.superblock import STORE_NAME, create_store
 
 CONFIG_NAME: Final = "molia.toml"
 NODE_FILE_NAME: Final = "node.json"
+SPARE_NAME: Final = "node.json.old"
+"""Of an earlier run; what it takes on the disk serves a start when there is nothing else left."""
 STORE_FILE_NAME: Final = "store.json"
 LOCK_NAME: Final = "LOCK"
 LOCK_TRIES: Final = 30
@@ -169,13 +172,35 @@ def write_node_file(home: Path, *, socket: str, urls: list[str], peer: str) -> N
     }
     temporary = home / (NODE_FILE_NAME + ".tmp")
     temporary.unlink(missing_ok=True)
-    write_private(temporary, json.dumps(body) + "\n")
+    text = json.dumps(body) + "\n"
+    try:
+        write_private(temporary, text)
+        if not (home / SPARE_NAME).exists():
+            write_private(home / SPARE_NAME, text)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if not is_full(error):
+            raise
+        _write_in_place(home, temporary, text, error)
     temporary.replace(home / NODE_FILE_NAME)
 
 
 def remove_node_file(home: Path) -> None:
     """Tell the CLI that this node has gone."""
-    (home / NODE_FILE_NAME).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        (home / NODE_FILE_NAME).replace(home / SPARE_NAME)
+
+
+def _write_in_place(home: Path, temporary: Path, text: str, error: OSError) -> None:
+    """Write where an earlier run has written: a node must start on a full disk to be emptied."""
+    for name in (SPARE_NAME, NODE_FILE_NAME):
+        with contextlib.suppress(FileNotFoundError):
+            (home / name).replace(temporary)
+            with temporary.open("r+", encoding="utf-8") as file:
+                file.write(text)
+                file.truncate()
+            return
+    raise error
 
 
 def _make_directory(path: Path) -> None:

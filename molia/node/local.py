@@ -34,6 +34,7 @@ from molia.base.views import (
 from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
+from molia.node.cache import evict
 from molia.node.caching import Cache
 from molia.node.catalog import Bound, blob_change, parse_cursor
 from molia.node.content_scrub import ContentScrub
@@ -59,7 +60,7 @@ from molia.node.trash import trash_bound
 from molia.node.verify import run_verify
 from molia.node.wire_counts import counts_of
 from molia.store.ops import Reply
-from molia.store.quota import QuotaLimits
+from molia.store.quota import QuotaMarks
 from molia.store.recovery import RecoveryReport
 
 log = structlog.get_logger(__name__)
@@ -147,13 +148,13 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
             raise BodyTooLarge(f"the body has {size} bytes; at most {size_max} are taken")
         if options.size is None or size >= limits.RAW_SIZE_STOP:
             self._require_writable()  # a small blob needs its home shard alone, and finds out there
-        self._require_space(size)
+        await self._require_space(size)
 
     async def put_blob(self, chunks: AsyncIterator[bytes], options: PutOptions) -> PutResult:
         """See `NodeService.put_blob`."""
         if self._stopping:
             raise ShuttingDown("the node is stopping")
-        mark = self._placements.mark
+        mark = None if options.cached else self._placements.mark
         result = await put_blob(self.context, chunks, options, placed=mark)
         return result if mark is None else await self._placements.settle(result, options)
 
@@ -349,8 +350,11 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
                     hint="check the disk, then restart the node",
                 )
 
-    def _require_space(self, size: int) -> None:
-        """Refuse early what cannot fit; what slips through is found when it is written."""
+    async def _require_space(self, size: int) -> None:
+        """Refuse early what cannot fit; what slips through is found when it is written.
+
+        Cached blobs give way first: their space is there before the next one needs it.
+        """
         needed = size if size < limits.RAW_SIZE_STOP else size * limits.TOTAL_SHARES // 10
         space = self._space.look(self.context)
         if needed > space.free_bytes:
@@ -358,8 +362,11 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
                 f"the blob needs {needed} bytes; the disk has {space.free_bytes} to give",
                 hint="delete something, or move store.path to a larger disk",
             )
-        quota = QuotaLimits(total_bytes=self.context.quota_bytes)
-        if space.used_bytes + needed > quota.high_mark:
+        quota = QuotaMarks(self.context.quota_bytes)
+        over = space.used_bytes + needed - quota.high
+        if over > 0:
+            over -= await self.cache.make_room(over)
+        if over > 0 and await evict(self.context, over) < over:
             raise NoSpace(
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",
                 hint="delete something, or raise store.quota_bytes",

@@ -41,10 +41,9 @@ class Metrics:
             "molia_reads_failed", "Reads that ended in an error", ["code"], registry=self.registry
         )
         self.stripes_decoded = Counter(
-            "molia_stripes_decoded",
-            "Stripes read with shares missing or corrupt",
+            "molia_stripes_decoded", "Stripes read with shares missing or corrupt",
             registry=self.registry,
-        )
+        )  # fmt: skip
         self.blocks_damaged = Counter(
             "molia_blocks_damaged", "Missing or corrupt blocks found", registry=self.registry
         )
@@ -63,6 +62,9 @@ class Metrics:
         self.leases_ended = Counter(
             "molia_leases_ended", "Blobs removed because nobody wanted them", registry=self.registry
         )
+        self.cache_evicted = Counter(
+            "molia_cache_evicted", "Cached blobs that made room", registry=self.registry
+        )
         self.objects_swept = Counter(
             "molia_objects_swept", "Unfinished objects removed", registry=self.registry
         )
@@ -77,12 +79,7 @@ class Metrics:
         self.blob_count = 0
         """Blobs whose rows lie on the shards of this process."""
         self.gauge("molia_blobs", "Blobs kept", lambda: self.blob_count)
-        self._restarts = Gauge(
-            "molia_worker_restarts",
-            "How often a worker was started anew since the node started",
-            ["worker"],
-            registry=self.registry,
-        )
+        self._restarts = _restarts_metric(self.registry)
 
     def note_worker(self, index: int, *, restarts: int) -> None:
         """Say which worker this is."""
@@ -118,6 +115,16 @@ class Metrics:
     def render(self, others: Iterable[list[Any]] = ()) -> bytes:
         """Return everything, and what other workers exported, in Prometheus' text format."""
         return generate_latest(_Sums([self.export(), *others]))
+
+
+def _restarts_metric(registry: CollectorRegistry) -> Gauge:
+    """Return what tells how often each worker was started anew."""
+    return Gauge(
+        "molia_worker_restarts",
+        "How often a worker was started anew since the node started",
+        ["worker"],
+        registry=registry,
+    )
 
 
 def _placing_metrics(registry: CollectorRegistry) -> Counter:

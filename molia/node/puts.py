@@ -12,6 +12,7 @@ from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.errors import Busy, MoliaError, WriteUnsettled
 from molia.base.ids import ObjectId, new_object_id
+from molia.base.now import Now
 from molia.base.views import BlobState, PutOptions, PutResult
 from molia.blobs import upload as cores
 from molia.blobs.geometry import STRIPE_SIZE_MAX
@@ -293,10 +294,11 @@ class _Put:
         bind = context.catalog.bind(
             done.cid,
             row,
-            pin=self._options.pin,
+            pin=self._options.pin and not self._options.cached,
             lease_s=context.config.leases.default_s,
             now=now,
             placed=self._placed,
+            cached_until=self._cached_until(now),
         )
         transaction = Transaction((*whole, *bind.ops), bind.guard)
         if not self._begun:
@@ -308,6 +310,14 @@ class _Put:
                     self._begun = False
                     await context.objects.end(self._object_id)
         return reply is Reply.APPLIED
+
+    def _cached_until(self, now: Now) -> int | None:
+        """Return when a cached blob goes: in 5 to 30 minutes, not all at once."""
+        if not self._options.cached:
+            return None
+        low, high = limits.CACHE_LIFE_MIN_S, limits.CACHE_LIFE_MAX_S
+        draw = int.from_bytes(self._context.entropy.token(4))
+        return int(now.unix_s) + low + draw % (high - low + 1)
 
     async def _own_bound(self) -> None:
         """The first of two tries has bound our object: only its UPLOAD row is left to forget."""
@@ -323,13 +333,16 @@ class _Put:
         if bound.expired(now) or not await self._is_sound(bound):
             await remove_bound(context, bound)
             return False
-        change = context.catalog.keep(
-            bound,
-            pin=self._options.pin,
-            expires_unix_s=self._options.expires_unix_s,
-            lease_s=context.config.leases.default_s,
-            now=now,
-        )
+        if self._options.cached:
+            change = None  # it is kept at least as long as it is
+        else:
+            change = context.catalog.keep(
+                bound,
+                pin=self._options.pin,
+                expires_unix_s=self._options.expires_unix_s,
+                lease_s=context.config.leases.default_s,
+                now=now,
+            )
         if change is not None and await self._write_home(done.cid, change) is Reply.REFUSED:
             return False
         if self._begun:

@@ -71,6 +71,12 @@ class RemoteWriter:
         return self.view.disk_bytes if self.view is not None else 0
 
     @property
+    def settled_bytes(self) -> int:
+        """See `ShardWriter.settled_bytes`; as its worker said last."""
+        view = self.view
+        return 0 if view is None else max(0, view.disk_bytes - view.punchable_bytes)
+
+    @property
     def answers(self) -> bool:
         """Whether its worker answers at present."""
         return self._link.ready

@@ -78,6 +78,12 @@ class ShardWriter:
         """All that the shard takes on the disk."""
         return self.shard.stats().disk_bytes
 
+    @property
+    def settled_bytes(self) -> int:
+        """What it will take when what was deleted has been given back."""
+        stats = self.shard.stats()
+        return max(0, stats.disk_bytes - stats.punchable_bytes)
+
     async def settle(self) -> None:
         """Return once every write that was begun before has ended, well or not."""
         with contextlib.suppress(ShardUnavailable, NoSpace):
@@ -156,7 +162,7 @@ class ShardWriter:
                 self._loop.call_soon_threadsafe(self._fail_all)
 
     def _serve(self) -> None:
-        wake_s: float | None = None
+        wake_s: float | None = 0.0  # what an earlier run left to do is due at once
         while True:
             batch = self._take_batch(wake_s)
             if batch:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from molia.node.context import Context
-from molia.store.quota import QuotaLimits
+from molia.store.quota import QuotaMarks
 
 LOOK_INTERVAL_S: Final = 0.25
 
@@ -16,7 +16,7 @@ class Found(NamedTuple):
     free_bytes: int
     """What the disk can give above the reserve."""
     used_bytes: int
-    """What the store takes on the disk, index and ballast included."""
+    """What the store takes on the disk, index and ballast included, once holes are punched."""
 
 
 class Space:
@@ -32,9 +32,9 @@ class Space:
         now_s = context.now().mono_s
         if now_s - self._looked_s >= LOOK_INTERVAL_S:
             free = shutil.disk_usage(self._path).free - context.config.store.reserve_bytes
-            used = sum(writer.disk_bytes for writer in context.shards.writers)
+            used = sum(writer.settled_bytes for writer in context.shards.writers)
             self._found, self._looked_s = Found(max(0, free), used), now_s
-            is_pressed = used > QuotaLimits(total_bytes=context.quota_bytes).press_mark
+            is_pressed = used > QuotaMarks(context.quota_bytes).press
             for writer in context.shards.own:
                 writer.shard.press(pressed=is_pressed)
         return self._found

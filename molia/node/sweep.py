@@ -13,6 +13,7 @@ from molia.base.errors import Damaged, MoliaError
 from molia.base.ids import ObjectId
 from molia.base.now import Now
 from molia.blobs.leases import Claim, Effect, Lapse, Lease, LeaseSweep, Remove, Renew
+from molia.node.cache import relieve
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.puts import remove_bound
@@ -72,6 +73,7 @@ class Sweeper:
         if self.doubt(now):
             return 0
         await empty_trash(self._context)
+        await relieve(self._context)
         decided = await self._context.offload.run(self._decide, now)
         removed = 0
         for bound, effect in decided:
@@ -103,9 +105,13 @@ class Sweeper:
         decided: list[tuple[Bound, Effect]] = []
         for bound in self._context.catalog.all_bound(now, own_only=True):
             row = bound.row
+            ends = [at for at in (row.expires_unix_s, bound.cached_until) if at is not None]
             sweep.on_claim(
-                Claim(row.object_id, row.created_unix_ms // 1000, bound.pinned, row.expires_unix_s)
-            )
+                Claim(
+                    row.object_id, row.created_unix_ms // 1000, bound.pinned,
+                    min(ends, default=None),
+                )
+            )  # fmt: skip
             for lease in self._leases(bound, row.object_id, now):
                 sweep.on_lease(lease)
             sweep.on_end()

@@ -47,7 +47,8 @@ def trash(catalog: Catalog, bound: Bound, until_unix_s: int) -> Transaction:
     """Return what moves a blob to the trash; refused when it has changed meanwhile."""
     row, cid = bound.row, bound.cid
     gone = [
-        keys.bind_key(cid), keys.pin_key(cid), keys.listing_key(row.created_unix_ms, cid),
+        keys.bind_key(cid), keys.pin_key(cid), keys.cached_key(cid),
+        keys.listing_key(row.created_unix_ms, cid),
     ]  # fmt: skip
     if cid.codec is Codec.MANIFEST:
         gone.append(keys.alias_key(row.content))

@@ -136,10 +136,11 @@ class DhtHost:
         self.engine.start(seeds, self.world.now, snapshot=snapshot)
         self.flush()
 
-    def know(self, contacts: list[Contact]) -> None:
-        """Take contacts as verified, for networks that begin in the middle of their life."""
-        for contact in contacts:
-            self.engine.on_sibling_verified(contact, self.world.now)
+    def resume(self, contacts: list[Contact], sizes: list[list[int]]) -> None:
+        """Go on as one who has long been there. sizes: see `Engine.resume`."""
+        self.engine.start([], self.world.now)
+        self.engine.resume(contacts, sizes, self.world.now)
+        self.flush()
 
     def stop(self, *, goodbye: bool) -> None:
         """End; operations that ran are told that the node went away."""

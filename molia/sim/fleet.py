@@ -167,10 +167,12 @@ class Fleet:
             if node.kind is Kind.BLOCKED:
                 continue  # nobody ever hears of it
             host = node.begin(node.contact)
-            host.start([], b"")
             own = node.contact.id if node.contact else self.rng.getrandbits(ID_BITS)
-            host.know(known.table_of(own, self.rng.random()))
-            host.flush()
+            sizes = [
+                known.distances_to(self.rng.getrandbits(ID_BITS))
+                for _ in range(self.config.dht.refresh_early_count)
+            ]
+            host.resume(known.table_of(own, self.rng.random()), sizes)
 
     def seeds_for(self, node: Node) -> list[tuple[PeerKey, Address]]:
         """Return a few nodes that serve, as an operator's list would."""
@@ -297,6 +299,15 @@ class KnownNetwork:
             if self._near(own, bucket) <= 1:
                 break
         return [contact for contact in chosen if contact.id != own]
+
+    def distances_to(self, target: int) -> list[int]:
+        """Return how far the nearest BUCKET nodes are from a target, ascending."""
+        for free in range(ID_BITS + 1):  # the smallest subtree that has enough nodes
+            low = target >> free << free
+            start, stop = bisect_left(self._ids, low), bisect_left(self._ids, low + (1 << free))
+            if stop - start >= BUCKET:
+                return sorted(node ^ target for node in self._ids[start:stop])[:BUCKET]
+        return sorted(node ^ target for node in self._ids)
 
     def _near(self, own: int, bucket: int) -> int:
         """Return how many nodes, itself included, share more bits with `own` than this bucket."""

@@ -7,8 +7,10 @@ import contextlib
 from typing import Final
 
 from molia.base.now import Now
-from molia.store.log import Home, is_full
+from molia.store.disk import is_full
+from molia.store.log import Home
 
+BALLAST_NAME: Final = "ballast"
 RETRY_S: Final = 10.0
 
 
@@ -17,7 +19,7 @@ class Ballast:
 
     def __init__(self, home: Home, *, size: int, reserve_bytes: int) -> None:
         self._home, self._size, self._reserve_bytes = home, size, reserve_bytes
-        self._name = f"{home.name}/ballast"
+        self._name = f"{home.name}/{BALLAST_NAME}"
         self._retry_s = 0.0
         self.present = False
 

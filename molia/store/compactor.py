@@ -13,10 +13,11 @@ from molia.base.limits import COMPACT_BYTES_PER_S, COMPACT_PIECE_FRAMES, KIB
 from molia.base.now import Now
 from molia.store.compact import CLASSES, Copy, Floors, Output, Stage, lowest
 from molia.store.delta import Delta
+from molia.store.disk import is_full
 from molia.store.files import SegmentFiles
 from molia.store.index import ENTRY, RETIRED, Index, SegmentRow
 from molia.store.keys import Kind
-from molia.store.log import Home, Log, is_full
+from molia.store.log import Home, Log
 from molia.store.memtable import Memtable
 from molia.store.ops import Counters, ShardOptions
 from molia.store.segment import FooterEntry, parse_entries

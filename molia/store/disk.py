@@ -11,10 +11,12 @@ Rules that a caller may count on after a power cut, and no others:
 - everything else may be there whole, in part, as zeros or as garbage.
 """
 
+import errno
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 Buffer = bytes | bytearray | memoryview
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class File(Protocol):
@@ -129,6 +131,11 @@ class Disk(Protocol):
     def path_of(self, name: str) -> str:
         """Return the operating system's path of a name, for LMDB."""
         ...
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error means that there is no space."""
+    return error.errno in _FULL
 
 
 def write_atomic(disk: Disk, name: str, parts: Iterable[Buffer]) -> None:

@@ -49,7 +49,8 @@ class Space(IntEnum):
     HELD = 13
     PLACED = 14
     CACHED = 15
-    WATCHED = 16
+    FETCHED = 16
+    WATCHED = 17
 
 
 WHOLE_SHARE: Final = 0xFFFF
@@ -106,9 +107,9 @@ def held_key(cid: Cid) -> bytes:
     return bytes((Space.HELD, cid.codec)) + cid.digest
 
 
-def cached_key(cid: Cid) -> bytes:
-    """Return the key of what is kept of a blob because it was read here."""
-    return bytes((Space.CACHED, cid.codec)) + cid.digest
+def fetched_key(cid: Cid) -> bytes:
+    """Return the key of what is kept of a blob because it was read from other nodes."""
+    return bytes((Space.FETCHED, cid.codec)) + cid.digest
 
 
 def placed_key(cid: Cid) -> bytes:
@@ -122,7 +123,7 @@ def watched_key(cid: Cid) -> bytes:
 
 
 def split_blob_key(key: bytes) -> Cid:
-    """Return the CID in a BIND, PIN, HELD, CACHED, PLACED or WATCHED key. Raises ValueError."""
+    """Return the CID in a BIND, PIN, HELD, FETCHED, PLACED or WATCHED key. Raises ValueError."""
     if len(key) != 2 + DIGEST_SIZE:
         raise ValueError("not the key of a blob")
     return Cid(Codec(key[1]), key[2:])
@@ -159,6 +160,18 @@ def lease_key(object_id: ObjectId, share: int, owner_hash: bytes) -> bytes:
 def share_key(object_id: ObjectId, share: int) -> bytes:
     """Return the key of what is known about a share."""
     return bytes((Space.SHARE,)) + object_id + share.to_bytes(2)
+
+
+def cached_key(cid: Cid) -> bytes:
+    """Return the key that marks a blob as cached: it may go at any time."""
+    return bytes((Space.CACHED, cid.codec)) + cid.digest
+
+
+def split_cached_key(key: bytes) -> Cid:
+    """Return the CID in the key of a cached blob's mark. Raises ValueError."""
+    if len(key) != 2 + DIGEST_SIZE or key[0] != Space.CACHED:
+        raise ValueError("not the key of a cached blob's mark")
+    return Cid(Codec(key[1]), key[2:])
 
 
 def trash_key(cid: Cid, object_id: ObjectId) -> bytes:

@@ -6,14 +6,18 @@ full disk is `IndexFailed`, and the shard stops writing.
 Source: LMDB's documentation, "Restrictions/Caveats"; docs/explanation/store.md.
 """
 
+import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import lmdb
 
-from molia.base.limits import LMDB_READERS_MAX
+from molia.base.limits import KIB, LMDB_READERS_MAX
+from molia.store.disk import is_full
+from molia.store.os_disk import allocate_file
 
 _ENGINE: Final = 0
 """LMDB's 0.9 format, whichever engines the binding brings along."""
@@ -29,8 +33,24 @@ class IndexFailed(Exception):
     """The environment cannot be opened, read or written."""
 
 
+_SHORT_BYTES: Final = 256 * KIB
+"""With less than this left on the disk, a commit that failed with EIO was one that did not fit."""
+_LOCK_BYTES: Final = 64 * (LMDB_READERS_MAX + 64)
+"""What LMDB maps of its lock file: 64 bytes for each reader, and what it knows of itself."""
+
+
+def _allocate_lock(path: str) -> None:
+    """Give LMDB's lock file its bytes on the disk: touching a hole of it on a full disk kills.
+
+    Raises OSError, for want of space too.
+    """
+    allocate_file(f"{path}/lock.mdb", _LOCK_BYTES)
+
+
 class Env:
     """One LMDB environment; a path may be open once per process, and never across a fork.
+
+    Opening raises IndexFull, IndexFailed.
 
     durable: a commit is synced before it counts. writable: False in a process that only reads what
     another one writes; the environment and all `names` must exist then.
@@ -40,8 +60,10 @@ class Env:
         self, path: str, *, map_bytes: int, names: Iterable[str], durable: bool = True,
         writable: bool = True,
     ) -> None:  # fmt: skip
-        self._pid = os.getpid()
+        self._pid, self._path = os.getpid(), path
         try:
+            if writable:
+                _allocate_lock(path)
             self._env = lmdb.open(
                 path, map_size=map_bytes, max_dbs=_NAMES_MAX, max_readers=LMDB_READERS_MAX,
                 mode=0o600, lib_version=_ENGINE, readahead=False, sync=durable, metasync=durable,
@@ -54,8 +76,11 @@ class Env:
             except BaseException:
                 self._env.close()
                 raise
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise IndexFull(f"{path}: {error}") from None
         except (lmdb.Error, OSError) as error:
-            raise IndexFailed(f"{path}: {error}") from None
+            kind = IndexFull if isinstance(error, OSError) and is_full(error) else IndexFailed
+            raise kind(f"{path}: {error}") from None
 
     def get(self, name: str, key: bytes) -> bytes | None:
         """Return one value, in a read transaction of its own."""
@@ -110,7 +135,21 @@ class Env:
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             raise IndexFull(str(error)) from None
         except lmdb.Error as error:
-            raise IndexFailed(str(error)) from None
+            kind = IndexFull if self._was_cut_short(error) else IndexFailed
+            raise kind(str(error)) from None
+
+    def _was_cut_short(self, error: lmdb.Error) -> bool:
+        """Tell whether a commit failed because a write ended where the disk did.
+
+        LMDB calls that EIO too (`mdb_page_flush`, "short write, filesystem full?"). It writes no
+        meta page then, so the environment is as it was.
+        """
+        if os.strerror(errno.EIO) not in str(error):
+            return False
+        try:
+            return shutil.disk_usage(self._path).free < _SHORT_BYTES
+        except OSError:
+            return False
 
     def forget_dead_readers(self) -> int:
         """Free the slots of readers whose process is gone, and return how many there were.

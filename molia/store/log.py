@@ -6,14 +6,13 @@ Source: docs/explanation/store.md, "Failures".
 """
 
 import contextlib
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from molia.base.errors import NoSpace, ShardUnavailable
 from molia.base.now import Now
-from molia.store.disk import Buffer, Disk, File
+from molia.store.disk import Buffer, Disk, File, is_full
 from molia.store.frame import encode_head, store_seed
 from molia.store.index import OPEN, SEALED, Position, SegmentRow
 from molia.store.keys import Kind
@@ -28,15 +27,7 @@ from molia.store.segment import (
     segment_name,
 )
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 START: Final = Position(0, 0, 0)
-
-
-def is_full(error: OSError) -> bool:
-    """Tell whether an error means that there is no space."""
-    return error.errno in _FULL
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from molia.store.rows import AliasRow, BindRow, HeldRow, LeaseRow, PinRow, Trash
 from molia.store.shard import Shard
 
 _PAGE: Final = 1_000
-_KEPT: Final = (Space.HELD, Space.CACHED)
+_KEPT: Final = (Space.HELD, Space.FETCHED)
 """What others' leases or the cache keep: of the same blob there may be an object for each."""
 _LEASE_S: Final = 30 * 86_400
 """How long a share is kept whose lease could not be read."""
@@ -212,7 +212,10 @@ def _rewritten(key: bytes, unix_s: int) -> bytes | None:
 def _cid_of(space: int, key: bytes, value: bytes) -> Cid | None:
     """Return the CID of the blob that a row belongs to; None when it belongs to none."""
     match space:
-        case Space.BIND | Space.PIN | Space.HELD | Space.PLACED | Space.CACHED | Space.WATCHED:
+        case (
+            Space.BIND | Space.PIN | Space.HELD | Space.PLACED | Space.CACHED | Space.FETCHED
+            | Space.WATCHED
+        ):  # fmt: skip
             return keys_cid(key[1], key[2:]) if len(key) > 1 else None
         case Space.LISTING:
             return _listed_cid(key)

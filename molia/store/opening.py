@@ -9,9 +9,9 @@ from typing import Final
 
 from molia.base.errors import HomeLocked, NoSpace, ShardUnavailable
 from molia.base.now import Now
-from molia.store.ballast import Ballast
+from molia.store.ballast import BALLAST_NAME, Ballast
 from molia.store.delta import Delta, delta_name, epochs, forget_deltas
-from molia.store.disk import Disk, Lock
+from molia.store.disk import Disk, Lock, is_full
 from molia.store.index import (
     RETIRED,
     SEALED,
@@ -25,7 +25,7 @@ from molia.store.index import (
     punch_range,
 )
 from molia.store.lmdb_env import IndexFailed, IndexFull
-from molia.store.log import Home, Log, is_full
+from molia.store.log import Home, Log
 from molia.store.memtable import Generation, in_slices
 from molia.store.migrate import shard_name
 from molia.store.ops import Counters, RecoveryReport, ShardOptions
@@ -75,7 +75,7 @@ def open_parts(
     try:
         opening = _Opening(home, options, now, rebuild=rebuild and not created)
         return opening.run(lock, created=created)
-    except OSError as error:
+    except (OSError, IndexFull) as error:
         lock.release()
         raise _unavailable(home, error) from None
     except BaseException:
@@ -184,7 +184,7 @@ class _Opening:
     def _known_lsn(self, numbers: list[int]) -> int:
         """Return up to where an index that is to be replaced knows the log."""
         for number in reversed(numbers):
-            with contextlib.suppress(IndexFailed):
+            with contextlib.suppress(IndexFailed, IndexFull):
                 index = self._make_index(number)
                 try:
                     position = index.position()
@@ -255,7 +255,13 @@ class _Opening:
     def _make_index(self, number: int) -> Index:
         name = index_name(self._home, number)
         self._home.disk.make_dir(name)
-        index = Index(self._home.disk.path_of(name), map_bytes=self._options.map_bytes)
+        path = self._home.disk.path_of(name)
+        try:
+            index = Index(path, map_bytes=self._options.map_bytes)
+        except IndexFull:
+            if not self._give_up_ballast():
+                raise
+            index = Index(path, map_bytes=self._options.map_bytes)
         try:
             # LMDB syncs its file, not the file's name
             self._home.disk.sync_dir(name)
@@ -265,6 +271,14 @@ class _Opening:
             raise
         self._number = number
         return index
+
+    def _give_up_ballast(self) -> bool:
+        """Make room before there is a `Ballast`; False when there is none to make."""
+        name = f"{self._home.name}/{BALLAST_NAME}"
+        if not self._home.disk.exists(name):
+            return False
+        self._home.disk.unlink(name)
+        return True
 
     def _remove_others(self, number: int) -> None:
         for other in self._index_numbers():

@@ -135,6 +135,18 @@ class OsFile:
             self.close()
 
 
+def allocate_file(path: str, size: int) -> None:
+    """Give a file at least `size` bytes that are really there; made when there is none.
+
+    Raises OSError.
+    """
+    file = OsFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), _no_punch)
+    try:
+        file.allocate(size)
+    finally:
+        file.close()
+
+
 class OsLock:
     """A flock; it goes with the process."""
 

@@ -9,9 +9,10 @@ from molia.store.ballast import Ballast
 from molia.store.checkpoint import Checkpoint
 from molia.store.compactor import Compactor
 from molia.store.delta import Delta
+from molia.store.disk import is_full
 from molia.store.index import Index, Position, SegmentRow
 from molia.store.lmdb_env import IndexFailed, IndexFull
-from molia.store.log import Log, is_full
+from molia.store.log import Log
 from molia.store.memtable import Memtable
 from molia.store.ops import Counters, ShardOptions
 from molia.store.punch import Puncher

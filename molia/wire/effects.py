@@ -46,6 +46,8 @@ class Restarted:
     """The peer remembers nothing of before: what belonged to its streams and requests is void."""
 
     peer: Peer
+    since_s: float
+    """What was asked from then on waits for the new session, and is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,7 @@ class Endpoint:
     def _on_first(self, session: Session, peer: Peer, address: Address, now: Now) -> None:
         """Use new keys, now that the initiator has shown that it has them."""
         self._table.drop_sessions(peer.confirm(session))
-        self._note_life(peer, peer.next_life)
+        self._note_life(peer, peer.next_life, peer.first_s if peer.pending else NEVER)
         if address == peer.answered_at:
             if address != peer.address:
                 self._paths.move(peer, address)
@@ -232,13 +232,16 @@ class Endpoint:
         self._wakes.set(peer)
         self._flush(peer, now)
 
-    def _note_life(self, peer: Peer, life: bytes) -> None:
-        """Notice when a peer began anew: its old keys and all that was under way are void."""
+    def _note_life(self, peer: Peer, life: bytes, since_s: float) -> None:
+        """Notice when a peer began anew: its old keys and all that was under way are void.
+
+        since_s: since when we want a new session, if we do.
+        """
         if life and peer.their_life and life != peer.their_life:
             if peer.previous is not None:
                 self._table.drop_sessions([peer.previous])
                 peer.previous = None
-            self._outbox.put(Restarted(peer))
+            self._outbox.put(Restarted(peer, since_s))
         peer.their_life = life
 
     # ------------------------------------------------------------------------ addresses
@@ -293,7 +296,7 @@ class Endpoint:
         peer.on_heard(now.mono_s, data=False)
         peer.handshake_due_s = NEVER
         peer.features, peer.effort = welcome.features, welcome.effort
-        self._note_life(peer, welcome.life)
+        self._note_life(peer, welcome.life, peer.first_s)
         self._table.primary[peer.static] = peer
         self._upkeep.rise(peer)
         self._upkeep.on_early_reply(peer, welcome.reply)

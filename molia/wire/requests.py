@@ -150,10 +150,14 @@ class Requests(Generic[Peer]):
         """Tell whether `take_sends` or `take_ended` has something."""
         return bool(self._sends or self._ended)
 
-    def on_peer_lost(self, peer: Peer) -> None:
-        """End every request to a peer that cannot be reached any more."""
+    def on_peer_lost(self, peer: Peer, *, before_s: float = float("inf")) -> None:
+        """End the requests to a peer that went away or began anew, those asked before a time."""
         if self._per_peer.get(peer):
-            lost = [(key, asked) for key, asked in self._asked.items() if asked.peer == peer]
+            lost = [
+                (request_id, asked)
+                for request_id, asked in self._asked.items()
+                if asked.peer == peer and asked.sent_s < before_s
+            ]
             for request_id, asked in lost:
                 self._end(request_id, asked, Outcome.PEER_LOST)
 

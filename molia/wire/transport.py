@@ -540,7 +540,7 @@ class Transport:
                 self._on_down(effect.peer)
                 self._events.append(effect)
             elif isinstance(effect, Restarted):
-                self._on_down(effect.peer)
+                self._on_down(effect.peer, effect.since_s)
             elif isinstance(effect, Roamed):
                 link = self._links.get(effect.peer)
                 if link is not None and link.channel is not None:
@@ -570,9 +570,9 @@ class Transport:
         else:
             self.requests.send_again(request_id)
 
-    def _on_down(self, peer: Peer) -> None:
-        """Forget what belonged to a session that is over."""
-        self.requests.on_peer_lost(peer)
+    def _on_down(self, peer: Peer, since_s: float = float("inf")) -> None:
+        """Forget what belonged to a session that is over; requests from `since_s` on do not."""
+        self.requests.on_peer_lost(peer, before_s=since_s)
         link = self._links.pop(peer, None)
         self._active.pop(peer, None)
         if link is not None and link.channel is not None:

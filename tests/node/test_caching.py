@@ -140,10 +140,9 @@ async def test_what_was_read_first_goes_first_when_room_is_wanted(
         assert await cache.look() == 1
         assert cache.bound(CID, it.node.context.now()) is None
         assert await get(it, SMALL_CID, local_only=True) == SMALL
-        monkeypatch.setattr(type(cache), "_limit_bytes", 0)
-        assert await cache.look() == 1
+        assert await cache.make_room(1) == len(SMALL)
         assert blocks(it) == 0
-        for space in (Space.CACHED, Space.LEASE, Space.UPLOAD):
+        for space in (Space.FETCHED, Space.LEASE, Space.UPLOAD):
             assert not rows(it, space)
 
 
@@ -174,5 +173,5 @@ async def test_two_readers_at_once_make_one_copy(tmp_path: Path) -> None:
         got = await asyncio.gather(*(get(it, CID) for _ in range(3)))
         assert set(got) == {BLOB.data}
         await until(lambda: not it.node.cache._tasks)
-        assert (it.node.cache.count, len(rows(it, Space.CACHED))) == (1, 1)
+        assert (it.node.cache.count, len(rows(it, Space.FETCHED))) == (1, 1)
         assert blocks(it) == 30, "two stripes without parity, and ten leaf lists"

@@ -1,5 +1,6 @@
 """A full disk, and space that comes back: after deletes, cut-off uploads and expiry."""
 
+import contextlib
 import shutil
 import subprocess
 import threading
@@ -82,6 +83,46 @@ def test_a_full_disk_refuses_puts_and_loses_nothing(small_disk: Path) -> None:
         for cid, body in zip(cids, bodies, strict=True):
             assert client.get(cid) == body
         node.stop()
+    finally:
+        node.close()
+
+
+def fill_to_the_last_byte(path: Path) -> None:
+    """Write until nothing more fits, as another program might."""
+    with path.open("ab", buffering=0) as file:
+        for piece in (bytes(MIB), bytes(4096), b"x"):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(piece)
+
+
+def test_a_disk_that_another_program_fills_to_the_last_byte_costs_nothing(small_disk: Path) -> None:
+    settings = {"MOLIA_STORE__SHARDS": "1", "MOLIA_STORE__QUOTA_BYTES": "256MiB"}
+    settings["MOLIA_STORE__RESERVE_BYTES"] = "1MiB"
+    node, filler = Node(small_disk / "home", settings), small_disk / "filler"
+    try:
+        client = node.start()
+        bodies = {client.put(body): body for body in (body_of(n, 2_000_000) for n in range(4))}
+        removed, unpinned, *_ = bodies
+        fill_to_the_last_byte(filler)
+        assert client("PUT", "/blob", body=body_of(9, 2_000)).status == 507
+        client.delete(removed)
+        del bodies[removed]
+        assert client("DELETE", f"/pin/{unpinned}").status == 200
+        fill_to_the_last_byte(filler)  # what the delete gave back goes as well
+        node.kill()
+        node.launch()  # it starts, to be emptied, and says that it is full
+        client = node.wait_up()
+        assert not is_ready(client)
+        assert client.cids() == set(bodies)
+        for cid, body in bodies.items():
+            assert client.get(cid) == body
+        assert client("PUT", "/blob", body=body_of(9, 2_000)).status == 507
+        filler.unlink()
+        until(lambda: is_ready(client), "the node does not find that there is space again")
+        late = client.put(body_of(9, 3_000_000))
+        node.stop()
+        assert set(assert_no_orphans(node.home)) == {*bodies, late}
     finally:
         node.close()
 

@@ -26,6 +26,8 @@ OPTIONS = ShardOptions(
     segment_bytes=64 * 1024, ballast_bytes=0, reserve_bytes=0, map_bytes=64 << 20,
     checkpoint_keys=1_000,
 )  # fmt: skip
+FLIPS = int(os.environ.get("MOLIA_TEST_FLIPS", "60"))
+"""Of each of three kinds; `make fuzz` tries more."""
 GOOD, WRONG, UNFOUND, UNMENDED = range(4)
 
 
@@ -84,14 +86,19 @@ def flip(path: Path, rng: random.Random, low: int = 0) -> int:
 def test_a_flipped_bit_in_a_segment_is_found_and_never_served(tmp_path: Path) -> None:
     expected = build(tmp_path / "good")
     rng = random.Random(5)
-    for number in range(60):
+    for number in range(FLIPS):
         root = tmp_path / "flipped"
         shutil.copytree(tmp_path / "good", root)
         segments = sorted((root / "shard-00" / "seg").iterdir())
-        at = flip(rng.choice(segments), rng)
+        last_seal = int.from_bytes(segments[-1].read_bytes()[-16:-8], "little")
+        chosen = rng.choice(segments)
+        at = flip(chosen, rng)
         wrong, lost, found = read(root, expected, rebuild=number % 3 == 0)
         assert wrong == 0, (number, at)
-        assert found > 0, (number, at)
+        if chosen == segments[-1] and at >= last_seal:
+            assert lost == 0, "the last thing written may pass for torn: it is written anew"
+        else:
+            assert found > 0, (number, at)
         assert lost <= 1 or number % 3 == 0
         shutil.rmtree(root)
 
@@ -103,7 +110,7 @@ def test_a_flipped_bit_in_an_index_entry_is_found_and_mended(tmp_path: Path) -> 
     places = [at for (_, key) in expected for at in occurrences(data, key)]
     assert len(places) >= len(expected)
     rng = random.Random(6)
-    for number in range(60):
+    for number in range(FLIPS):
         root = tmp_path / "flipped"
         shutil.copytree(tmp_path / "good", root)
         changed = bytearray(data)
@@ -120,7 +127,7 @@ def test_a_flipped_bit_anywhere_in_the_index_never_gives_a_wrong_value(tmp_path:
     expected = build(tmp_path / "good")
     rng = random.Random(7)
     died = 0
-    for number in range(60):
+    for number in range(FLIPS):
         root = tmp_path / "flipped"
         shutil.copytree(tmp_path / "good", root)
         flip(next((root / "shard-00").glob("index-*/data.mdb")), rng)
@@ -128,7 +135,7 @@ def test_a_flipped_bit_anywhere_in_the_index_never_gives_a_wrong_value(tmp_path:
         died += outcome == -1
         assert outcome in (GOOD, UNMENDED, -1), number
         shutil.rmtree(root)
-    assert died <= 6, "LMDB itself may stumble over its own pages, but not often"
+    assert died <= max(6, FLIPS // 10), "LMDB itself may stumble over its own pages, but not often"
 
 
 def occurrences(data: bytes, key: bytes) -> list[int]:

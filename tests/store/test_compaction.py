@@ -431,3 +431,27 @@ def test_less_garbage_is_enough_when_the_quota_is_nearly_used_up(disk: OsDisk) -
         assert done[0] == 0
         assert done[1] > 3
         assert contents(shard) == stored
+
+
+def test_a_copy_that_ended_is_looked_for_whenever_it_ended(tmp_path: Path) -> None:
+    """Also when that was between the writer's look and its going to sleep."""
+    with opened(OsDisk(str(make_dir(tmp_path)), plain=True), OPTIONS) as shard:
+        thin(shard, fill(shard))
+        now = NOW
+        for _ in range(200):
+            due_s = shard.work(now, idle=True)
+            if shard.is_copying:
+                break
+            now = now.after(max(0.0, (due_s or now.mono_s) - now.mono_s))
+        assert shard.is_copying
+        while shard.copy_step(now) is not None:
+            pass
+        due_s = shard._upkeep._next_s(now, idle=True)
+        assert due_s is not None
+        assert due_s <= now.mono_s + 1.0
+
+
+def make_dir(path: Path) -> Path:
+    """Return a directory for a store."""
+    (path / "store").mkdir()
+    return path / "store"

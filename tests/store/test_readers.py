@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from molia.base.limits import LMDB_READERS_MAX
 from molia.store.delta import epochs
 from molia.store.keys import Kind
 from molia.store.shard import Put, Shard, Transaction
@@ -150,3 +151,13 @@ def test_a_reader_that_comes_late_finds_the_newest_epoch_beside_old_remains(
         reader.close()
     finally:
         keeper.kill()
+
+
+def test_the_lock_file_of_an_index_has_no_holes(tmp_path: Path) -> None:
+    """Touching one on a full disk would end the process."""
+    shard, _ = open_shard(disk_at(tmp_path), OPTIONS)
+    for lock in tmp_path.glob("shard-00/*/lock.mdb"):
+        status = lock.stat()
+        assert status.st_blocks * 512 >= status.st_size >= 64 * LMDB_READERS_MAX
+    assert len(list(tmp_path.glob("shard-00/*/lock.mdb"))) == 2, "the index's and the delta's"
+    shard._release()

@@ -36,7 +36,7 @@ from tests.store.shards import NOW, TINY, audit_all, contents, disk_at
 
 ROOT = Path(__file__).parents[2]
 OWNER = b"o" * 16
-KEPT = (Space.HELD, Space.CACHED)
+KEPT = (Space.HELD, Space.FETCHED)
 OWNERS = (Space.BIND, Space.LISTING, *KEPT)
 Rows = dict[tuple[Kind, bytes], bytes]
 

@@ -335,6 +335,21 @@ def test_a_harmless_request_to_a_stranger_takes_one_round_trip_and_is_carried_ou
     assert (counters.early_requests, counters.requests_in, len(ended(ours))) == (1, 0, 1)
 
 
+@pytest.mark.parametrize("number", [Number.FIND_NODE, ECHO])
+def test_a_request_that_begins_a_new_session_survives_that_the_peer_forgot_the_old(
+    number: int,
+) -> None:
+    net, ours, theirs = ask_stranger(Number.FIND_NODE)
+    net.run(200.0)  # the session is over
+    seen = theirs.transport.endpoint.find(ours.identity.peer_key)
+    assert seen is not None
+    theirs.transport.endpoint.close(seen)
+    key = theirs.identity.peer_key
+    ours.transport.ask_at(key, theirs.address, number, b"again", net.now, timeout_s=30.0)
+    net.run(5.0)
+    assert [(end.outcome, end.body) for end in ended(ours)[1:]] == [(Outcome.REPLIED, b"again")]
+
+
 def test_one_that_changes_something_waits_for_the_session() -> None:
     net, ours, theirs = ask_stranger(ECHO)
     assert net.run(0.5, until=lambda: bool(ended(ours)))
