@@ -118,7 +118,7 @@ class RepairConfig:
     enabled: bool = True
     """`false`: this node audits and repairs nothing. What it holds depends on others then."""
     look_s: int = 60
-    """How often a blob's other holders are looked at, if there are few blobs; of many about 25 a
+    """How often a blob's other holders are looked at, if there are few blobs; of many about ten a
     second. Less finds out sooner who is gone, and asks more."""
     grace_13_s: int = 86_400
     """With 13 of 14 shares left: the longest time that a holder may be away; a sixth of it for one

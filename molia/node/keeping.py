@@ -35,10 +35,10 @@ from molia.wire.blob_messages import Held as HeldThere
 
 log = structlog.get_logger(__name__)
 
-PACE_S: Final = 0.04
-"""Between two looks: 25 a second of a few hundred microseconds each."""
-LOOK_UP_PACE_S: Final = 0.5
-"""And between two that look holders up."""
+PACE_S: Final = 0.1
+"""Between two looks: ten a second of about a millisecond each."""
+LOOK_UP_PACE_S: Final = 1.0
+"""And between two that look holders up, unless a repair waits for it."""
 LOOK_UP_S: Final = 3 * 86_400.0
 """How often the holders of a blob that lacks nothing are looked up."""
 HAVE_S: Final = 3.0
@@ -64,7 +64,7 @@ class Keeper:
         self.on_gone: list[OnGone] = []
         self._looking: set[asyncio.Task[None]] = set()
         self._gate = asyncio.Semaphore(limits.LOOKS_AT_ONCE)
-        self._rows_lock = asyncio.Lock()
+        self._rows_lock, self._look_up_pace = asyncio.Lock(), asyncio.Lock()
         self.looks = self.look_ups = 0
         self.have_s = HAVE_S
         """How long a holder may take to say that it is there."""
@@ -160,12 +160,12 @@ class Keeper:
         self.looks += 1
         watched = await run(self.rows.get, cid, now)
         if anew or now.unix_s - watched.looked_unix_s > LOOK_UP_S:
-            await self._look_up_holders(here, watched)
+            await self._look_up_holders(here, watched, anew=anew)
         facts = await self._facts(here, watched, anew=anew)
         standing = standing_of(facts, self._context.peer.key)
         is_old = now.unix_s - watched.looked_unix_s >= self._context.config.repair.look_s
         if standing.missing and is_old:  # before anybody is called lost, others may have it by now
-            await self._look_up_holders(here, watched)
+            await self._look_up_holders(here, watched, anew=anew)
             facts = await self._facts(here, watched, anew=anew)
             standing = standing_of(facts, self._context.peer.key)
         self._begin_audits(facts)
@@ -177,9 +177,11 @@ class Keeper:
         """Return what is known of a blob's other holders."""
         return await self._context.offload.run(self.rows.get, cid, self._context.now())
 
-    async def _look_up_holders(self, here: Here, watched: Watched) -> None:
+    async def _look_up_holders(self, here: Here, watched: Watched, *, anew: bool) -> None:
         self.look_ups += 1
-        await asyncio.sleep(LOOK_UP_PACE_S)
+        if not anew:
+            async with self._look_up_pace:
+                await asyncio.sleep(LOOK_UP_PACE_S)
         find = Find(here.cid)
         found = await self._look_up(here.cid, lambda *_: None)
         find.take(found, own=self._context.peer)

@@ -206,7 +206,8 @@ class Repairs:
         while len(self._rests) > limits.RESTS_MAX:
             self._rests.popitem(last=False)
         self.queue.forget(cid)
-        log.warning("repair_in_vain", blob=cid.short, reason=placed.reason)
+        left = len(after.missing)
+        log.warning("repair_in_vain", blob=cid.short, missing=left, reason=placed.reason)
 
     # ------------------------------------------------------------------ claims
 

@@ -37,7 +37,7 @@ class Shifted(SystemClock):
 def hurry(nodes: list[Inside]) -> None:
     """Let nodes wait less for those that were killed."""
     for node in nodes:
-        node.member.keeper.have_s = 1.0
+        node.member.keeper.have_s = 2.0
 
 
 def shares_at(nodes: list[Inside], cid: Cid) -> list[int]:
@@ -114,9 +114,19 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
             await until(partial(_noted, nodes, put.cid, (lost, failures)), "it is not audited")
             clock.ahead_s += HOUR_S
         others = [node for node in nodes if node is not forgetful]
+        auditor = next(node for node in others if (lost, 3) in audits([node], put.cid))
+        looked = await auditor.node.start_repair(put.cid, dry_run=True)
+        assert (looked.state, looked.reachable, looked.missing) == ("waiting", 13, 1)
+        assert (await auditor.node.start_repair(put.cid, dry_run=False)).state == "running"
         await until(lambda: lost in shares_at(others, put.cid), "the lost share was not made")
+        await until(lambda: auditor.member.repairs.view().repaired == 1, "it goes on")
+        made = (await auditor.node.repairs()).shares_made
+        assert made == (auditor is not nodes[0]), "its publisher has all shares"
+        assert (await auditor.node.start_repair(put.cid, dry_run=False)).state == "whole"
         reader = next(node for node in holders(others, put.cid) if node is not liar)
         reader.member.repairs.on_lie(put.cid, PeerKey(liar.key), wrong)
+        await until(partial(_noted, [reader], put.cid, (wrong, 3)), "the lie is not noted")
+        await reader.node.start_repair(put.cid, dry_run=False)
         others.remove(liar)
         await until(lambda: wrong in shares_at(others, put.cid), "the wrong share was not made")
 
@@ -130,22 +140,3 @@ async def _forget_blocks(node: Inside, cid: Cid, share: int) -> None:
     (held,) = [each for each in node.held() if each.cid == cid]
     key = keys.block_key(held.row.object_id, share, 0)
     await context.shards.writer_of(Kind.BLOCK, key).write(Transaction((Delete(Kind.BLOCK, key),)))
-
-
-def test_a_look_or_a_repair_can_be_asked_for(tmp_path: Path) -> None:
-    async def act(nodes: list[Inside]) -> None:
-        hurry(nodes)
-        put = await nodes[0].put(body_of(1, SIZE))
-        keeper = holders(nodes, put.cid)[0]
-        whole = await keeper.node.start_repair(put.cid, dry_run=False)
-        assert (whole.state, whole.missing) == ("whole", 0)
-        silence(holders(nodes, put.cid)[1])
-        looked = await keeper.node.start_repair(put.cid, dry_run=True)
-        assert (looked.state, looked.reachable, looked.missing) == ("waiting", 13, 1)
-        begun = await keeper.node.start_repair(put.cid, dry_run=False)
-        assert begun.state == "running"
-        await until(lambda: keeper.member.repairs.view().repaired == 1, "it was not repaired")
-        assert (await keeper.node.repairs()).shares_made == 1
-
-    slow = RepairConfig(look_s=3_600)
-    with_network(tmp_path, act, [config_of(repair=slow) for _ in range(NODES)])
