@@ -6,6 +6,7 @@ from molia.base.views import BlobHealth, BlobState, ShareHealth
 from molia.blobs.placement import losses_survived
 from molia.node.catalog import Bound
 from molia.node.context import Context
+from molia.node.keeping import Others
 from molia.node.placing import holdings_of, needed_of, shares_of
 from molia.store.keys import WHOLE_SHARE
 from molia.store.rows import ShareRow
@@ -14,18 +15,28 @@ _UNKNOWN = ShareRow(verified_unix_s=0, damaged_blocks=0)
 Holdings = dict[bytes, tuple[int, ...]]
 
 
-def health_of(context: Context, bound: Bound) -> BlobHealth:
+def health_of(context: Context, bound: Bound, known: Others | None = None) -> BlobHealth:
     """Return the health of a blob, as the last reads and the last verify found it.
 
-    What lies on other nodes counts as they acknowledged it. A chance of loss is not modelled.
+    What lies on other nodes counts as they acknowledged it, but for what is known to be gone since.
+    known: what the watch over it found. A chance of loss is not modelled.
     """
     now = context.now()
     rows = context.catalog.share_rows(bound, now)
     placed = context.catalog.placed(bound.cid, now)
     others = {} if placed is None else holdings_of(placed)
+    if known is not None and placed is not None:
+        others = known.now(others)
+    sound = {} if known is None else known.sound_unix_s
     stored = (WHOLE_SHARE,) if bound.is_raw else range(limits.TOTAL_SHARES)
     shares = tuple(
-        _share_health(context, index, rows.get(share, _UNKNOWN), _holders_of(others, share))
+        _share_health(
+            context,
+            index,
+            rows.get(share, _UNKNOWN),
+            _holders_of(others, share),
+            sound.get(share, 0),
+        )
         for index, share in enumerate(stored)
     )
     lost = sum(not share.sound and len(share.holders) == 1 for share in shares)
@@ -57,14 +68,14 @@ def _survives(bound: Bound, rows: dict[int, ShareRow], others: Holdings) -> int:
 
 
 def _share_health(
-    context: Context, index: int, row: ShareRow, others: tuple[bytes, ...]
+    context: Context, index: int, row: ShareRow, others: tuple[bytes, ...], sound_unix_s: int
 ) -> ShareHealth:
     return ShareHealth(
         index=index,
         holders=(str(context.peer), *(str(PeerKey(key)) for key in others)),
         sound=row.damaged_blocks == 0,
         damaged_blocks=row.damaged_blocks,
-        last_verified_unix_s=row.verified_unix_s or None,
+        last_verified_unix_s=max(row.verified_unix_s, sound_unix_s) or None,
     )
 
 

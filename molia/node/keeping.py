@@ -7,7 +7,8 @@ Source: docs/reference/audit-and-repair.md, "Watching".
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -46,6 +47,27 @@ IDLE_S: Final = 0.5
 RTT_S: Final = 0.5
 OnStanding = Callable[[Here, Standing], None]
 OnGone = Callable[[Cid], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Who else has a blob."""
+
+    shares: Mapping[bytes, tuple[int, ...]]
+    """By node, those away included."""
+    lost: frozenset[Place]
+    away: frozenset[bytes]
+    sound_unix_s: Mapping[int, int]
+    """When an audit of ours found a share sound, by share."""
+
+    def now(self, noted: Mapping[bytes, tuple[int, ...]]) -> dict[bytes, tuple[int, ...]]:
+        """Return who has what now. noted: what was acknowledged when the blob was placed."""
+        every = {**noted, **self.shares}
+        left = {
+            key: tuple(share for share in shares if Place(share, key) not in self.lost)
+            for key, shares in every.items() if key not in self.away
+        }  # fmt: skip
+        return {key: shares for key, shares in left.items() if shares}
 
 
 class Keeper:
@@ -176,6 +198,20 @@ class Keeper:
     async def watched(self, cid: Cid) -> Watched:
         """Return what is known of a blob's other holders."""
         return await self._context.offload.run(self.rows.get, cid, self._context.now())
+
+    def others(self, cid: Cid) -> Others:
+        """Return who has shares now as far as the last looks say; in a thread."""
+        watched = self.rows.get(cid, self._context.now())
+        shares = {
+            key: tuple(share for share in seen.shares if Place(share, key) not in watched.lost)
+            for key, seen in watched.holders.items()
+            if not seen.is_whole or cid.codec is Codec.RAW
+        }
+        sound: dict[int, int] = {}
+        for place, record in watched.audits.items():
+            sound[place.share] = max(sound.get(place.share, 0), record.sound_unix_s)
+        away = frozenset(key for key in watched.holders if self.presences.is_away(key))
+        return Others(shares, watched.lost, away, sound)
 
     async def _look_up_holders(self, here: Here, watched: Watched, *, anew: bool) -> None:
         self.look_ups += 1

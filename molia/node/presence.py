@@ -53,6 +53,11 @@ class Presences:
         finally:
             node.asking = None
 
+    def is_away(self, key: bytes) -> bool:
+        """Tell whether a node did not answer when it was asked last."""
+        node = self._nodes.get(key)
+        return node is not None and node.away_since_s is not None
+
     def longest_absence_s(self, key: bytes) -> float:
         """Return the longest that a node was away and came back from."""
         node = self._nodes.get(key)

@@ -119,7 +119,9 @@ class ReadingFace(ABC):
             cid = reader.info.cid
             own = await self.context.offload.run(self._own_shares, cid)
             return await network_health(self._fetcher, cid, own)
-        return await self.context.offload.run(health_of, self.context, bound)
+        run = self.context.offload.run
+        known = None if self.member is None else await run(self.member.keeper.others, bound.cid)
+        return await run(health_of, self.context, bound, known)
 
     def _own_shares(self, cid: Cid) -> frozenset[int]:
         here = parts_here(self.context, cid)

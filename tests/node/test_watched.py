@@ -1,0 +1,89 @@
+"""What is known of a blob's other holders: its row, and how the blob stands by it."""
+
+from molia.base.cid import Cid, Codec
+from molia.base.limits import TOTAL_SHARES, WHOLE_SHARE
+from molia.blobs.audit import Answer, AuditRecord
+from molia.blobs.placement import Place
+from molia.node.keeping import Others
+from molia.node.standings import Facts, Here, standing_of
+from molia.node.watched import FORGET_S, Seen, Watched
+from molia.store.rows import WatchedRow
+
+CID, SMALL = Cid(Codec.MANIFEST, bytes(32)), Cid(Codec.RAW, bytes(32))
+SIZE = 30_000_000
+OWN, AT = bytes(32), ("198.51.100.7", 7071)
+LOST = AuditRecord().after(Answer.WRONG, 5).after(Answer.WRONG, 6).after(Answer.ABSENT, 7)
+
+
+def key(number: int) -> bytes:
+    """The key of a holder."""
+    return bytes((number + 1,)) * 32
+
+
+def watched(*, whole: int | None = None, shares: range = range(1, TOTAL_SHARES)) -> Watched:
+    """Holders of one share each, and a node that has all."""
+    made = Watched(100, {key(n): Seen((n,), False, AT, 90) for n in shares})
+    if whole is not None:
+        made.holders[key(whole)] = Seen(tuple(range(TOTAL_SHARES)), True, AT, 90)
+    return made
+
+
+def facts(it: Watched, *, away: tuple[int, ...] = ()) -> Facts:
+    """What a node with share 0 knows when some do not answer."""
+    here = Here(CID, SIZE, b"", (0,), is_whole=False)
+    gone = [key(number) for number in away]
+    return Facts(here, it, {holder: holder not in gone for holder in it.holders})
+
+
+def test_what_is_known_comes_back_and_parts_that_make_no_sense_are_left_out() -> None:
+    it = watched(whole=50)
+    it.audits[Place(3, key(3))] = LOST
+    assert Watched.decode(it.encode()) == it
+    odd = {"holders": [["zz", [1], "h", 1, False, 2], 5, ["00" * 32, "x", 1]], "audits": [[1, 2]]}
+    assert Watched.decode(WatchedRow(7, {**odd}).encode()) == Watched(7)
+
+
+def test_a_holder_that_no_look_up_finds_is_forgotten_after_two_days() -> None:
+    it = watched(shares=range(1, 3))
+    it.audits[Place(1, key(1))] = LOST
+    found = [(key(2), it.holders[key(2)])]
+    it.take(found, unix_s=90 + FORGET_S - 1)
+    assert list(it.holders) == [key(2), key(1)]
+    it.take(found, unix_s=90 + FORGET_S)
+    assert (list(it.holders), it.audits) == ([key(2)], {})
+
+
+def test_shares_are_here_away_or_lost() -> None:
+    it = watched()
+    assert standing_of(facts(it), OWN).missing == ()
+    away = standing_of(facts(it, away=(4, 5)), OWN)
+    assert (away.missing, away.has_lost) == ((4, 5), False)
+    it.audits[Place(4, key(4))] = LOST
+    lost = standing_of(facts(it), OWN)
+    assert (lost.missing, lost.has_lost) == ((4,), True)
+    denied = facts(watched())
+    denied.denied = frozenset({Place(9, key(9))})
+    assert standing_of(denied, OWN).has_lost
+
+
+def test_who_has_all_for_itself_counts_for_one_share_of_fourteen() -> None:
+    it = watched(whole=50, shares=range(2, TOTAL_SHARES))
+    assert standing_of(facts(it), OWN).missing == ()
+    assert standing_of(facts(it, away=(7, 8, 9)), OWN).losses_left == 1
+    gone = standing_of(facts(it, away=(50,)), OWN)
+    assert (gone.missing, gone.has_lost) == ((1,), False)
+
+
+def test_the_copies_of_a_small_blob_are_counted() -> None:
+    it = Watched(1, {key(n): Seen((WHOLE_SHARE,), n == 1, AT) for n in range(1, 5)})
+    here = Here(SMALL, 10, b"", (WHOLE_SHARE,), is_whole=False)
+    everybody = dict.fromkeys(it.holders, True)
+    assert standing_of(Facts(here, it, everybody), OWN).missing == ()
+    three = standing_of(Facts(here, it, {**everybody, key(1): False, key(2): False}), OWN)
+    assert (len(three.missing), three.losses_left, three.has_lost) == (2, 2, False)
+
+
+def test_health_forgets_who_is_away_and_learns_who_came() -> None:
+    others = Others({key(3): (3,)}, frozenset({Place(2, key(2))}), frozenset({key(1)}), {})
+    noted = {key(1): (1,), key(2): (2, 5), key(4): (4,)}
+    assert others.now(noted) == {key(2): (5,), key(4): (4,), key(3): (3,)}
