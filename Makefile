@@ -18,13 +18,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # pages, the interpreter's own allocator cannot
 LARGE_PAGES := PYTHONMALLOC=malloc GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: help demo run test check bench sim sim-long fuzz docs proto clean
+.PHONY: help demo demo-node run test check bench sim sim-long fuzz docs proto clean
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1 @\2/p' Makefile | awk -F@ '{ printf "%-12s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/installed ## install, then store, kill, damage and read back a real file
+demo: $(VENV)/installed ## install, then keep a file on 20 nodes of which eight are killed
 	$(BIN)/python scripts/demo.py
+
+demo-node: $(VENV)/installed ## one node alone: store, kill, damage and read back a real file
+	$(BIN)/python scripts/demo_node.py
 
 run: $(VENV)/installed ## run a node on this machine's default home
 	$(BIN)/molia run

@@ -22,6 +22,7 @@ from molia.api.pages import CONTENT_SECURITY_POLICY, errors_page, routes_page
 from molia.api.problems import problem_answer
 from molia.api.puts import PutBlob
 from molia.api.records import add_record_routes
+from molia.api.repairs import add_repair_routes
 from molia.api.status import add_status_routes
 from molia.base.config import ApiConfig
 from molia.base.errors import BadInput, MethodNotAllowed, MoliaError, NotFound
@@ -67,6 +68,7 @@ def create_app(
     add_job_routes(app, service, app.state.closing)
     add_record_routes(app, service)
     add_network_routes(app, service, app.state.closing)
+    add_repair_routes(app, service)
     add_status_routes(app, service)
     app.needs_token = config.auth == "required"
     _add_documents(app)

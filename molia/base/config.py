@@ -112,6 +112,39 @@ class DurabilityConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepairConfig:
+    """Watching the blobs that are held or pinned here, and making again what others lost."""
+
+    enabled: bool = True
+    """`false`: this node audits and repairs nothing. What it holds depends on others then."""
+    look_s: int = 60
+    """How often a blob's other holders are looked at, if there are few blobs; of many about ten a
+    second. Less finds out sooner who is gone, and asks more."""
+    grace_13_s: int = 86_400
+    """With 13 of 14 shares left: the longest time that a holder may be away; a sixth of it for one
+    that was never away for long. Less repairs what would have come back."""
+    grace_12_s: int = 3_600
+    """The longest with 12 or 11 left."""
+    grace_urgent_s: int = 60
+    """With 10 left, and for shares that are lost and not only away."""
+    takeover_s: int = 600
+    """After so long without a claim the next holder in rank repairs. Less repairs twice what a slow
+    holder was about to."""
+    budget_bytes: int = 4_000_000
+    """What repairs may read and write a second, in the long run."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.look_s <= 86_400, "repair.look_s", "1 s to 1 day")
+        graces = (self.grace_13_s, self.grace_12_s, self.grace_urgent_s)
+        month_s = 30 * 86_400
+        for name, grace_s in zip(("13", "12", "urgent"), graces, strict=True):
+            require(1 <= grace_s <= month_s, f"repair.grace_{name}_s", "1 s to 30 days")
+        require(1 <= self.takeover_s <= 86_400, "repair.takeover_s", "1 s to 1 day")
+        fits = 1_000 <= self.budget_bytes <= 10**12
+        require(fits, "repair.budget_bytes", "1000 to 10^12")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionConfig:
     """Who gets a session when many want one."""
 
@@ -216,6 +249,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     leases: LeaseConfig = field(default_factory=LeaseConfig)
     durability: DurabilityConfig = field(default_factory=DurabilityConfig)
+    repair: RepairConfig = field(default_factory=RepairConfig)
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     dht: DhtConfig = field(default_factory=DhtConfig)
     log: LogConfig = field(default_factory=LogConfig)

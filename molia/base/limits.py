@@ -99,6 +99,20 @@ ISSUED_MAX: Final = 4_096
 PLACE_JOBS_KEPT: Final = 64
 """Jobs of placing that have ended and are still shown."""
 
+# -- blobs on the network: watching and repairing
+LOOKS_AT_ONCE: Final = 8
+"""Blobs whose holders a worker looks at side by side."""
+PRESENCES_MAX: Final = 16_384
+"""Nodes of which a worker remembers whether they answer; about 200 bytes each."""
+WATCHED_HOLDERS_MAX: Final = 128
+"""Holders of one blob that are watched."""
+CLAIMS_AT_ONCE: Final = 64
+"""Claims of others that a worker looks at side by side."""
+RESTS_MAX: Final = 4_096
+"""Blobs of which a worker remembers that a repair made nothing better."""
+REPAIRS_SHOWN_MAX: Final = 1_000
+"""Blobs that `GET /repair` shows, the most urgent first."""
+
 # -- blobs on the network: giving and getting
 SERVED_MAX: Final = 64
 """Requests for blocks that a worker answers at once: a block each, 16 MiB."""

@@ -126,6 +126,36 @@ class BlobHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepairView:
+    """A blob that lacks shares, or was asked about."""
+
+    cid: Cid
+    state: str
+    """`waiting` for its grace or turn, `running`, `whole`, or `lost`: too few shares answer."""
+    reachable: int
+    """Shares that answer now; of a small blob copies."""
+    needed: int
+    """To read it: 10, or 1."""
+    missing: int
+    due_s: float | None
+    """Seconds until this node may repair it, if nobody does before; None unless it waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairsView:
+    """What this node watches and repairs, over all its workers."""
+
+    enabled: bool
+    repairs: tuple[RepairView, ...]
+    """The most urgent first."""
+    repaired: int
+    """Blobs that it repaired since its start."""
+    shares_made: int
+    failed: int
+    """Repairs that came to nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestView:
     """A blob's manifest: its own bytes, and what they say."""
 

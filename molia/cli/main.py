@@ -24,6 +24,9 @@ VERBS: Final = {
     ),
     "pin": LazyVerb("molia.cli.blob:pin", "Keep blobs until they are removed."),
     "verify": LazyVerb("molia.cli.verify:verify", "Read and check everything stored; heal it."),
+    "repair": LazyVerb(
+        "molia.cli.repair:repair", "Show what lacks shares on other nodes, or repair it now."
+    ),
     "doctor": LazyVerb("molia.cli.doctor:doctor", "Say how the node and its disk are doing."),
     "record": LazyVerb("molia.cli.record:record", "Small signed values that can change."),
     "peers": LazyVerb("molia.cli.peers:peers", "List the nodes that the node knows."),

@@ -14,10 +14,11 @@ from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.crypto import Identity
 from molia.base.errors import BlobNotFound, MoliaError, NotJoined
+from molia.base.ids import PeerKey
 from molia.blobs import distribution as core
 from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import release, renew, renewal_due_s
-from molia.blobs.placement import Candidate
+from molia.blobs.placement import Candidate, Place
 from molia.blobs.statements import Kind, Statement, parse
 from molia.dht import providers
 from molia.dht.blinding import content_loc
@@ -49,6 +50,10 @@ def lease_of(row: PlacedRow) -> Statement | None:
     return lease if isinstance(lease, Statement) else None
 
 
+def _nothing(_: Cid) -> frozenset[Place]:
+    return frozenset()
+
+
 class Courier:
     """Places blobs for one worker, and ends what it placed."""
 
@@ -62,6 +67,9 @@ class Courier:
         self._scout = Scout(context, network, dht)
         self.patience = DistributionConfig()
         """How long holders are waited for."""
+        self.lost: Callable[[Cid], frozenset[Place]] = _nothing
+        """What audits lost: it is as good as not there, and who lost it gets nothing more. Read in
+        a thread."""
 
     @property
     def has_peers(self) -> bool:
@@ -155,12 +163,24 @@ class Courier:
         context, own = self._context, self._dht.engine.own
         ours = Candidate(
             key=context.peer.key, room_bytes=0, group=b"" if own is None else own.group,
-            asn=0 if own is None else self._network.asn_of(own.address[0]), held=shares,
+            asn=0 if own is None else self._network.asn_of(own.address[0]),
+            held=self._ours(shares),
         )  # fmt: skip
         count = max(wanted.count, 2 * limits.COPIES_MIN + 2)
-        asked = Wanted(bound.cid, bound.row.size, shares, context.peer)
+        asked = Wanted(bound.cid, bound.row.size, shares, self._owner)
         known = [key for key in wanted.known if key != ours.key]
-        return await self._scout.find(asked, count=count, known=known, own=ours)
+        found = await self._scout.find(asked, count=count, known=known, own=ours)
+        lost = await context.offload.run(self.lost, bound.cid)
+        return [_without(candidate, lost) for candidate in found]
+
+    @property
+    def _owner(self) -> PeerKey:
+        """Who wants what is placed kept."""
+        return self._context.peer
+
+    def _ours(self, shares: tuple[int, ...]) -> tuple[int, ...]:
+        """Return what this node has of the shares of a blob that it places: all."""
+        return shares
 
     def holder(self, key: bytes) -> Holder | None:
         """Return where a candidate is."""
@@ -182,7 +202,7 @@ class Courier:
 
     async def offer(self, bound: Bound, key: bytes, shares: tuple[int, ...]) -> Offer | None:
         """See `Carrier.offer`."""
-        asked = Wanted(bound.cid, bound.row.size, shares, self._context.peer)
+        asked = Wanted(bound.cid, bound.row.size, shares, self._owner)
         said = await self._scout.offer(key, asked)
         if said is None:
             return None
@@ -225,3 +245,10 @@ class Courier:
     def count(self, outcome: str) -> None:
         """Count what became of a share that was sent."""
         self._context.metrics.shares_out.labels(outcome).inc()
+
+
+def _without(candidate: Candidate, lost: frozenset[Place]) -> Candidate:
+    """Return a candidate without what audits lost there."""
+    held = tuple(share for share in candidate.held if Place(share, candidate.key) not in lost)
+    has_lost = any(place.key == candidate.key for place in lost)
+    return replace(candidate, held=held, room_bytes=0) if has_lost else candidate

@@ -1,6 +1,7 @@
 """The part of `NodeService` that asks the network: records, providers, peers, pings, lookups."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from molia.base.errors import (
     BadLookupKey,
     BadPeerKey,
     BadRecordAddress,
+    BlobNotFound,
     MoliaError,
     NoProviders,
     NotJoined,
@@ -30,8 +32,10 @@ from molia.base.views import (
     ProviderView,
     RecordPut,
     RecordView,
+    RepairsView,
+    RepairView,
 )
-from molia.dht.blinding import content_loc, read_locations
+from molia.dht.blinding import content_cid, content_loc, read_locations
 from molia.dht.contact import Contact, routing_id
 from molia.dht.outcome import LookupResult, Step
 from molia.node.context import Context
@@ -95,6 +99,24 @@ class NetworkFace:
         context = self.context
         bound = await context.offload.run(context.catalog.find, ref, context.now())
         return await self._member.announcer.announce_now(bound)
+
+    # ------------------------------------------------------------------ repairs
+
+    async def repairs(self) -> RepairsView:
+        """See `NodeService.repairs`."""
+        if self.member is None:
+            enabled = self.context.config.repair.enabled
+            return RepairsView(enabled=enabled, repairs=(), repaired=0, shares_made=0, failed=0)
+        return self.member.repairs.summed((await self.context.team.ask_all("repairs")).values())
+
+    async def start_repair(self, ref: Ref, *, dry_run: bool) -> RepairView:
+        """See `NodeService.start_repair`."""
+        context, cid = self.context, content_cid(ref)
+        with contextlib.suppress(BlobNotFound):
+            cid = (await context.offload.run(context.catalog.find, ref, context.now())).cid
+        if not self._member.dht.engine.is_joined:
+            raise NotJoined
+        return await self._member.repairs.start_anywhere(cid, dry_run=dry_run)
 
     # ------------------------------------------------------------------ peers
 

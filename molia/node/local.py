@@ -127,6 +127,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         self.member = self._overview.member = member
         member.fetcher.cache = self.cache
         self._placements.join(member.courier)
+        member.repairs.again = self._placements.again
         self.context.metrics.watch_wire(partial(counts_of, member.network))
         self.context.metrics.watch_dht(member.counts)
         self.context.metrics.watch_holding(member.holder.report)

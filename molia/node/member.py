@@ -18,9 +18,12 @@ from molia.node.fetching import Fetcher
 from molia.node.finding import Finder
 from molia.node.holding import Holder
 from molia.node.home import store_path
+from molia.node.keeping import Keeper
+from molia.node.mending import Mender
 from molia.node.metrics import DhtCounts
 from molia.node.network import Network
 from molia.node.own_records import OwnRecords
+from molia.node.repairs import Repairs
 from molia.node.serving_blobs import BlobServer
 from molia.node.space import Space
 from molia.store.keys import Kind
@@ -30,7 +33,8 @@ ADDRESS_SALT: Final = b"molia/addr"
 """The name under which every node says where it is."""
 ADDRESS_LOOK_S: Final = 2.0
 ADDRESS_RETRY_S: Final = 30.0
-VERBS: Final = ("dht_contacts", "dht_blobs", "dht_peers", "held", "record_put")
+REPAIR_VERBS: Final = ("claim", "repair", "repairs")
+VERBS: Final = ("dht_contacts", "dht_blobs", "dht_peers", "held", "record_put", *REPAIR_VERBS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Member:
     fetcher: Fetcher
     holder: Holder
     courier: Courier
+    keeper: Keeper
+    repairs: Repairs
 
     @classmethod
     def create(
@@ -58,15 +64,22 @@ class Member:
             Announcer(context, dht, identity),
             Space(store_path(home, context.config)),
         )
+        look_up = Finder(context, dht).provided
+        fetcher = Fetcher(context, network, look_up, dht)
+        keeper = Keeper(context, network, look_up, is_joined=lambda: dht.engine.is_joined)
+        mender = Mender(context, fetcher, dht, identity, announcer)
         made = cls(
-            context, network, dht, OwnRecords(context, dht, identity), announcer,
-            Fetcher(context, network, Finder(context, dht).provided, dht),
+            context, network, dht, OwnRecords(context, dht, identity), announcer, fetcher,
             Holder(context, network, space=space, sign=announcer.sign_shares),
             Courier(context, network, dht, identity, sign_whole=announcer.sign_whole),
+            keeper, Repairs(context, network, keeper, mender, identity),
         )  # fmt: skip
+        made.courier.lost = lambda cid: keeper.rows.get(cid, context.now()).lost
+        fetcher.on_lie.append(made.repairs.on_lie)
         server = BlobServer(context, network)
         network.serve(server.handlers, server.streams)
         network.serve(made.holder.handlers, made.holder.streams)
+        network.serve(made.repairs.handlers, {})
         context.on_blob.append(made.announcer.note)
         return made
 
@@ -78,6 +91,8 @@ class Member:
                 tasks.start_soon(self.records.run)
                 tasks.start_soon(self.announcer.run)
                 tasks.start_soon(self.holder.run)
+                tasks.start_soon(self.keeper.run)
+                tasks.start_soon(self.repairs.run)
                 if self.context.team.seat.index == 0:
                     tasks.start_soon(self._say_where)
         finally:
@@ -95,6 +110,8 @@ class Member:
                 return self.dht.peers()
             case "held":
                 self.holder.take_changes(*arguments)
+            case _ if verb in REPAIR_VERBS:
+                return await self.repairs.answer(verb, arguments)
             case _:
                 assert verb == "record_put", "workers of one node know the same words"
                 return await self.records.put_for(arguments)

@@ -72,6 +72,7 @@ class Metrics:
             "molia_jobs_ended", "Jobs that ended, by how", ["state"], registry=self.registry
         )
         self.served, self.served_bytes = _serving_metrics(self.registry)
+        self.audits, self.repairs = _keeping_metrics(self.registry)
         self.shares_out = _placing_metrics(self.registry)
         self.fetches, self.fetched_bytes = _fetching_metrics(self.registry)
         self.dht_operations, self.dht_seconds = _dht_metrics(self.registry)
@@ -134,6 +135,19 @@ def _placing_metrics(registry: CollectorRegistry) -> Counter:
         ["outcome"],
         registry=registry,
     )
+
+
+def _keeping_metrics(registry: CollectorRegistry) -> tuple[Counter, Counter]:
+    """Return what counts audits of other holders, and repairs."""
+    audits = Counter(
+        "molia_audits", "Audits of other holders, by what came of them", ["answer"],
+        registry=registry,
+    )  # fmt: skip
+    repairs = Counter(
+        "molia_repairs", "What repairs did, by what it was; shares one by one", ["event"],
+        registry=registry,
+    )  # fmt: skip
+    return audits, repairs
 
 
 def _serving_metrics(registry: CollectorRegistry) -> tuple[Counter, Counter]:

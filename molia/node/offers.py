@@ -66,6 +66,10 @@ class Scout:
             pass  # what was found by now has to do
         return list(found.values())
 
+    def note(self, holder: Holder) -> None:
+        """Remember where a node is said to be."""
+        self._places.setdefault(holder.key.key, holder)
+
     def holder(self, key: bytes) -> Holder | None:
         """Return where a node is that was found before, or that is known anyway."""
         if key not in self._places:
@@ -85,6 +89,8 @@ class Scout:
         contact = self._dht.engine.find_contact(peer)
         if contact is None:
             at = self._dht.address_of_session(peer)
+            if at is None and key in self._places:
+                at = self._places[key].address[0], self._places[key].address[1]
             contact = None if at is None else self._dht.space.contact(key, at)
         return contact
 

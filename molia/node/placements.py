@@ -69,6 +69,15 @@ class Placements:
         """What a new blob is marked with: None while there are no other nodes."""
         return WAITING if self._courier is not None and self._courier.has_peers else None
 
+    async def again(self, cid: Cid) -> Placed | None:
+        """Place a blob of ours once more, because holders are gone; None when that did not go."""
+        courier = self._courier
+        if courier is None or not courier.has_peers or await self._mark(courier, cid) is None:
+            return None
+        await self._start(cid, wait=False)
+        end = self._ends.get(cid)
+        return None if end is None else await asyncio.shield(end)
+
     # ------------------------------------------------------------------ a put's side
 
     async def settle(self, result: PutResult, options: PutOptions) -> PutResult:

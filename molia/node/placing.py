@@ -6,17 +6,17 @@ Source: docs/reference/distribution.md.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
 from molia.base import limits
 from molia.base.errors import MoliaError
 from molia.blobs import distribution as core
-from molia.blobs.distribution import Distribution, DistributionConfig
+from molia.blobs.distribution import Distribution, DistributionConfig, Planner
 from molia.blobs.geometry import Geometry
-from molia.blobs.placement import Candidate, plan_copies, plan_shares
+from molia.blobs.placement import Candidate, Plan, plan_copies, plan_shares
 from molia.node.asking_blobs import Holder
 from molia.node.catalog import Bound
 from molia.node.giving import Given, Giver
@@ -131,10 +131,13 @@ def holdings_of(row: PlacedRow) -> dict[bytes, tuple[int, ...]]:
 class Placing:
     """One blob that is being placed."""
 
-    def __init__(self, carrier: Carrier, bound: Bound, row: PlacedRow) -> None:
+    def __init__(
+        self, carrier: Carrier, bound: Bound, row: PlacedRow, *, only: Collection[int] | None = None
+    ) -> None:
+        """only: the shares that there are to send; what a plan has of others is left as it is."""
         self._carrier, self._bound, self._row = carrier, bound, row
         self._shares = shares_of(bound)
-        self._core = _distribution(carrier, bound, self._shares, row)
+        self._core = _distribution(carrier, bound, self._shares, row, only)
         self._giver = carrier.giver(bound, row.lease)
         self._tasks: dict[tuple[bytes, int], asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
@@ -282,17 +285,25 @@ class Placing:
 
 
 def _distribution(
-    carrier: Carrier, bound: Bound, shares: tuple[int, ...], row: PlacedRow
-) -> Distribution:
+    carrier: Carrier, bound: Bound, shares: tuple[int, ...], row: PlacedRow,
+    only: Collection[int] | None,
+) -> Distribution:  # fmt: skip
     """Return the core: of a small blob copies of it are placed, of others their shares."""
     largest = max(cost_of(bound.row.size, share) for share in shares)
     needed, floor = needed_of(bound), carrier.floor
-    planner = (
+    planner: Planner = (
         partial(plan_copies, size=largest, copies=limits.COPIES_MIN)
         if bound.is_raw
         else partial(plan_shares, share_bytes=largest, floor=floor, shares=shares, needed=needed)
     )
+    if only is not None:
+        planner = partial(_only, planner, only)
     return Distribution(
         planner, shares=shares, share_bytes=largest, needed=needed, floor=floor,
         config=carrier.patience, cursor=row.cursor,
     )  # fmt: skip
+
+
+def _only(planner: Planner, only: Collection[int], candidates: Sequence[Candidate]) -> Plan:
+    plan = planner(candidates)
+    return replace(plan, moves=tuple(move for move in plan.moves if move.share in only))

@@ -90,7 +90,10 @@ def _mend(context: Context, key: bytes) -> Put | Delete | None:
         case Space.ALIAS:
             cid = _cid_with_content(catalog, body, context)
             return Delete(Kind.META, key) if cid is None else _alias(key, cid)
-        case Space.SHARE | Space.JOB | Space.ANNOUNCE | Space.PLACED | Space.CACHED | Space.FETCHED:
+        case (
+            Space.SHARE | Space.JOB | Space.ANNOUNCE | Space.PLACED | Space.CACHED
+            | Space.FETCHED | Space.WATCHED
+        ):  # fmt: skip
             return Delete(Kind.META, key)
     return None
 

@@ -28,6 +28,8 @@ from molia.base.views import (
     Readiness,
     RecordPut,
     RecordView,
+    RepairsView,
+    RepairView,
     TrashedBlob,
 )
 
@@ -153,6 +155,17 @@ class NodeService(Protocol):
 
     async def cancel_job(self, job_id: JobId) -> JobView:
         """Stop a job, or forget one that ended. Raises JobNotFound, Conflict."""
+        ...
+
+    async def repairs(self) -> RepairsView:
+        """Return what this node repairs and what waits for it, over all workers."""
+        ...
+
+    async def start_repair(self, ref: Ref, *, dry_run: bool) -> RepairView:
+        """Look at a blob that this node holds or has pinned; repair it now if it lacks anything.
+
+        dry_run: only look. Raises BlobNotFound when it is not watched here, NotJoined.
+        """
         ...
 
     async def metrics(self) -> bytes:

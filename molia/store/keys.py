@@ -50,6 +50,7 @@ class Space(IntEnum):
     PLACED = 14
     CACHED = 15
     FETCHED = 16
+    WATCHED = 17
 
 
 WHOLE_SHARE: Final = 0xFFFF
@@ -116,8 +117,13 @@ def placed_key(cid: Cid) -> bytes:
     return bytes((Space.PLACED, cid.codec)) + cid.digest
 
 
+def watched_key(cid: Cid) -> bytes:
+    """Return the key of what is known of a blob's other holders."""
+    return bytes((Space.WATCHED, cid.codec)) + cid.digest
+
+
 def split_blob_key(key: bytes) -> Cid:
-    """Return the CID in a BIND, PIN, HELD, FETCHED or PLACED key. Raises ValueError."""
+    """Return the CID in a BIND, PIN, HELD, FETCHED, PLACED or WATCHED key. Raises ValueError."""
     if len(key) != 2 + DIGEST_SIZE:
         raise ValueError("not the key of a blob")
     return Cid(Codec(key[1]), key[2:])

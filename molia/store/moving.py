@@ -212,7 +212,10 @@ def _rewritten(key: bytes, unix_s: int) -> bytes | None:
 def _cid_of(space: int, key: bytes, value: bytes) -> Cid | None:
     """Return the CID of the blob that a row belongs to; None when it belongs to none."""
     match space:
-        case Space.BIND | Space.PIN | Space.HELD | Space.PLACED | Space.CACHED | Space.FETCHED:
+        case (
+            Space.BIND | Space.PIN | Space.HELD | Space.PLACED | Space.CACHED | Space.FETCHED
+            | Space.WATCHED
+        ):  # fmt: skip
             return keys_cid(key[1], key[2:]) if len(key) > 1 else None
         case Space.LISTING:
             return _listed_cid(key)

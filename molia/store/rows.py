@@ -159,6 +159,26 @@ class PlacedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedRow:
+    """What is known of the other holders of a blob that is kept for others, or placed."""
+
+    looked_unix_s: int
+    """When they were looked up last; 0: they are to be."""
+    seen: dict[str, object]
+    """Who has which share, and what audits found."""
+
+    def encode(self) -> bytes:
+        """Return the row's bytes."""
+        return _encode({"looked": self.looked_unix_s, "seen": self.seen})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return the row in `data`. Raises Damaged."""
+        row = _Map(data)
+        return cls(row.number("looked"), row.json_map("seen"))
+
+
+@dataclass(frozen=True, slots=True)
 class PinRow:
     """The wish to keep a blob."""
 

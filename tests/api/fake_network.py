@@ -27,6 +27,8 @@ from molia.base.views import (
     ProviderView,
     RecordPut,
     RecordView,
+    RepairsView,
+    RepairView,
 )
 
 OWN = PeerKey(bytes(31) + b"\x01")
@@ -116,6 +118,23 @@ class FakeNetwork:
             raise BlobNotFound(ref)
         cid = ref if isinstance(ref, Cid) else Cid(Codec.RAW, ref.digest)
         return Announced(cid=cid, locations=2, acks=40, walks=2)
+
+    async def repairs(self) -> RepairsView:
+        cid = Cid(Codec.MANIFEST, bytes(32))
+        waiting = RepairView(
+            cid=cid, state="waiting", reachable=13, needed=10, missing=1, due_s=3_600.5
+        )
+        return RepairsView(enabled=True, repairs=(waiting,), repaired=2, shares_made=5, failed=0)
+
+    async def start_repair(self, ref: Ref, *, dry_run: bool) -> RepairView:
+        self._fail()
+        if not self.has_blob(ref):
+            raise BlobNotFound(ref)
+        cid = ref if isinstance(ref, Cid) else Cid(Codec.RAW, ref.digest)
+        return RepairView(
+            cid=cid, state="waiting" if dry_run else "running", reachable=12, needed=10, missing=2,
+            due_s=None,
+        )  # fmt: skip
 
     async def peers(self) -> tuple[PeerView, ...]:
         return (

@@ -32,6 +32,9 @@ def events_of(body: bytes) -> list[tuple[int, str, Any]]:
     return found
 
 
+JSON_HEAD = {"content-type": "application/json"}
+
+
 async def test_providers_are_found_and_a_blob_is_announced(client: Client) -> None:
     cid = (await client("PUT", "/blob", body=b"x")).body.decode().strip()
     found = (await client("GET", f"/provider/{cid}")).json()
@@ -163,3 +166,19 @@ async def test_every_failure_of_the_network_is_a_problem(client: Client) -> None
     cid = (await client("PUT", "/blob", body=b"x")).body.decode().strip()
     for method, target in (("GET", f"/provider/{cid}"), ("POST", f"/provider/{cid}")):
         assert (await client(method, target)).code == "blob-not-found"
+
+
+async def test_repairs_are_listed_and_begun(client: Client) -> None:
+    listed = (await client("GET", "/repair")).json()
+    assert (listed["enabled"], listed["repaired"], listed["shares_made"]) == (True, 2, 5)
+    assert listed["repairs"][0] | {"cid": ""} == {
+        "cid": "", "state": "waiting", "reachable": 13, "needed": 10, "missing": 1, "due_s": 3600.5,
+    }  # fmt: skip
+    cid = (await client("PUT", "/blob", body=b"x")).body.decode().strip()
+    for dry_run, state in ((False, "running"), (True, "waiting")):
+        asked = json.dumps({"cid": cid, "dry_run": dry_run}).encode()
+        begun = await client("POST", "/repair", headers=JSON_HEAD, body=asked)
+        assert (begun.status, begun.json()["state"]) == (202, state)
+    gone = json.dumps({"cid": ABSENT}).encode()
+    answer = await client("POST", "/repair", headers=JSON_HEAD, body=gone)
+    assert answer.code == "blob-not-found"

@@ -45,6 +45,8 @@ PONG = {"address": ADDRESS, "rtt_ms": 12.5, "serves": True, "seen_address": "203
         "clock_offset_s": -0.25}  # fmt: skip
 RESULT = {"closest": [{"peer": PEER, "address": "198.51.100.7:7071"}], "rpcs": 3, "took_ms": 38.0,
           "why": "the closest answered"}  # fmt: skip
+REPAIR = {"cid": str(Cid(Codec.MANIFEST, bytes(32))), "state": "waiting", "reachable": 13,
+          "needed": 10, "missing": 1, "due_s": 3_600.5}  # fmt: skip
 TOKEN = "token-of-the-home"
 JOB = "j" * 26
 
@@ -202,6 +204,11 @@ class Handler(BaseHTTPRequestHandler):
             case ("GET", "node"):
                 self._json(200, {"peer": PEER, "version": "0.1.0", "network": "molia", "api": [],
                                  "dht": self.world.dht, **self.world.node})  # fmt: skip
+            case _:
+                self._dispatch_network(segments, query)
+
+    def _dispatch_network(self, segments: list[str], query: dict[str, str]) -> None:
+        match (self.command, *segments):
             case ("GET", "record"):
                 rows = [self._record(name) for name in self.world.records]
                 self._json(200, {"records": rows})
@@ -214,6 +221,14 @@ class Handler(BaseHTTPRequestHandler):
             case ("POST", "peers", peer, "ping"):
                 self._controls()
                 self._json(200, {"peer": peer, **PONG})
+            case ("GET", "repair"):
+                self._json(200, {"enabled": True, "repairs": [REPAIR], "repaired": 2,
+                                 "shares_made": 5, "failed": 0})  # fmt: skip
+            case ("POST", "repair"):
+                self._controls()
+                asked = json.loads(self._body())
+                begun = "waiting" if asked["dry_run"] else "running"
+                self._json(202, {**REPAIR, **asked, "state": begun, "due_s": None})
             case ("GET", "lookup", _) if query.get("trace") == "true":
                 self.world.events = self.world.steps
                 self._events()

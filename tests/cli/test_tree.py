@@ -53,6 +53,7 @@ SAMPLES: dict[tuple[str, ...], list[str]] = {
     ("pin", "rm"): ["CID"],
     ("pin", "ls"): [],
     ("verify",): [],
+    ("repair",): [],
     ("record", "put"): ["name", "file"],
     ("record", "get"): ["kept"],
     ("record", "ls"): [],

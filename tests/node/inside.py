@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from molia.base.config import Config, DhtConfig, DurabilityConfig, StoreConfig, UdpConfig
+from molia.base.config import (
+    Config,
+    DhtConfig,
+    DurabilityConfig,
+    RepairConfig,
+    StoreConfig,
+    UdpConfig,
+)
 from molia.base.limits import MIB
 from molia.base.views import JobView, PutOptions, PutResult
 from molia.node.app import on_network, open_node
@@ -63,7 +70,13 @@ class Inside:
         return self.member.holder.counts[event]
 
 
-def config_of(*, offer: int = OFFER, owner_percent: int = 100, floor: int = 0) -> Config:
+def config_of(
+    *,
+    offer: int = OFFER,
+    owner_percent: int = 100,
+    floor: int = 0,
+    repair: RepairConfig | None = None,
+) -> Config:
     """Return the settings of a small node."""
     store = StoreConfig(
         shards=1,
@@ -74,7 +87,7 @@ def config_of(*, offer: int = OFFER, owner_percent: int = 100, floor: int = 0) -
     )
     return Config(
         workers=1, threads=2, store=store, udp=UdpConfig(listen=("127.0.0.1:0",)),
-        durability=DurabilityConfig(floor=floor),
+        durability=DurabilityConfig(floor=floor), repair=repair or RepairConfig(),
     )  # fmt: skip
 
 
@@ -138,7 +151,7 @@ async def network_of(
             dht = DhtConfig(bootstrap=firsts, reachable="yes")
             told = Config(
                 workers=1, threads=2, store=config.store, udp=config.udp, dht=dht,
-                durability=config.durability, leases=config.leases,
+                durability=config.durability, leases=config.leases, repair=config.repair,
             )  # fmt: skip
             disk = (disks or {}).get(index, OsDisk)
             home = directory / f"home{index}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from molia.base.cid import Cid, Codec
-from molia.base.config import LeaseConfig
+from molia.base.config import Config, LeaseConfig
 from molia.base.crypto import Identity
 from molia.base.errors import ConnectionLost
 from molia.base.hashing import blake3_digest
@@ -31,7 +31,7 @@ from molia.wire.blob_messages import (
 )
 from molia.wire.messages import Error, ErrorCode, Message, Number, decode
 from tests.blobs.shell import LEAVES, stored
-from tests.node.inside import Inside, config_of, with_network
+from tests.node.inside import OFFER, Inside, config_of, with_network
 from tests.node.scan import assert_no_orphans
 
 MANIFEST, STORE, _ = stored(5_300_000)
@@ -110,13 +110,17 @@ def body_of(share: int, first_stripe: int = 0, *, stop: int | None = None) -> by
     return b"".join((STORE.values[LEAVES, share], *blocks))
 
 
+def _offering(*, offer: int = OFFER, owner_percent: int = 100) -> Config:
+    return config_of(offer=offer, owner_percent=owner_percent)
+
+
 def with_two(directory: Path, act: Callable[[Asker], Awaitable[None]], **settings: int) -> None:
     """Act on a node that offers space, through another."""
 
     async def both(nodes: list[Inside]) -> None:
         await act(Asker(nodes[0], nodes[1]))
 
-    with_network(directory, both, [config_of(), config_of(**settings)])
+    with_network(directory, both, [config_of(), _offering(**settings)])
     assert_no_orphans(directory / "home1")
 
 

@@ -27,7 +27,7 @@ OBJECT_ID = ObjectId(OBJECT)
 DECODERS: list[Callable[[bytes], object]] = [
     rows.BindRow.decode, rows.LeaseRow.decode, rows.PinRow.decode,
     rows.AliasRow.decode, rows.UploadRow.decode, rows.ShareRow.decode, rows.JobRow.decode,
-    rows.HeldRow.decode, rows.PlacedRow.decode,
+    rows.HeldRow.decode, rows.PlacedRow.decode, rows.WatchedRow.decode,
 ]  # fmt: skip
 BIND = rows.BindRow(OBJECT_ID, 5, DIGEST, b"", 1_700_000_000_123, "naïve.txt", 4_000_000_000)
 HELD = rows.HeldRow(OBJECT_ID, 1 << 20, b"mm", (2, 13), 1_700_000_000)
@@ -129,6 +129,7 @@ def test_rows_are_as_the_vectors_say() -> None:
         BIND, rows.BindRow(OBJECT_ID, 2**40, DIGEST, b"m" * 1024, 0, "", None), JOB,
         rows.LeaseRow(0), rows.PinRow(7), rows.AliasRow(CID),
         rows.UploadRow(2**64 - 1), rows.ShareRow(5, 6), rows.LeaseRow(5, LEASE), HELD, PLACED,
+        rows.WatchedRow(7, {"holders": [["ab", [1], "h", 2, False]]}),
     ],
     ids=lambda row: type(row).__name__,
 )  # fmt: skip

@@ -1,0 +1,280 @@
+"""Watches over the blobs that this worker's shards hold for others, or that the user here pinned.
+
+Each is looked at in turn, at a pace that leaves a node with 100,000 of them idle: who has its other
+shares, whether these nodes answer, and which of them are to be audited by us. How it stands goes to
+the queue of repairs.
+Source: docs/reference/audit-and-repair.md, "Watching".
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from molia.base import limits
+from molia.base.cid import Cid, Codec
+from molia.base.errors import BadManifest, Damaged, MoliaError, ShardUnavailable
+from molia.base.ids import PeerKey
+from molia.blobs.audit import Answer, AuditRecord, AuditTask, due_audits
+from molia.blobs.manifest import Manifest
+from molia.blobs.placement import Place
+from molia.blobs.standing import Standing
+from molia.dht.providers import shares_in
+from molia.node.asking_blobs import Holder, ask_have
+from molia.node.auditing import Auditing
+from molia.node.context import Context
+from molia.node.held import HeldShares
+from molia.node.network import Network
+from molia.node.presence import Presences
+from molia.node.standings import Facts, Here, places_of, standing_of
+from molia.node.watched import Seen, Watched, WatchedRows
+from molia.node.whereabouts import Find, LookUp
+from molia.store.keys import Space
+from molia.wire.blob_messages import Held as HeldThere
+
+log = structlog.get_logger(__name__)
+
+PACE_S: Final = 0.1
+"""Between two looks: ten a second of about a millisecond each."""
+LOOK_UP_PACE_S: Final = 1.0
+"""And between two that look holders up, unless a repair waits for it."""
+LOOK_UP_S: Final = 3 * 86_400.0
+"""How often the holders of a blob that lacks nothing are looked up."""
+HAVE_S: Final = 3.0
+IDLE_S: Final = 0.5
+RTT_S: Final = 0.5
+OnStanding = Callable[[Here, Standing], None]
+OnGone = Callable[[Cid], None]
+
+
+class Keeper:
+    """The watch of one worker."""
+
+    def __init__(
+        self, context: Context, network: Network, look_up: LookUp, *, is_joined: Callable[[], bool]
+    ) -> None:
+        self._context, self._network, self._look_up = context, network, look_up
+        self._is_joined = is_joined
+        self._held, self.rows = HeldShares(context.shards), WatchedRows(context)
+        config = context.config.repair
+        self.presences = Presences(lambda: context.now().mono_s, fresh_s=config.look_s * 0.9)
+        self.auditing = Auditing(context, network, self._on_judged)
+        self.on_standing: list[OnStanding] = []
+        self.on_gone: list[OnGone] = []
+        self._looking: set[asyncio.Task[None]] = set()
+        self._gate = asyncio.Semaphore(limits.LOOKS_AT_ONCE)
+        self._rows_lock, self._look_up_pace = asyncio.Lock(), asyncio.Lock()
+        self.looks = self.look_ups = 0
+        self.have_s = HAVE_S
+        """How long a holder may take to say that it is there."""
+
+    # ------------------------------------------------------------------ the walk
+
+    async def run(self) -> None:
+        """Watch for as long as the node lives."""
+        try:
+            while self._context.config.repair.enabled:
+                if not self._is_joined():
+                    await asyncio.sleep(IDLE_S)
+                    continue
+                began_s = self._context.now().mono_s
+                try:
+                    await self._walk()
+                except MoliaError as error:
+                    log.warning("watch_broke_off", reason=str(error))
+                took_s = self._context.now().mono_s - began_s
+                await asyncio.sleep(max(IDLE_S, self._context.config.repair.look_s - took_s))
+        finally:
+            self.auditing.close()
+            for task in list(self._looking):
+                task.cancel()
+
+    async def _walk(self) -> None:
+        for space in (Space.HELD, Space.PLACED, Space.WATCHED):
+            blobs = self.rows.all(space)
+            while (cid := await self._context.offload.run(next, blobs, None)) is not None:
+                await self._gate.acquire()
+                if space is Space.WATCHED:
+                    await self._drop_if_gone(cid)
+                    self._gate.release()
+                else:
+                    self._spawn_look(cid)
+                await asyncio.sleep(PACE_S)
+        if self._looking:
+            await asyncio.wait(self._looking)
+
+    def _spawn_look(self, cid: Cid) -> None:
+        async def look() -> None:
+            try:
+                await self.look(cid)
+            except MoliaError as error:
+                log.debug("look_failed", blob=cid.short, reason=str(error))
+            finally:
+                self._gate.release()
+
+        task = asyncio.ensure_future(look())
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _drop_if_gone(self, cid: Cid) -> None:
+        if await self._context.offload.run(self.here, cid) is None:
+            await self.rows.drop(cid)
+            self._tell_gone(cid)
+
+    def _tell_gone(self, cid: Cid) -> None:
+        for told in self.on_gone:
+            told(cid)
+
+    # ------------------------------------------------------------------ one blob
+
+    def here(self, cid: Cid) -> Here | None:
+        """Return what this node has of a blob that it is to watch; None: it is not. For threads."""
+        context, now = self._context, self._context.now()
+        try:
+            held, bound = self._held.find(cid, now), context.catalog.bound(cid, now)
+            placed = context.catalog.placed(cid, now)
+        except (Damaged, ShardUnavailable):
+            return None
+        if bound is not None and (not bound.pinned or bound.expired(now) or placed is None):
+            bound = None
+        if bound is not None and placed is not None and not placed.is_done:
+            return None  # its job is at it
+        if held is not None:
+            row = held.row
+            return Here(cid, row.size, row.manifest, row.shares, is_whole=bound is not None)
+        if bound is not None:
+            return Here(cid, bound.row.size, bound.row.manifest, (), is_whole=True)
+        return None
+
+    async def look(self, cid: Cid, *, anew: bool = False) -> Standing | None:
+        """Return how a blob stands, and begin the audits that are due; None: it is not ours.
+
+        anew: look its holders up, and ask all of them whether they are there.
+        """
+        run, now = self._context.offload.run, self._context.now()
+        here = await run(self.here, cid)
+        if here is None:
+            self._tell_gone(cid)
+            return None
+        self.looks += 1
+        watched = await run(self.rows.get, cid, now)
+        if anew or now.unix_s - watched.looked_unix_s > LOOK_UP_S:
+            await self._look_up_holders(here, watched, anew=anew)
+        facts = await self._facts(here, watched, anew=anew)
+        standing = standing_of(facts, self._context.peer.key)
+        is_old = now.unix_s - watched.looked_unix_s >= self._context.config.repair.look_s
+        if standing.missing and is_old:  # before anybody is called lost, others may have it by now
+            await self._look_up_holders(here, watched, anew=anew)
+            facts = await self._facts(here, watched, anew=anew)
+            standing = standing_of(facts, self._context.peer.key)
+        self._begin_audits(facts)
+        for told in self.on_standing:
+            told(here, standing)
+        return standing
+
+    async def watched(self, cid: Cid) -> Watched:
+        """Return what is known of a blob's other holders."""
+        return await self._context.offload.run(self.rows.get, cid, self._context.now())
+
+    async def _look_up_holders(self, here: Here, watched: Watched, *, anew: bool) -> None:
+        self.look_ups += 1
+        if not anew:
+            async with self._look_up_pace:
+                await asyncio.sleep(LOOK_UP_PACE_S)
+        find = Find(here.cid)
+        found = await self._look_up(here.cid, lambda *_: None)
+        find.take(found, own=self._context.peer)
+        wholes = {record.signer.key for record, _ in found if record.kind.name == "WHOLE"}
+        seen = [
+            (key, Seen(shares, key in wholes, (find.places[key][0][0], find.places[key][0][1])))
+            for key, shares in find.shares.items()
+        ]
+        async with self._rows_lock:
+            latest = await self._context.offload.run(self.rows.get, here.cid, self._context.now())
+            watched.audits = latest.audits
+            watched.take(seen, unix_s=self._context.now().unix_s)
+            await self.rows.put(here.cid, watched)
+
+    async def _facts(self, here: Here, watched: Watched, *, anew: bool) -> Facts:
+        facts = Facts(here, watched)
+        denied: list[Place] = []
+
+        async def ask(key: bytes, seen: Seen) -> None:
+            answers: list[HeldThere] = []
+            holder = Holder(PeerKey(key), seen.address)
+
+            async def have() -> None:
+                answers[:] = await ask_have(
+                    self._network, holder, (here.cid,), timeout_s=self.have_s
+                )
+
+            facts.presence[key] = await self.presences.is_here(key, have, anew=anew)
+            if answers:
+                denied.extend(_denied(here.cid, key, seen, answers[0]))
+
+        await asyncio.gather(*(ask(key, seen) for key, seen in watched.holders.items()))
+        facts.denied = frozenset(denied)
+        facts.absences_s = {key: self.presences.longest_absence_s(key) for key in watched.holders}
+        return facts
+
+    # ------------------------------------------------------------------ audits
+
+    def _begin_audits(self, facts: Facts) -> None:
+        here, own, watched = facts.here, self._context.peer.key, facts.watched
+        pinners = [key for key, seen in watched.holders.items() if seen.is_whole]
+        due = due_audits(
+            here.cid.digest, places_of(facts, own), watched.audits, own=own,
+            pinners=[*pinners, *([own] if here.is_whole else [])],
+            unix_s=self._context.now().unix_s,
+        )  # fmt: skip
+        if not due:
+            return
+        try:
+            manifest = Manifest.decode(here.manifest) if here.manifest else None
+        except BadManifest:
+            return
+        if manifest is None and here.cid.codec is Codec.MANIFEST:
+            return
+        for place in due:
+            if facts.presence.get(place.key):  # who is away is not asked, and loses nothing by it
+                task = AuditTask(here.cid, place, manifest, RTT_S)
+                self.auditing.add(task, watched.holders[place.key].address)
+
+    async def _on_judged(self, task: AuditTask, answer: Answer) -> None:
+        unix_s = self._context.now().unix_s
+        await self._change(task.cid, task.place, lambda record: record.after(answer, unix_s))
+
+    async def on_lie(self, cid: Cid, peer: PeerKey, share: int | None) -> None:
+        """Take that a node sent wrong bytes of a blob to a reader here: its shares are lost."""
+        watched = await self.watched(cid)
+        seen = watched.holders.get(peer.key)
+        if seen is None or await self._context.offload.run(self.here, cid) is None:
+            return
+        now_s = int(self._context.now().unix_s)
+        lost = AuditRecord(limits.AUDIT_FAILURES_MAX, 0, now_s)
+        for each in seen.shares if share is None else (share,):
+            await self._change(cid, Place(each, peer.key), lambda _: lost)
+
+    async def _change(
+        self, cid: Cid, place: Place, change: Callable[[AuditRecord], AuditRecord]
+    ) -> None:
+        async with self._rows_lock:
+            watched = await self.watched(cid)
+            if place.key not in watched.holders:
+                return
+            before = watched.audits.get(place, AuditRecord())
+            after = watched.audits[place] = change(before)
+            await self.rows.put(cid, watched)
+        if after.is_lost and not before.is_lost:
+            log.warning("share_lost", blob=cid.short, share_index=place.share)
+
+
+def _denied(cid: Cid, key: bytes, seen: Seen, there: HeldThere) -> list[Place]:
+    """Return what a node that answered has no more."""
+    if cid.codec is Codec.RAW:
+        return [] if there.whole else [Place(limits.WHOLE_SHARE, key)]
+    if there.whole:
+        return []
+    kept = shares_in(there.shares)
+    return [Place(share, key) for share in seen.shares if share not in kept]

@@ -1,0 +1,190 @@
+"""One repair: what is missing of a blob is read from ten others, checked, and placed.
+
+The shares that are made lie under an object of their own until their new holders have them; a crash
+in between leaves it to the next start. Nothing is placed that does not have the root that the
+manifest lists.
+Source: docs/reference/audit-and-repair.md, "A repair".
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from molia.base.cid import Cid, Codec
+from molia.base.crypto import Identity
+from molia.base.errors import BlobNotFound
+from molia.base.ids import ObjectId, PeerKey, new_object_id
+from molia.blobs import gather as cores
+from molia.blobs.gather import Gather
+from molia.blobs.geometry import STRIPE_SIZE_MAX
+from molia.blobs.manifest import Manifest
+from molia.blobs.one_read import Failed
+from molia.blobs.rebuilt import Rebuilt
+from molia.blobs.statements import Statement
+from molia.node.announcing import Announcer
+from molia.node.asking_blobs import Holder
+from molia.node.catalog import Bound
+from molia.node.context import Context
+from molia.node.courier import Courier
+from molia.node.dht import Dht
+from molia.node.fetching import Fetcher
+from molia.node.held import Held, HeldShares, held_lease
+from molia.node.network import Network
+from molia.node.placing import Placed, Placing, holdings_of, shares_of
+from molia.node.watched import Watched
+from molia.store import keys
+from molia.store.rows import PlacedRow
+from molia.wire.blob_messages import Lease
+
+log = structlog.get_logger(__name__)
+
+
+class RepairCourier(Courier):
+    """Places shares of a blob that this node keeps for others, under a lease of theirs."""
+
+    def __init__(
+        self, context: Context, network: Network, dht: Dht, identity: Identity, *,
+        announcer: Announcer, held: Held, lease: Statement, watched: Watched,
+    ) -> None:  # fmt: skip
+        shares = held.row.shares
+        super().__init__(
+            context, network, dht, identity,
+            sign_whole=lambda bound: announcer.sign_shares(bound.cid, shares),
+        )  # fmt: skip
+        self._held_shares, self._lessee = shares, lease.signer
+        for key, seen in watched.holders.items():
+            self._scout.note(Holder(PeerKey(key), seen.address))
+        self.lost = lambda _: watched.lost
+
+    @property
+    def _owner(self) -> PeerKey:
+        return self._lessee
+
+    def _ours(self, shares: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(share for share in self._held_shares if share in shares)
+
+    async def save(self, bound: Bound, row: PlacedRow) -> None:
+        """Note nothing: what lies where is the network's to say."""
+
+    async def hand_on(self, keys_of: Sequence[bytes], leases: Sequence[Statement]) -> None:
+        """Bring other owners' leases to nodes that got shares under the first."""
+        for lease in leases:
+            for key in keys_of:
+                await self._tell(key, Lease((lease.encoded,)))
+
+
+class Mender:
+    """Carries out the repairs of one worker."""
+
+    def __init__(
+        self, context: Context, fetcher: Fetcher, dht: Dht, identity: Identity, announcer: Announcer
+    ) -> None:
+        self._context, self._fetcher, self._dht = context, fetcher, dht
+        self._identity, self._announcer = identity, announcer
+        self._held = HeldShares(context.shards)
+        self.shares_made = 0
+
+    async def mend(self, cid: Cid, missing: Sequence[int], watched: Watched) -> Placed:
+        """Make and place what is missing of a blob that is kept for others; return what came of it.
+
+        Raises BlobNotFound when nobody wants it, BlobDamaged when it was wrongly coded, and what a
+        read raises.
+        """
+        run, now = self._context.offload.run, self._context.now()
+        held = await run(self._held.find, cid, now)
+        leases = [] if held is None else await run(self._leases, held)
+        if held is None or not leases:
+            raise BlobNotFound(cid)
+        courier = RepairCourier(
+            self._context, self._fetcher.network, self._dht, self._identity,
+            announcer=self._announcer, held=held, lease=leases[0], watched=watched,
+        )  # fmt: skip
+        row = PlacedRow(is_done=False, survives=0, lease=leases[0].encoded, cursor=_cursor(watched))
+        if cid.codec is Codec.RAW:
+            placed = await Placing(courier, held.bound, row).run(_ignore)
+        else:
+            shares = tuple(share for share in missing if share in shares_of(held.bound))
+            async with self._made(held, shares) as bound:
+                placed = await Placing(courier, bound, row, only=shares).run(_ignore)
+        new = [key for key in holdings_of(placed.row) if key not in watched.holders]
+        await courier.hand_on(new, leases[1:])
+        return placed
+
+    def _leases(self, held: Held) -> list[Statement]:
+        """Return the leases that others have on a blob, the one that lasts longest first."""
+        now = self._context.now()
+        rows = map(held_lease, self._held.leases(held, now).values())
+        signed = [row.lease for row in rows if row is not None]
+        live = [each for each in signed if each.lives(now.unix_s) and not each.is_release]
+        return sorted(live, key=lambda lease: (-lease.expires, lease.signer.key))
+
+    # ------------------------------------------------------------------ making shares
+
+    @asynccontextmanager
+    async def _made(self, held: Held, shares: tuple[int, ...]) -> AsyncIterator[Bound]:
+        """Give the blob with these shares, made anew, under an object that goes in the end."""
+        objects, object_id = self._context.objects, new_object_id(self._context.entropy)
+        await objects.begin(object_id)
+        try:
+            if shares:
+                await self._make(held, shares, object_id)
+            bound = held.bound
+            yield replace(bound, row=replace(bound.row, object_id=object_id))
+        finally:
+            self._context.leaves.forget(object_id)
+            await objects.drop(object_id)
+
+    async def _make(self, held: Held, shares: tuple[int, ...], object_id: ObjectId) -> None:
+        context, fetcher, here = self._context, self._fetcher, held.bound
+        manifest = Manifest.decode(held.row.manifest)
+        find = fetcher.finds.get(held.cid)
+        find.manifest, find.own = manifest, held.row.shares
+        cost = await context.budget.draw(fetcher.patience.ahead * STRIPE_SIZE_MAX)
+        try:
+            core = Gather(
+                held.cid, now_s=context.now().mono_s, manifest=manifest, shares=shares,
+                config=fetcher.patience,
+            )  # fmt: skip
+            running = fetcher.begin(core, find, (here,))
+            rebuilt = Rebuilt(manifest, shares)
+            try:
+                while True:
+                    match await running.next():
+                        case cores.Deliver(stripe_index=index, chunks=chunks):
+                            blocks = await context.offload.run(rebuilt.on_stripe, index, chunks)
+                            made = [(share, index, block) for share, block in blocks]
+                            await context.objects.store(object_id, made)
+                            running.delivered(index)
+                        case Failed(error=error):
+                            raise fetcher.explain(error, find)
+                        case _:
+                            break
+            finally:
+                running.close()
+                fetcher.note_read(core)
+        finally:
+            context.budget.release(cost)
+        leaves = await context.offload.run(rebuilt.leaves)
+        lists = [(share, keys.LEAVES_STRIPE, column) for share, column in leaves.items()]
+        await context.objects.store(object_id, lists)
+        self.shares_made += len(shares)
+        context.metrics.repairs.labels("shares_made").inc(len(shares))
+        log.info("shares_made", blob=held.cid.short, shares=len(shares))
+
+
+def _cursor(watched: Watched) -> dict[str, object]:
+    """Return who holds shares as a placing knows it; those that do not answer fall out."""
+    placed = [
+        [key.hex(), share, ""]
+        for key, seen in watched.holders.items()
+        if not seen.is_whole
+        for share in seen.shares
+    ]
+    return {"placed": placed}
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    """Nobody watches."""

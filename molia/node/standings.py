@@ -1,0 +1,126 @@
+"""How a blob stands, from what is known of who has what: plain functions for `node.keeping`.
+
+A node that has all of a blob for itself, its publisher for one, counts for as many shares as an
+even layout gives it: that all others may go while it stays is no comfort to who wants to be rid of
+it. A small blob's copies are numbered, those that are here first.
+Source: docs/reference/audit-and-repair.md, "Watching".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from molia.base import limits
+from molia.base.cid import Cid, Codec
+from molia.blobs.geometry import Geometry
+from molia.blobs.placement import Place
+from molia.blobs.standing import Holding, Presence, Standing
+from molia.node.watched import Watched
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What this node has of a blob."""
+
+    cid: Cid
+    size: int
+    manifest: bytes
+    shares: tuple[int, ...]
+    """Kept for others."""
+    is_whole: bool
+    """The user here keeps all of it."""
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The shares that the blob has; one with empty blocks only is none."""
+        if self.cid.codec is Codec.RAW:
+            return (limits.WHOLE_SHARE,)
+        geometry = Geometry.of(self.size)
+        if geometry.stripe_count > 1:
+            return tuple(range(limits.TOTAL_SHARES))
+        return geometry.stripe(0).stored_shares
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known at this moment."""
+
+    here: Here
+    watched: Watched
+    presence: dict[bytes, bool] = field(default_factory=dict)
+    """Whether each holder answers."""
+    denied: frozenset[Place] = frozenset()
+    """What a holder said that it has no more."""
+    absences_s: Mapping[bytes, float] = field(default_factory=dict)
+
+    def presence_of(self, place: Place) -> Presence:
+        """Return what is known of one share."""
+        if place in self.watched.lost or place in self.denied:
+            return Presence.LOST
+        return Presence.HERE if self.presence.get(place.key) else Presence.OFFLINE
+
+
+def places_of(facts: Facts, own: bytes) -> list[Place]:
+    """Return what lies where, ours included; not what nodes have for themselves."""
+    here, watched = facts.here, facts.watched
+    found = [Place(share, own) for share in here.shares]
+    if here.cid.codec is Codec.RAW:
+        found = [Place(limits.WHOLE_SHARE, own)]
+        return found + [Place(limits.WHOLE_SHARE, key) for key in watched.holders]
+    for key, seen in watched.holders.items():
+        if not seen.is_whole:
+            found += [Place(share, key) for share in seen.shares if share in here.stored]
+    return found
+
+
+def standing_of(facts: Facts, own: bytes) -> Standing:
+    """Return how the blob stands."""
+    if facts.here.cid.codec is Codec.RAW:
+        return _of_copies(facts, own)
+    holdings = [_holding(facts, place, own) for place in places_of(facts, own)]
+    known = {h.share for h in holdings}
+    reachable = {h.share for h in holdings if h.presence is Presence.HERE}
+    stored = facts.here.stored
+    names = {own, *facts.watched.holders}
+    part = -(-len(stored) // max(1, len(names)))
+    wholes = [key for key, seen in facts.watched.holders.items() if seen.is_whole]
+    for key in [*([own] if facts.here.is_whole else []), *wholes]:
+        is_here = key == own or bool(facts.presence.get(key))
+        fresh = [share for share in stored if share not in known]
+        if is_here:
+            fresh += [share for share in stored if share in known and share not in reachable]
+        mine = fresh[:part] or [stored[0]]
+        presence = Presence.HERE if is_here else Presence.OFFLINE
+        holdings += [
+            Holding(
+                share=share, key=key, presence=presence,
+                longest_absence_s=facts.absences_s.get(key, 0.0),
+            )
+            for share in mine
+        ]  # fmt: skip
+        known.update(mine)
+        reachable.update(mine if is_here else ())
+    empty = [share for share in range(limits.TOTAL_SHARES) if share not in stored]
+    holdings += [Holding(share=share, key=own, presence=Presence.HERE) for share in empty]
+    return Standing(holdings=tuple(holdings))
+
+
+def _holding(facts: Facts, place: Place, own: bytes) -> Holding:
+    presence = Presence.HERE if place.key == own else facts.presence_of(place)
+    return Holding(
+        share=place.share, key=place.key, presence=presence,
+        longest_absence_s=facts.absences_s.get(place.key, 0.0),
+    )  # fmt: skip
+
+
+def _of_copies(facts: Facts, own: bytes) -> Standing:
+    order = (Presence.HERE, Presence.OFFLINE, Presence.LOST)
+    copies = [_holding(facts, place, own) for place in places_of(facts, own)]
+    copies.sort(key=lambda holding: order.index(holding.presence))
+    numbered = [
+        Holding(
+            share=number, key=each.key, presence=each.presence,
+            longest_absence_s=each.longest_absence_s,
+        )
+        for number, each in enumerate(copies)
+    ]  # fmt: skip
+    return Standing(holdings=tuple(numbered), shares=limits.COPIES_MIN, needed=1)

@@ -1,0 +1,142 @@
+"""Holders watch and audit each other, and make again what is lost: real nodes in this process."""
+
+from functools import partial
+from pathlib import Path
+
+from molia.base.cid import Cid
+from molia.base.config import RepairConfig
+from molia.base.ids import PeerKey
+from molia.base.limits import DATA_SHARES, TOTAL_SHARES
+from molia.base.now import Now
+from molia.node.system import SystemClock
+from molia.store import keys
+from molia.store.keys import Kind
+from molia.store.ops import Delete, Transaction
+from tests.node.inside import Inside, config_of, until, with_network
+from tests.node.process import body_of
+from tests.node.test_reading_inside import SIZE, get, holders, silence
+
+QUICK = RepairConfig(
+    look_s=1, grace_13_s=2, grace_12_s=2, grace_urgent_s=1, takeover_s=4, budget_bytes=10**9
+)
+NODES = 18
+HOUR_S = 3_600
+
+
+class Shifted(SystemClock):
+    """The machine's clock; its wall time can be put forward."""
+
+    ahead_s = 0
+
+    def now(self) -> Now:
+        """Return this instant, later by what was asked for."""
+        now = super().now()
+        return Now(now.mono_s, now.unix_s + self.ahead_s)
+
+
+def hurry(nodes: list[Inside]) -> None:
+    """Let nodes wait less for those that were killed."""
+    for node in nodes:
+        node.member.keeper.have_s = 2.0
+
+
+def shares_at(nodes: list[Inside], cid: Cid) -> list[int]:
+    """Return the shares that some nodes hold of a blob, in order."""
+    held = [each.row.shares for node in nodes for each in node.held() if each.cid == cid]
+    return sorted(share for shares in held for share in shares)
+
+
+def audits(nodes: list[Inside], cid: Cid) -> list[tuple[int, int]]:
+    """Return the share and the failures of each audit that some nodes noted."""
+    found = []
+    for node in nodes:
+        watched = node.member.keeper.rows.get(cid, node.node.context.now())
+        found += [(place.share, it.failures) for place, it in watched.audits.items()]
+    return sorted(found)
+
+
+def _noted(nodes: list[Inside], cid: Cid, audit: tuple[int, int]) -> bool:
+    return audit in audits(nodes, cid)
+
+
+def test_four_holders_and_the_publisher_gone_the_others_bring_back_all_fourteen_shares(
+    tmp_path: Path,
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        hurry(nodes)
+        put = await nodes[0].put(body_of(1, SIZE))
+        assert put.survives == 4
+        small = await nodes[0].put(b"a small blob" * 50)
+        gone = [nodes[0], *holders(nodes, put.cid)[:3]]
+        for node in gone:
+            silence(node)
+        left = [node for node in nodes if node not in gone]
+        assert len(set(shares_at(left, put.cid))) == DATA_SHARES
+        everything = set(range(TOTAL_SHARES))
+        await until(lambda: set(shares_at(left, put.cid)) == everything, "it was not repaired")
+        await until(lambda: len(holders(left, small.cid)) >= 5, "the small one was not repaired")
+        await until(
+            lambda: sum(node.member.repairs.view().repaired for node in left) >= 2, "it goes on"
+        )
+        assert len(shares_at(left, put.cid)) <= TOTAL_SHARES + 4, "many made the same"
+        made = sum(node.member.repairs.view().shares_made for node in left)
+        assert 4 <= made <= 8
+        second = holders(left, put.cid)[:4]
+        for node in second:
+            silence(node)
+        reader = next(node for node in left if node not in second)
+        assert await get(reader, put.cid) == body_of(1, SIZE)
+
+    with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(NODES)])
+
+
+def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_another_node(
+    tmp_path: Path,
+) -> None:
+    clock = Shifted()
+
+    async def act(nodes: list[Inside]) -> None:
+        hurry(nodes)
+        begun: list[bool] = []
+        for node in nodes:
+            node.member.keeper._is_joined = lambda: bool(begun)
+        put = await nodes[0].put(body_of(1, SIZE))
+        assert put.survives == 4
+        forgetful, liar = holders(nodes, put.cid)[:2]
+        (lost,) = shares_at([forgetful], put.cid)
+        (wrong,) = shares_at([liar], put.cid)
+        await _forget_blocks(forgetful, put.cid, lost)
+        begun.append(True)
+        await until(lambda: len(audits(nodes, put.cid)) >= TOTAL_SHARES - 1, "no audits")
+        sound = [failures for share, failures in audits(nodes, put.cid) if share != lost]
+        assert sound == [0] * len(sound)
+        for failures in (1, 2, 3):
+            await until(partial(_noted, nodes, put.cid, (lost, failures)), "it is not audited")
+            clock.ahead_s += HOUR_S
+        others = [node for node in nodes if node is not forgetful]
+        auditor = next(node for node in others if (lost, 3) in audits([node], put.cid))
+        looked = await auditor.node.start_repair(put.cid, dry_run=True)
+        assert (looked.state, looked.reachable, looked.missing) == ("waiting", 13, 1)
+        assert (await auditor.node.start_repair(put.cid, dry_run=False)).state == "running"
+        await until(lambda: lost in shares_at(others, put.cid), "the lost share was not made")
+        await until(lambda: auditor.member.repairs.view().repaired == 1, "it goes on")
+        made = (await auditor.node.repairs()).shares_made
+        assert made == (auditor is not nodes[0]), "its publisher has all shares"
+        assert (await auditor.node.start_repair(put.cid, dry_run=False)).state == "whole"
+        reader = next(node for node in holders(others, put.cid) if node is not liar)
+        reader.member.repairs.on_lie(put.cid, PeerKey(liar.key), wrong)
+        await until(partial(_noted, [reader], put.cid, (wrong, 3)), "the lie is not noted")
+        await reader.node.start_repair(put.cid, dry_run=False)
+        others.remove(liar)
+        await until(lambda: wrong in shares_at(others, put.cid), "the wrong share was not made")
+
+    configs = [config_of(repair=QUICK) for _ in range(NODES)]
+    with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
+
+
+async def _forget_blocks(node: Inside, cid: Cid, share: int) -> None:
+    """Delete a share's blocks behind the node's back."""
+    context = node.node.context
+    (held,) = [each for each in node.held() if each.cid == cid]
+    key = keys.block_key(held.row.object_id, share, 0)
+    await context.shards.writer_of(Kind.BLOCK, key).write(Transaction((Delete(Kind.BLOCK, key),)))
