@@ -1,5 +1,6 @@
 """Holders watch and audit each other, and make again what is lost: real nodes in this process."""
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from molia.base.config import RepairConfig
 from molia.base.ids import PeerKey
 from molia.base.limits import DATA_SHARES, TOTAL_SHARES
 from molia.base.now import Now
+from molia.blobs.placement import losses_survived
 from molia.node.system import SystemClock
 from molia.store import keys
 from molia.store.keys import Kind
@@ -55,6 +57,10 @@ def audits(nodes: list[Inside], cid: Cid) -> list[tuple[int, int]]:
     return sorted(found)
 
 
+def _made(nodes: list[Inside]) -> int:
+    return sum(node.member.repairs.view().shares_made for node in nodes)
+
+
 def _noted(nodes: list[Inside], cid: Cid, audit: tuple[int, int]) -> bool:
     return audit in audits(nodes, cid)
 
@@ -75,13 +81,13 @@ def test_four_holders_and_the_publisher_gone_the_others_bring_back_all_fourteen_
         everything = set(range(TOTAL_SHARES))
         await until(lambda: set(shares_at(left, put.cid)) == everything, "it was not repaired")
         await until(lambda: len(holders(left, small.cid)) >= 5, "the small one was not repaired")
-        await until(
-            lambda: sum(node.member.repairs.view().repaired for node in left) >= 2, "it goes on"
-        )
+        await until(lambda: _made(left) >= 4, "nobody counts what was made")
         assert len(shares_at(left, put.cid)) <= TOTAL_SHARES + 4, "many made the same"
-        made = sum(node.member.repairs.view().shares_made for node in left)
-        assert 4 <= made <= 8
-        second = holders(left, put.cid)[:4]
+        assert _made(left) <= 8
+        # some may hold two, where others answered too late to be chosen
+        survives = losses_survived([shares_at([node], put.cid) for node in left])
+        assert survives >= 2
+        second = holders(left, put.cid)[:survives]
         for node in second:
             silence(node)
         reader = next(node for node in left if node not in second)
@@ -119,8 +125,9 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
         assert (looked.state, looked.reachable, looked.missing) == ("waiting", 13, 1)
         assert (await auditor.node.start_repair(put.cid, dry_run=False)).state == "running"
         await until(lambda: lost in shares_at(others, put.cid), "the lost share was not made")
-        health = await nodes[0].node.blob_health(put.cid)
-        assert any(share.last_verified_unix_s for share in health.shares)
+        async with asyncio.timeout(60.0):
+            while not await _is_verified(nodes[0], put.cid):
+                await asyncio.sleep(0.1)
         await until(lambda: auditor.member.repairs.view().repaired == 1, "it goes on")
         made = (await auditor.node.repairs()).shares_made
         assert made == (auditor is not nodes[0]), "its publisher has all shares"
@@ -134,6 +141,11 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
 
     configs = [config_of(repair=QUICK) for _ in range(NODES)]
     with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
+
+
+async def _is_verified(node: Inside, cid: Cid) -> bool:
+    health = await node.node.blob_health(cid)
+    return any(share.last_verified_unix_s for share in health.shares)
 
 
 async def _forget_blocks(node: Inside, cid: Cid, share: int) -> None:
