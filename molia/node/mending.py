@@ -18,10 +18,12 @@ from molia.base.crypto import Identity
 from molia.base.errors import BlobNotFound
 from molia.base.ids import ObjectId, PeerKey, new_object_id
 from molia.blobs import gather as cores
+from molia.blobs.distribution import FindHolders
 from molia.blobs.gather import Gather
 from molia.blobs.geometry import STRIPE_SIZE_MAX
 from molia.blobs.manifest import Manifest
 from molia.blobs.one_read import Failed
+from molia.blobs.placement import Candidate
 from molia.blobs.rebuilt import Rebuilt
 from molia.blobs.statements import Statement
 from molia.node.announcing import Announcer
@@ -54,10 +56,20 @@ class RepairCourier(Courier):
             context, network, dht, identity,
             sign_whole=lambda bound: announcer.sign_shares(bound.cid, shares),
         )  # fmt: skip
+        self._wholes = frozenset(key for key, seen in watched.holders.items() if seen.is_whole)
         self._held_shares, self._lessee = shares, lease.signer
         for key, seen in watched.holders.items():
             self._scout.note(Holder(PeerKey(key), seen.address))
         self.lost = lambda _: watched.lost
+
+    async def find(
+        self, bound: Bound, shares: tuple[int, ...], wanted: FindHolders
+    ) -> list[Candidate]:
+        """See `Carrier.find`. Who has all for itself counts for its part whatever it is given."""
+        found = await super().find(bound, shares, wanted)
+        if bound.is_raw:
+            return found
+        return [each for each in found if each.key not in self._wholes]
 
     @property
     def _owner(self) -> PeerKey:

