@@ -126,15 +126,13 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
         assert (looked.state, looked.reachable, looked.missing) == ("waiting", 13, 1)
         assert (await auditor.node.start_repair(put.cid, dry_run=False)).state == "running"
         await until(lambda: lost in shares_at(others, put.cid), "the lost share was not made")
-        async with asyncio.timeout(60.0):
-            while not await _is_verified(nodes[0], put.cid):
-                await asyncio.sleep(0.1)
         reader = next(node for node in holders(others, put.cid) if node is not liar)
-        reader.member.repairs.on_lie(put.cid, PeerKey(liar.key), wrong)
-        await until(partial(_noted, [reader], put.cid, (wrong, 3)), "the lie is not noted")
-        await reader.node.start_repair(put.cid, dry_run=False)
         others.remove(liar)
-        await until(lambda: wrong in shares_at(others, put.cid), "the wrong share was not made")
+        async with asyncio.timeout(90.0):  # a later audit may find the share sound: it is
+            while wrong not in shares_at(others, put.cid):
+                reader.member.repairs.on_lie(put.cid, PeerKey(liar.key), wrong)
+                await reader.node.start_repair(put.cid, dry_run=False)
+                await asyncio.sleep(1.0)
 
     configs = [config_of(repair=QUICK) for _ in range(NODES)]
     with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
@@ -148,11 +146,6 @@ async def _get_soon(reader: Inside, cid: Cid) -> bytes:
                 return await get(reader, cid)
             except SharesOutOfReach:
                 await asyncio.sleep(1.0)
-
-
-async def _is_verified(node: Inside, cid: Cid) -> bool:
-    health = await node.node.blob_health(cid)
-    return any(share.last_verified_unix_s for share in health.shares)
 
 
 async def _forget_blocks(node: Inside, cid: Cid, share: int) -> None:
