@@ -105,8 +105,7 @@ class Engine:
         ascending. For networks that begin in the middle of their life, as simulated ones do.
         """
         for contact in contacts:
-            self._asks.unproved.prove(contact)
-            self._hub.take_in(contact, None, now)
+            self.on_sibling_verified(contact, now)
         self._joining.resume(sizes, now)
 
     def stop(self, now: Now) -> None:
