@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,7 @@ from molia.node.identity import read_identity
 from molia.node.local import LocalNode
 from molia.wire.dht_messages import AddCode, Added, AddProvider
 from molia.wire.messages import Message
+from tests.node import inside
 from tests.node.process import body_of
 
 
@@ -92,11 +94,7 @@ async def announcing(node: LocalNode, home: Path) -> AsyncIterator[tuple[Announc
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Return when something holds."""
-    async with asyncio.timeout(30.0):
-        while not holds():
-            await asyncio.sleep(0.02)
+until = partial(inside.until, otherwise="it did not come about", within_s=30.0)
 
 
 def with_node(home: Path, act: Callable[[LocalNode], Awaitable[None]]) -> None:

@@ -1,9 +1,10 @@
 """What was read from others is kept while there is room, given to the next reader, and let go."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Put, Transaction
 from tests.blobs.remote import coded
+from tests.node import inside
 from tests.node.holders import CONFIG, Holder, World, world
 from tests.node.process import body_of
 
@@ -61,11 +63,7 @@ async def get(it: World, cid: Cid, **options: bool) -> bytes:
     return data
 
 
-async def until(holds: Callable[[], object]) -> None:
-    """Wait until something holds, a few seconds at most."""
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.01)
+until = partial(inside.until, otherwise="it did not come about", within_s=10.0)
 
 
 def asked(it: World) -> int:
