@@ -122,6 +122,13 @@ class Announcer:
         if len(self._changed) < limits.CHANGED_BLOBS_MAX:
             self._changed[cid] = None  # else the next start finds it
 
+    def announce_soon(self, cid: Cid) -> None:
+        """Announce what is here of a blob within seconds: the network does not know of it."""
+        loc = content_loc(self._context.network, cid)
+        if loc in self._places:
+            self._sweep.add(loc, self._context.now())
+            self._wake.set()
+
     async def announce_now(self, bound: Bound) -> Announced:
         """Tell the network at once that this node has a blob. Raises NotJoined, LookupTimedOut."""
         if self._dht.engine.own is None or not self._dht.engine.is_joined:

@@ -21,7 +21,7 @@ from molia.blobs.audit import Answer, AuditRecord, AuditTask, due_audits
 from molia.blobs.manifest import Manifest
 from molia.blobs.placement import Place
 from molia.blobs.standing import Standing
-from molia.dht.providers import shares_in
+from molia.dht.providers import Kind, shares_in
 from molia.node.asking_blobs import Holder, ask_have
 from molia.node.auditing import Auditing
 from molia.node.context import Context
@@ -30,7 +30,7 @@ from molia.node.network import Network
 from molia.node.presence import Presences
 from molia.node.standings import Facts, Here, places_of, standing_of
 from molia.node.watched import Seen, Watched, WatchedRows
-from molia.node.whereabouts import Find, LookUp
+from molia.node.whereabouts import Find, LookUp, Provider
 from molia.store.keys import Space
 from molia.wire.blob_messages import Held as HeldThere
 
@@ -47,6 +47,7 @@ IDLE_S: Final = 0.5
 RTT_S: Final = 0.5
 OnStanding = Callable[[Here, Standing], None]
 OnGone = Callable[[Cid], None]
+OnUntold = Callable[[Cid], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,9 @@ class Keeper:
         self.auditing = Auditing(context, network, self._on_judged)
         self.on_standing: list[OnStanding] = []
         self.on_gone: list[OnGone] = []
+        self.on_untold: list[OnUntold] = []
+        """Told of a blob of which the network does not know that it is here: whoever sent it has
+        died before it could say so."""
         self._looking: set[asyncio.Task[None]] = set()
         self._gate = asyncio.Semaphore(limits.LOOKS_AT_ONCE)
         self._rows_lock, self._look_up_pace = asyncio.Lock(), asyncio.Lock()
@@ -221,7 +225,10 @@ class Keeper:
         find = Find(here.cid)
         found = await self._look_up(here.cid, lambda *_: None)
         find.take(found, own=self._context.peer)
-        wholes = {record.signer.key for record, _ in found if record.kind.name == "WHOLE"}
+        if not any(_tells(provider, here, self._context.peer) for provider in found):
+            for told in self.on_untold:
+                told(here.cid)
+        wholes = {record.signer.key for record, _ in found if record.kind is Kind.WHOLE}
         seen = [
             (key, Seen(shares, key in wholes, (find.places[key][0][0], find.places[key][0][1])))
             for key, shares in find.shares.items()
@@ -304,6 +311,14 @@ class Keeper:
             await self.rows.put(cid, watched)
         if after.is_lost and not before.is_lost:
             log.warning("share_lost", blob=cid.short, share_index=place.share)
+
+
+def _tells(provider: Provider, here: Here, own: PeerKey) -> bool:
+    """Tell whether a provider record says of this node what it has of a blob."""
+    record, provided = provider
+    if record.signer != own:
+        return False
+    return record.kind is Kind.WHOLE or set(here.shares) <= set(shares_in(provided.shares))
 
 
 def _denied(cid: Cid, key: bytes, seen: Seen, there: HeldThere) -> list[Place]:

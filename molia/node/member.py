@@ -76,6 +76,7 @@ class Member:
         )  # fmt: skip
         made.courier.lost = lambda cid: keeper.rows.get(cid, context.now()).lost
         fetcher.on_lie.append(made.repairs.on_lie)
+        keeper.on_untold.append(announcer.announce_soon)
         server = BlobServer(context, network)
         network.serve(server.handlers, server.streams)
         network.serve(made.holder.handlers, made.holder.streams)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from molia.base.cid import Cid
 from molia.base.config import RepairConfig
-from molia.base.errors import SharesOutOfReach
+from molia.base.errors import NoHolders, SharesOutOfReach
 from molia.base.ids import PeerKey
 from molia.base.limits import DATA_SHARES, TOTAL_SHARES
 from molia.base.now import Now
@@ -23,6 +23,7 @@ QUICK = RepairConfig(
     look_s=1, grace_13_s=2, grace_12_s=2, grace_urgent_s=1, takeover_s=4, budget_bytes=10**9
 )
 NODES = 18
+FEW = 6
 HOUR_S = 3_600
 
 
@@ -138,13 +139,33 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
     with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
 
 
+def test_shares_whose_sender_died_before_it_announced_them_are_announced_by_their_holders(
+    tmp_path: Path,
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        hurry(nodes)
+        publisher, others = nodes[0], nodes[1:]
+        publisher.member.courier.announce = _announce_nothing  # type: ignore[method-assign,assignment]
+        put = await publisher.put(body_of(1, SIZE))
+        assert put.survives >= 1
+        silence(publisher)
+        reader = others[-1]
+        assert await _get_soon(reader, put.cid) == body_of(1, SIZE)
+
+    with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(FEW)])
+
+
+async def _announce_nothing(*_: object) -> bool:
+    return True
+
+
 async def _get_soon(reader: Inside, cid: Cid) -> bytes:
     """Return a blob, once those that hold it since a moment ago have said so."""
-    async with asyncio.timeout(60.0):
+    async with asyncio.timeout(120.0):
         while True:
             try:
                 return await get(reader, cid)
-            except SharesOutOfReach:
+            except (SharesOutOfReach, NoHolders):
                 await asyncio.sleep(1.0)
 
 
