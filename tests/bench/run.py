@@ -49,8 +49,9 @@ BENCHES = {
     "lookup": "bench_lookup:bench_lookup",
     "testnet": "bench_testnet:bench_testnet",
     "net": "bench_net:bench_net",
+    "net-stages": "bench_net_stages:bench_net_stages",
 }
-NETWORKS = ("net",)
+NETWORKS = ("net", "net-stages")
 """Benches of `make bench-net`, which runs nothing else; `make bench` runs the others."""
 
 
