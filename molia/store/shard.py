@@ -74,7 +74,10 @@ class Shard:
             counters=self._counters, seed=self._log.seed,
             punch_epoch=lambda: self._puncher.epoch,
         )  # fmt: skip
-        self._auditor = Auditor(self._log, self._files, self._reader.find)
+        self._auditor = Auditor(
+            self._log, self._files, self._reader.find, segments=self.audit_segments,
+            is_going=self._is_going,
+        )  # fmt: skip
         self._compactor = Compactor(
             self._home, log=self._log, index=self._index, memtable=self._memtable,
             files=self._files, rows=self._rows, options=options, counters=self._counters,
@@ -413,15 +416,14 @@ class Shard:
 
         Of one that compaction is about to take away, or has, nothing is found.
         """
-        later = [sid for sid in self.audit_segments() if sid > segment_id]
         try:
-            found = self._auditor.audit(segment_id, later, now.unix_s)
+            return self._auditor.audit(segment_id, now.unix_s)
         except (OSError, IndexFailed) as error:
-            if segment_id not in self._rows:
-                return SegmentAudit(segment_id, 0, 0, (), ())
             raise ShardUnavailable(f"segment {segment_id} cannot be read: {error}") from None
-        is_going = segment_id in self._compactor.held or segment_id not in self._rows
-        return SegmentAudit(segment_id, 0, 0, (), ()) if is_going and found.damaged else found
+
+    def _is_going(self, segment_id: int) -> bool:
+        # in this order: the row goes first
+        return self._compactor.takes(segment_id) or segment_id not in self._rows
 
     def audit_index(
         self, kind: Kind, *, after: bytes = b"", limit: int = AUDIT_PAGE
