@@ -189,7 +189,7 @@ class Workload:
             if not isinstance(result, Stored):
                 return "asker gone"
             if result.acks == 0:
-                return "overtaken" if result.stale and seq < key.acked_seq else "no acknowledgement"
+                return "overtaken" if result.stale and seq < key.seq else "no acknowledgement"
             if seq > key.acked_seq:
                 key.acked_seq, key.acked_s = seq, self._world.time_s
             key.first_s = key.first_s or self._world.time_s
