@@ -101,10 +101,7 @@ def shares_of(bound: Bound) -> tuple[int, ...]:
     """Return the shares of a blob that are placed: those that have any block."""
     if bound.is_raw:
         return (keys.WHOLE_SHARE,)
-    geometry = Geometry.of(bound.row.size)
-    if geometry.stripe_count > 1:
-        return tuple(range(limits.TOTAL_SHARES))
-    return geometry.stripe(0).stored_shares
+    return Geometry.of(bound.row.size).stored_shares
 
 
 def needed_of(bound: Bound) -> int:

@@ -34,10 +34,7 @@ class Here:
         """The shares that the blob has; one with empty blocks only is none."""
         if self.cid.codec is Codec.RAW:
             return (limits.WHOLE_SHARE,)
-        geometry = Geometry.of(self.size)
-        if geometry.stripe_count > 1:
-            return tuple(range(limits.TOTAL_SHARES))
-        return geometry.stripe(0).stored_shares
+        return Geometry.of(self.size).stored_shares
 
 
 @dataclass(slots=True)
