@@ -89,6 +89,8 @@ def head_size(klen: int, vlen: int) -> int:
 
 def frame_size(klen: int, vlen: int) -> int:
     """Return the bytes of a whole frame."""
+    if vlen <= CHUNK_SIZE:
+        return FIXED_SIZE + klen + vlen
     return FIXED_SIZE + klen + table_size(vlen) + vlen
 
 

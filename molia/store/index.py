@@ -6,11 +6,11 @@ Source: docs/reference/index-format.md.
 """
 
 import struct
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Final, NamedTuple, Self
 
 from molia.store.frame import crc, frame_size
@@ -327,9 +327,13 @@ def mark_rows(position: Position, *, epoch: int, max_seen_unix_s: int) -> dict[b
 def _fill(writer: Writer, work: Slice) -> tuple[list[Dead], dict[int, SegmentRow]]:
     live: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
     dead = list(work.dead)
-    for tag, group in groupby(work.entries, key=lambda item: item[0][0]):
-        items = [(tagged[1:], packed) for tagged, packed in group]
+    entries, first = work.entries, 0
+    while first < len(entries):
+        tag = entries[first][0][0]
+        stop = bisect_left(entries, (bytes((tag + 1,)),), first)
+        items = [(tagged[1:], packed) for tagged, packed in entries[first:stop]]
         dead += _fill_kind(writer, _TAG_DB[tag], items, live, force=work.force)
+        first = stop
     for value in dead:
         key = _DEAD_KEY.pack(value.segment_id, value.value_offset)
         writer.put("d", key, value.vlen.to_bytes(4, "little") + value.tagged)
@@ -363,15 +367,16 @@ def _fill_kind(
     *, force: bool,
 ) -> list[Dead]:  # fmt: skip
     """Set the entries of one kind; add bytes and frames to `live`; return what died."""
-    old = writer.get_many(name, [key for key, _ in items])
+    old = writer.get_many(name, [key for key, _ in items]) if writer.count(name) else {}
     puts: list[tuple[bytes, bytes]] = []
     dead: list[Dead] = []
+    find, add, unpack = old.get, puts.append, _UNPACK
     for item in items:
         key, packed = item
-        before = old.get(key) if old else None
+        before = find(key)
         if before == packed:
             continue
-        segment_id, value_offset, vlen, _, flags = _UNPACK(packed)
+        segment_id, value_offset, vlen, _, flags = unpack(packed)
         if before is not None:
             gone = _unpack(before)
             if gone.place > (segment_id, value_offset) and not force:
@@ -387,7 +392,7 @@ def _fill_kind(
             counts = live[segment_id]
             counts[0] += frame_size(len(key), vlen)
             counts[1] += 1
-            puts.append(item)
+            add(item)
         elif before is not None:
             writer.delete(name, key)
     if puts:
