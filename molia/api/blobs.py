@@ -37,6 +37,11 @@ _LISTING: Final[dict[int | str, dict[str, Any]]] = {
     200: {"model": Blobs, "content": {TEXT: {"schema": {"type": "string"}}}}
 }
 
+_PINNED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": Blob, "description": "Others have it; `X-Molia-Job` names what fetches it."},
+    **problems(404, 413, 502, 504, 507),
+}
+
 
 def add_blob_routes(app: FastAPI, service: NodeService) -> None:
     """Register the routes on `app`."""
@@ -102,15 +107,23 @@ def add_pin_routes(app: FastAPI, service: NodeService) -> None:
         """Give a blob's line of the index, which says whether it is pinned."""
         return Blob.of(await service.blob_info(parse_ref(cid)))
 
-    @app.put("/pin/{cid}", tags=["pins"], responses=problems(404))
-    async def pin_blob(cid: RefPath) -> Blob:
-        """Keep a blob alive until it is unpinned or deleted; doing it twice is fine."""
-        return Blob.of(await service.pin_blob(parse_ref(cid), pinned=True))
+    @app.put("/pin/{cid}", tags=["pins"], response_model=Blob, responses=_PINNED)
+    async def pin_blob(cid: RefPath, response: Response) -> Blob:
+        """Keep a blob alive until it is unpinned or deleted; doing it twice is fine.
+
+        One that others have is fetched: the answer is 202, and names the job that does it.
+        """
+        view = await service.pin_blob(parse_ref(cid), pinned=True)
+        if view.job is not None:
+            response.status_code = 202
+            response.headers["location"] = f"/jobs/{view.job}"
+            response.headers["x-molia-job"] = view.job
+        return Blob.of(view.info)
 
     @app.delete("/pin/{cid}", tags=["pins"], responses=problems(404))
     async def unpin_blob(cid: RefPath) -> Blob:
         """Stop keeping a blob alive; it goes when its leases have ended."""
-        return Blob.of(await service.pin_blob(parse_ref(cid), pinned=False))
+        return Blob.of((await service.pin_blob(parse_ref(cid), pinned=False)).info)
 
 
 def add_trash_routes(app: FastAPI, service: NodeService) -> None:

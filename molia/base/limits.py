@@ -97,7 +97,9 @@ NO_OFFER_MAX: Final = 4_096
 ISSUED_MAX: Final = 4_096
 """Locations of which it is remembered when the last provider record was issued."""
 PLACE_JOBS_KEPT: Final = 64
-"""Jobs of placing that have ended and are still shown."""
+"""Jobs of placing, and as many of pinning, that have ended and are still shown."""
+PINS_AT_ONCE: Final = 2
+"""Pinned blobs that one worker fetches at once."""
 
 # -- blobs on the network: watching and repairing
 LOOKS_AT_ONCE: Final = 8
@@ -110,6 +112,12 @@ CLAIMS_AT_ONCE: Final = 64
 """Claims of others that a worker looks at side by side."""
 RESTS_MAX: Final = 4_096
 """Blobs of which a worker remembers that a repair made nothing better."""
+PINS_COMING_MAX: Final = 256
+"""Pins of blobs that are not here which one look finds; the next finds more."""
+SPREADS_MAX: Final = 4_096
+"""Blobs that lie doubled up and of which a worker knows when to try again; 200 bytes each."""
+SPARE_AUDITS_MAX: Final = 4
+"""Shares at others that one look audits because we have them too."""
 REPAIRS_SHOWN_MAX: Final = 1_000
 """Blobs that `GET /repair` shows, the most urgent first."""
 

@@ -77,6 +77,15 @@ class BlobInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PinView:
+    """A blob that was pinned or unpinned."""
+
+    info: BlobInfo
+    job: JobId | None = None
+    """What fetches a blob that is not here yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlobPage:
     """Part of a listing, newest first."""
 

@@ -187,6 +187,22 @@ class RepairQueue:
             self._stop(cid, case, "another claimed it earlier")
         return None
 
+    def on_claim_ended(self, cid: Cid, claim: Statement, now: Now) -> bool:
+        """Take that the signer of a claim says it is done; tell whether it was heeded."""
+        case = self._cases.get(cid)
+        if case is None or case.claim is None or case.claim.signer != claim.signer:
+            return False
+        case.claim_ends_s = min(case.claim_ends_s, now.mono_s)
+        return True
+
+    def may_spend(self, size: int, now: Now) -> bool:
+        """Tell whether the budget allows what is no repair, and count it: repairs go first."""
+        if self.under_way() or self._budget_now(now) < 0:
+            return False
+        self._budget = self._budget_now(now) - size
+        self._budget_s = now.mono_s
+        return True
+
     def on_repaired(self, cid: Cid, *, is_placed: bool, now: Now) -> None:
         """Take that our repair is over. If it failed, others have their turn before us."""
         case = self._cases.get(cid)

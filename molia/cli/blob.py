@@ -12,6 +12,7 @@ from molia.base.errors import BadAnswer, MoliaError, NodeNotRunning
 from molia.base.limits import DATA_SHARES, LIST_LIMIT_MAX, TOTAL_SHARES
 from molia.cli.client import Node, find_node
 from molia.cli.fetch import find_blob
+from molia.cli.following import follow_job
 from molia.cli.output import (
     NodeRefused,
     Output,
@@ -119,15 +120,34 @@ pin = Tree(name="pin", help="Keep blobs until they are removed.")
 
 @pin.command("add", cls=Verb, lines=True, help="Keep these blobs until they are removed.")
 @click.argument("cids", metavar="CID…", nargs=-1, required=True)
+@click.option("--no-wait", is_flag=True, help="Do not wait for what has to be fetched.")
 @click.pass_obj
-def pin_add(session: Session, *, cids: tuple[str, ...]) -> int:
-    """Pin each blob; pinning twice is fine."""
+def pin_add(session: Session, *, cids: tuple[str, ...], no_wait: bool) -> int:
+    """Pin each blob; one that others have is fetched. Pinning twice is fine."""
 
     def add(node: Node, ref: Ref) -> Row:
-        node.call("PUT", f"/pin/{ref}")
-        return {"cid": str(ref), "pinned": True}
+        answer = node.call("PUT", f"/pin/{ref}")
+        job = answer.headers.get("x-molia-job", "")
+        if not job.isalnum():
+            return {"cid": str(ref), "pinned": True}
+        if no_wait:
+            return {"cid": str(ref), "pinned": True, "job": job}
+        end = _fetched(session, node, job, _number(answer.object(), "size"))
+        told: Row = {key: end[key] for key in ("holders", "survives") if key in end}
+        return {"cid": str(ref), "pinned": True, **told}
 
     return _each(session, cids, add)
+
+
+def _fetched(session: Session, node: Node, job: str, size: int) -> Row:
+    """Return what came of a pin's job; its bytes are a bar. One that is broken off goes on."""
+    with session.output.bar("pin", size) as bar:
+
+        def on_event(kind: str, data: Row) -> None:
+            if kind == "progress" and isinstance(data.get("bytes"), int):
+                bar.move(_number(data, "bytes"), label="pin")
+
+        return follow_job(node, job, on_event)
 
 
 @pin.command("rm", cls=Verb, lines=True, help="Let these blobs go when their lease ends.")

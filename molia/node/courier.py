@@ -6,7 +6,7 @@ Source: docs/reference/distribution.md.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -28,18 +28,29 @@ from molia.node.asking_blobs import Holder
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.dht import Dht
-from molia.node.giving import Giver
+from molia.node.giving import Given, Giver
 from molia.node.network import Network
 from molia.node.offers import Scout, Wanted
-from molia.node.placing import Offer, OnProgress, Placed, Placing, holdings_of
+from molia.node.placing import (
+    Offer,
+    OnProgress,
+    Placed,
+    Placing,
+    holdings_of,
+    planner_of,
+    shares_of,
+)
 from molia.store import keys
 from molia.store.keys import Kind as StoreKind
 from molia.store.ops import Guard, Put, Transaction
 from molia.store.rows import PlacedRow
+from molia.wire.addresses import Address
 from molia.wire.blob_messages import Lease, LeaseCode, Leased
 
 ANNOUNCE_S: Final = 30.0
 LEASE_S: Final = 5.0
+OnPlaced = Callable[[Cid, Mapping[bytes, tuple[tuple[int, ...], Address]]], Awaitable[None]]
+"""Told which node was given which shares of a blob, and where it is."""
 WAITING: Final = PlacedRow(is_done=False, survives=0, lease=b"", cursor={})
 """Of a blob that is to be placed."""
 
@@ -52,6 +63,10 @@ def lease_of(row: PlacedRow) -> Statement | None:
 
 def _nothing(_: Cid) -> frozenset[Place]:
     return frozenset()
+
+
+def _nobody(_: Cid) -> Mapping[bytes, Address]:
+    return {}
 
 
 class Courier:
@@ -70,6 +85,11 @@ class Courier:
         self.lost: Callable[[Cid], frozenset[Place]] = _nothing
         """What audits lost: it is as good as not there, and who lost it gets nothing more. Read in
         a thread."""
+        self.watched: Callable[[Cid], Mapping[bytes, Address]] = _nobody
+        """Who else is known to have a blob, and where they are: repairs and spreading bring it to
+        nodes that were not there when it was placed. Read in a thread."""
+
+        self.on_placed: list[OnPlaced] = []
 
     @property
     def has_peers(self) -> bool:
@@ -82,10 +102,10 @@ class Courier:
         guard = Guard(StoreKind.META, keys.bind_key(bound.cid), bound.encoded)
         await self._context.home_writer(bound.cid).write(Transaction((put,), guard))
 
-    async def place(self, cid: Cid, on_progress: OnProgress) -> Placed:
+    async def place(self, cid: Cid, on_progress: OnProgress, *, floor: int | None = None) -> Placed:
         """Place a blob; return what came of it. What is there already stays.
 
-        Raises BlobNotFound, BlobDamaged, NotJoined.
+        floor: another one than the setting. Raises BlobNotFound, BlobDamaged, NotJoined.
         """
         context = self._context
         if not self.has_peers:
@@ -98,7 +118,20 @@ class Courier:
         begun = PlacedRow(
             is_done=False, survives=row.survives, lease=lease.encoded, cursor=row.cursor
         )
-        return await Placing(self, bound, begun).run(on_progress)
+        placed = await Placing(self, bound, begun, floor=floor).run(on_progress)
+        for told in self.on_placed:
+            await told(cid, self.placed_at(holdings_of(placed.row)))
+        return placed
+
+    def placed_at(
+        self, holdings: Mapping[bytes, tuple[int, ...]]
+    ) -> dict[bytes, tuple[tuple[int, ...], Address]]:
+        """Return the same with where each node is."""
+        found = {key: self._scout.holder(key) for key in holdings}
+        return {
+            key: (holdings[key], (at.address[0], at.address[1]))
+            for key, at in found.items() if at is not None
+        }  # fmt: skip
 
     def _lease(self, bound: Bound, row: PlacedRow) -> Statement:
         """Return our lease of a blob: the one that was given out, until it is due to be renewed."""
@@ -126,8 +159,7 @@ class Courier:
         lease = self._lease(bound, row)
         if lease.encoded == row.lease:
             return 0
-        told = [self._tell(key, Lease((lease.encoded,))) for key in holdings_of(row)]
-        took = sum(await asyncio.gather(*told))
+        took = await self._tell_holders(cid, row, lease)
         if took:  # else it is tried again with the next look
             await self.save(bound, replace(row, lease=lease.encoded))
         return took
@@ -141,7 +173,15 @@ class Courier:
             self._identity, self._context.network, cid.digest, before=before,
             unix_s=self._context.now().unix_s,
         )  # fmt: skip
-        told = [self._tell(key, Lease((ended.encoded,))) for key in holdings_of(row)]
+        return await self._tell_holders(cid, row, ended)
+
+    async def _tell_holders(self, cid: Cid, row: PlacedRow, lease: Statement) -> int:
+        """Bring all who are known to have shares of a blob a lease; return how many took it."""
+        watched = await self._context.offload.run(self.watched, cid)
+        for key, address in watched.items():
+            self._scout.note(Holder(PeerKey(key), address))
+        keys_of = dict.fromkeys((*holdings_of(row), *watched))
+        told = [self._tell(key, Lease((lease.encoded,))) for key in keys_of]
         return sum(await asyncio.gather(*told))
 
     async def _tell(self, key: bytes, lease: Lease) -> bool:
@@ -162,7 +202,8 @@ class Courier:
         """Return candidates, our own node first: it has everything."""
         context, own = self._context, self._dht.engine.own
         ours = Candidate(
-            key=context.peer.key, room_bytes=0, group=b"" if own is None else own.group,
+            key=context.peer.key, room_bytes=self._room_bytes,
+            group=b"" if own is None else own.group,
             asn=0 if own is None else self._network.asn_of(own.address[0]),
             held=self._ours(shares),
         )  # fmt: skip
@@ -181,6 +222,38 @@ class Courier:
     def _ours(self, shares: tuple[int, ...]) -> tuple[int, ...]:
         """Return what this node has of the shares of a blob that it places: all."""
         return shares
+
+    @property
+    def _room_bytes(self) -> int:
+        """What this node takes beside what it has: nothing, where it has everything."""
+        return 0
+
+    def is_own(self, key: bytes) -> bool:
+        """Tell whether it is this node."""
+        return key == self._context.peer.key
+
+    async def take(self, _giver: Giver, _share: int) -> Given:
+        """See `Carrier.take`: this node has every share."""
+        return Given(is_kept=False, outcome="nowhere")
+
+    async def would_move(
+        self, bound: Bound, row: PlacedRow, *, only: Collection[int], here: Collection[bytes]
+    ) -> int:
+        """Return how many of these shares a new plan would bring to others, none of them twice.
+
+        here: who answered a moment ago; without one of them a plan would place its shares anew.
+        """
+        known = tuple(dict.fromkeys((*here, *holdings_of(row))))
+        shares = shares_of(bound)
+        found = await self.find(bound, shares, core.FindHolders(2 * len(shares), known))
+        if not set(here) <= {candidate.key for candidate in found}:
+            return 0
+        plan = await self._context.offload.run(planner_of(bound, floor=0), found)
+        return sum(move.share in only and not self.is_own(move.key) for move in plan.moves)
+
+    def note(self, holder: Holder) -> None:
+        """Remember where a node is said to be."""
+        self._scout.note(holder)
 
     def holder(self, key: bytes) -> Holder | None:
         """Return where a candidate is."""

@@ -4,7 +4,7 @@ Source: docs/reference/blob-messages.md, "Streams".
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, NamedTuple
 
 import structlog
@@ -74,14 +74,15 @@ class Giver:
         Raises MoliaError when it does not keep it after all, or does not answer.
         """
         async with self._network.open_stream(to.key, to.address, Number.PUT_SHARE) as stream:
-            await send_request(stream, self._head(share, 0))
+            await send_request(stream, self.head(share, 0))
             async with asyncio.timeout(HAVE_S):
                 reply = await read_reply(stream)
         if not isinstance(reply, ShareKept) or reply.code != KeptCode.KEPT:
             raise BadAnswer(f"peer {to.key.short} does not keep what it said")
         return reply.provider
 
-    def _head(self, share: int, first_stripe: int) -> PutShare:
+    def head(self, share: int, first_stripe: int) -> PutShare:
+        """Return what a share begins with."""
         row = self._bound.row
         return PutShare(
             cid=self._bound.cid, share=share, manifest=row.manifest, lease=self._lease,
@@ -112,15 +113,20 @@ class Giver:
     async def _send_all(
         self, stream: PeerStream, share: int, first_stripe: int, on_stripes: OnStripes
     ) -> None:
-        await send_request(stream, self._head(share, first_stripe))
-        async for stripes, data in self._pieces(share, first_stripe):
+        await send_request(stream, self.head(share, first_stripe))
+        async for stripes, data in self.pieces(share, first_stripe):
             if data:
                 await stream.send(data)
             on_stripes(stripes)
         stream.end()
 
-    async def _pieces(self, share: int, first_stripe: int) -> AsyncIterator[tuple[int, bytes]]:
-        """Yield what follows the head, each with how many stripes are sent with it."""
+    async def pieces(
+        self, share: int, first_stripe: int
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Yield what follows the head, each with how many stripes are sent with it.
+
+        Raises BlobDamaged.
+        """
         context, bound, run = self._context, self._bound, self._context.offload.run
         if share == WHOLE_SHARE:
             data = await run(read_whole, context, bound)

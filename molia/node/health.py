@@ -24,7 +24,7 @@ def health_of(context: Context, bound: Bound, known: Others | None = None) -> Bl
     now = context.now()
     rows = context.catalog.share_rows(bound, now)
     placed = context.catalog.placed(bound.cid, now)
-    others = {} if placed is None else holdings_of(placed)
+    others = {} if placed is None or not placed.lease else holdings_of(placed)
     if known is not None and placed is not None:
         others = known.now(others)
     sound = {} if known is None else known.sound_unix_s

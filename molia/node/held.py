@@ -180,6 +180,14 @@ class HeldShares:
             ops.append(Delete(Kind.BLOCK, keys.block_key(object_id, keys.WHOLE_SHARE, 0)))
         return Transaction(tuple(ops), Guard(Kind.META, key, held.encoded))
 
+    def without(self, held: Held, row: HeldRow) -> Transaction:
+        """Return what ends keeping some shares; row: the same with those that stay."""
+        object_id, key = held.row.object_id, keys.held_key(held.cid)
+        gone = [share for share in held.row.shares if share not in row.shares]
+        ops: list[Put | Delete] = [Put(Kind.META, key, row.encode())]
+        ops += [Delete(Kind.META, keys.share_key(object_id, share)) for share in gone]
+        return Transaction(tuple(ops), Guard(Kind.META, key, held.encoded))
+
     def lapse(self, held: Held, owner: bytes) -> Transaction:
         """Return what forgets a lease that has run out."""
         guard = Guard(Kind.META, keys.held_key(held.cid), held.encoded)

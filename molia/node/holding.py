@@ -8,7 +8,7 @@ Source: docs/reference/holding.md.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -29,10 +29,11 @@ from molia.node.network import Network, StreamHandler
 from molia.node.peer_streams import PeerStream
 from molia.node.space import Space
 from molia.node.stream_messages import read_request, send_reply
-from molia.node.taking import Takings
+from molia.node.taking import Incoming, Takings
 from molia.store import keys
 from molia.store.ops import Reply
 from molia.store.quota import QuotaMarks
+from molia.store.rows import HeldRow
 from molia.wire import blob_messages, messages
 from molia.wire.blob_messages import (
     Has,
@@ -287,11 +288,11 @@ class Holder:
             self.counts["share_bad_message"] += 1
             await send_reply(stream, Error(code=ErrorCode.BAD_MESSAGE))
             return
-        kept = await self._put(stream, put)
+        kept = await self.put(stream, put)
         self.counts[f"share_{KeptCode(kept.code).name.lower()}"] += 1
         await send_reply(stream, kept)
 
-    async def _put(self, stream: PeerStream, put: PutShare) -> ShareKept:
+    async def put(self, stream: Incoming, put: PutShare) -> ShareKept:
         """Return what to say of a share, once all that was wanted of it was read."""
         context, now = self._context, self._context.now()
         is_known = put.share == keys.WHOLE_SHARE or put.share < limits.TOTAL_SHARES
@@ -320,7 +321,7 @@ class Holder:
         return await self._take(stream, put, core, lease)
 
     async def _take(
-        self, stream: PeerStream, put: PutShare, core: Intake, lease: Statement
+        self, stream: Incoming, put: PutShare, core: Intake, lease: Statement
     ) -> ShareKept:
         size = put.size if core.manifest is None else core.manifest.size
         owner, cost = owner_hash(lease.signer.key), cost_of(size, put.share)
@@ -378,6 +379,37 @@ class Holder:
         self._context.note_blob(held.cid)
         log.info("share_kept", blob=held.cid.short, shares=len(held.row.shares))
 
+    async def let_go(self, held: Held, shares: Collection[int]) -> bool:
+        """Stop keeping some shares of a blob; False when what is kept has changed meanwhile.
+
+        At least one stays: with the last one a blob is no longer watched.
+        """
+        objects, row = self._context.objects, held.row
+        left = tuple(share for share in row.shares if share not in shares)
+        assert left, "a blob is let go of by its leases"
+        fewer = HeldRow(row.object_id, row.size, row.manifest, left, row.created_unix_s)
+        gone = [share for share in row.shares if share in shares]
+        owners = await self._context.offload.run(self.held.leases, held, self._context.now())
+        async with objects.alone(row.object_id):
+            for share in gone:
+                await objects.begin_share(row.object_id, share)
+            change = self.held.without(held, fewer)
+            is_gone = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED
+            for share in gone:
+                end = objects.drop_share if is_gone else objects.end_share
+                await end(row.object_id, share)
+        if is_gone:
+            cost = held.cost - Held(held.cid, fewer, b"").cost
+            self.counts["share_let_go"] += len(gone)
+            self._context.leaves.forget(row.object_id)
+            self._tell(
+                [Change(owner, -cost, is_new=not at) for at, owner in enumerate(owners)],
+                shares=-len(gone),
+            )
+            self._context.note_blob(held.cid)
+            log.info("shares_let_go", blob=held.cid.short, shares=len(gone))
+        return is_gone
+
     # ------------------------------------------------------------------ what is held in all
 
     def _tell(self, changes: list[Change], *, shares: int) -> None:
@@ -391,7 +423,11 @@ class Holder:
         """Take what another worker keeps from now on."""
         self.share_count += shares
         for owner, cost, is_new in changes:
-            self.quotas.add(bytes(owner), int(cost), is_new=bool(is_new))
+            if int(cost) >= 0:
+                self.quotas.add(bytes(owner), int(cost), is_new=bool(is_new))
+            else:
+                less = min(-int(cost), self.quotas.used_by(bytes(owner)))
+                self.quotas.remove(bytes(owner), less, is_gone=bool(is_new))
 
     # ------------------------------------------------------------------ life
 

@@ -27,7 +27,7 @@ from molia.store.shard import Delete, Put, Transaction
 log = structlog.get_logger(__name__)
 
 SAVE_INTERVAL_S: Final = 2.0
-AT_ONCE: Final = {"place": limits.PLACINGS_LARGE}
+AT_ONCE: Final = {"place": limits.PLACINGS_LARGE, "pin": limits.PINS_AT_ONCE}
 """How many jobs of a kind run at once; of the others one of all kinds together."""
 ENDED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -319,11 +319,12 @@ class Jobs:
                 del self._jobs[job.id]
 
     async def _forget_placed(self) -> None:
-        """Forget the oldest jobs of placing that have ended, beyond those that are kept."""
-        ended = [job for job in self._jobs.values() if job.kind == "place" and job.ended]
-        ended.sort(key=lambda job: job.updated_unix_ms)
-        for job in ended[: -limits.PLACE_JOBS_KEPT]:
-            await self._forget(job)
+        """Forget the oldest jobs that the node starts by itself and that have ended."""
+        for kind in AT_ONCE:
+            ended = [job for job in self._jobs.values() if job.kind == kind and job.ended]
+            ended.sort(key=lambda job: job.updated_unix_ms)
+            for job in ended[: -limits.PLACE_JOBS_KEPT]:
+                await self._forget(job)
 
     async def _forget(self, job: Job) -> None:
         key = keys.job_key(job.id)

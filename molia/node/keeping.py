@@ -32,6 +32,7 @@ from molia.node.standings import Facts, Here, places_of, standing_of
 from molia.node.watched import Seen, Watched, WatchedRows
 from molia.node.whereabouts import Find, LookUp, Provider
 from molia.store.keys import Space
+from molia.wire.addresses import Address
 from molia.wire.blob_messages import Held as HeldThere
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,10 @@ LOOK_UP_S: Final = 3 * 86_400.0
 HAVE_S: Final = 3.0
 IDLE_S: Final = 0.5
 RTT_S: Final = 0.5
+AGED_UNIX_S: Final = 1
+"""In place of when holders were looked up: so long ago that the next look does it again."""
 OnStanding = Callable[[Here, Standing], None]
+OnFacts = Callable[[Facts, Standing], None]
 OnGone = Callable[[Cid], None]
 OnUntold = Callable[[Cid], None]
 
@@ -60,10 +64,13 @@ class Others:
     away: frozenset[bytes]
     sound_unix_s: Mapping[int, int]
     """When an audit of ours found a share sound, by share."""
+    known: frozenset[bytes] | None = None
+    """All who are watched; None before the first look."""
 
     def now(self, noted: Mapping[bytes, tuple[int, ...]]) -> dict[bytes, tuple[int, ...]]:
         """Return who has what now. noted: what was acknowledged when the blob was placed."""
-        every = {**noted, **self.shares}
+        every = {key: noted[key] for key in noted if self.known is None or key in self.known}
+        every |= self.shares
         left = {
             key: tuple(share for share in shares if Place(share, key) not in self.lost)
             for key, shares in every.items() if key not in self.away
@@ -84,6 +91,7 @@ class Keeper:
         self.presences = Presences(lambda: context.now().mono_s, fresh_s=config.look_s * 0.9)
         self.auditing = Auditing(context, network, self._on_judged)
         self.on_standing: list[OnStanding] = []
+        self.on_facts: list[OnFacts] = []
         self.on_gone: list[OnGone] = []
         self.on_untold: list[OnUntold] = []
         """Told of a blob of which the network does not know that it is here: whoever sent it has
@@ -178,6 +186,11 @@ class Keeper:
 
         anew: look its holders up, and ask all of them whether they are there.
         """
+        found = await self.look_closely(cid, anew=anew)
+        return None if found is None else found[1]
+
+    async def look_closely(self, cid: Cid, *, anew: bool = False) -> tuple[Facts, Standing] | None:
+        """See `look`; return what it found as well."""
         run, now = self._context.offload.run, self._context.now()
         here = await run(self.here, cid)
         if here is None:
@@ -185,23 +198,49 @@ class Keeper:
             return None
         self.looks += 1
         watched = await run(self.rows.get, cid, now)
-        if anew or now.unix_s - watched.looked_unix_s > LOOK_UP_S:
+        is_long_ago = now.unix_s - watched.looked_unix_s > LOOK_UP_S
+        if anew or is_long_ago:
             await self._look_up_holders(here, watched, anew=anew)
-        facts = await self._facts(here, watched, anew=anew)
+        facts = await self._facts(here, watched, anew=anew or is_long_ago)
         standing = standing_of(facts, self._context.peer.key)
         is_old = now.unix_s - watched.looked_unix_s >= self._context.config.repair.look_s
         if standing.missing and is_old:  # before anybody is called lost, others may have it by now
             await self._look_up_holders(here, watched, anew=anew)
             facts = await self._facts(here, watched, anew=anew)
             standing = standing_of(facts, self._context.peer.key)
+        await self._note_spares(facts)
         self._begin_audits(facts)
         for told in self.on_standing:
             told(here, standing)
-        return standing
+        for tell in self.on_facts:
+            tell(facts, standing)
+        return facts, standing
+
+    async def age(self, cid: Cid) -> None:
+        """Have the next look ask the network who has a blob: that has just changed."""
+        async with self._rows_lock:
+            watched = await self.watched(cid)
+            if watched.looked_unix_s > AGED_UNIX_S:
+                watched.looked_unix_s = AGED_UNIX_S
+                await self.rows.put(cid, watched)
+
+    async def take_placed(
+        self, cid: Cid, placed: Mapping[bytes, tuple[tuple[int, ...], Address]]
+    ) -> None:
+        """Take who was just given shares of a blob, and where they are."""
+        async with self._rows_lock:
+            watched = await self.watched(cid)
+            if watched.looked_unix_s and watched.add(placed, unix_s=self._context.now().unix_s):
+                await self.rows.put(cid, watched)
 
     async def watched(self, cid: Cid) -> Watched:
         """Return what is known of a blob's other holders."""
         return await self._context.offload.run(self.rows.get, cid, self._context.now())
+
+    def addresses(self, cid: Cid) -> dict[bytes, Address]:
+        """Return who else has a blob, and where they are; in a thread."""
+        watched = self.rows.get(cid, self._context.now())
+        return {key: seen.address for key, seen in watched.holders.items()}
 
     def others(self, cid: Cid) -> Others:
         """Return who has shares now as far as the last looks say; in a thread."""
@@ -215,7 +254,8 @@ class Keeper:
         for place, record in watched.audits.items():
             sound[place.share] = max(sound.get(place.share, 0), record.sound_unix_s)
         away = frozenset(key for key in watched.holders if self.presences.is_away(key))
-        return Others(shares, watched.lost, away, sound)
+        known = frozenset(watched.holders) if watched.looked_unix_s else None
+        return Others(shares, watched.lost, away, sound, known)
 
     async def _look_up_holders(self, here: Here, watched: Watched, *, anew: bool) -> None:
         self.look_ups += 1
@@ -235,7 +275,7 @@ class Keeper:
         ]
         async with self._rows_lock:
             latest = await self._context.offload.run(self.rows.get, here.cid, self._context.now())
-            watched.audits = latest.audits
+            watched.audits, watched.spares = latest.audits, latest.spares
             watched.take(seen, unix_s=self._context.now().unix_s)
             await self.rows.put(here.cid, watched)
 
@@ -271,7 +311,7 @@ class Keeper:
             pinners=[*pinners, *([own] if here.is_whole else [])],
             unix_s=self._context.now().unix_s,
         )  # fmt: skip
-        if not due:
+        if not due and not watched.spares:
             return
         try:
             manifest = Manifest.decode(here.manifest) if here.manifest else None
@@ -279,10 +319,40 @@ class Keeper:
             return
         if manifest is None and here.cid.codec is Codec.MANIFEST:
             return
-        for place in due:
+        for place in (*due, *self._spare_audits(facts)):
             if facts.presence.get(place.key):  # who is away is not asked, and loses nothing by it
                 task = AuditTask(here.cid, place, manifest, RTT_S)
                 self.auditing.add(task, watched.holders[place.key].address)
+
+    def _spare_audits(self, facts: Facts) -> list[Place]:
+        """Return what is here as well and was not yet seen to be sound where else it is."""
+        watched, unix_s, found = facts.watched, self._context.now().unix_s, []
+        for share, since in watched.spares.items():
+            for key in facts.holders_of(share):
+                record = watched.audits.get(Place(share, key), AuditRecord())
+                was_asked = record.asked_unix_s >= since
+                is_old = unix_s - record.asked_unix_s >= self._context.config.repair.takeover_s
+                if record.sound_unix_s < since and (not was_asked or is_old):
+                    found.append(Place(share, key))
+        return found[: limits.SPARE_AUDITS_MAX]
+
+    async def _note_spares(self, facts: Facts) -> None:
+        """Note since when shares that are here have been at others as well."""
+        here, watched = facts.here, facts.watched
+        spares: dict[int, int] = {}
+        if len(here.shares) > 1:
+            now_s = int(self._context.now().unix_s)
+            spares = {
+                share: watched.spares.get(share, now_s)
+                for share in here.shares if facts.holders_of(share)
+            }  # fmt: skip
+        if spares == watched.spares:
+            return
+        watched.spares = spares
+        async with self._rows_lock:
+            latest = await self.watched(here.cid)
+            latest.spares = spares
+            await self.rows.put(here.cid, latest)
 
     async def _on_judged(self, task: AuditTask, answer: Answer) -> None:
         unix_s = self._context.now().unix_s

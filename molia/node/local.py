@@ -1,6 +1,7 @@
 """The node behind `NodeService`: hands each question to the part that answers it."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from molia.base import limits
 from molia.base.cid import Cid, Ref
 from molia.base.errors import (
     BadInput,
+    BlobNotFound,
     BodyTooLarge,
     Damaged,
     NoSpace,
@@ -27,10 +29,12 @@ from molia.base.views import (
     JobEvent,
     JobView,
     NodeView,
+    PinView,
     PutOptions,
     PutResult,
     Readiness,
 )
+from molia.dht.blinding import content_cid
 from molia.node import team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
@@ -46,12 +50,16 @@ from molia.node.held import HeldShares
 from molia.node.home import store_path
 from molia.node.jobs import JobRun, Jobs
 from molia.node.member import VERBS, Member
+from molia.node.network_readers import info_of
 from molia.node.overview import Overview
+from molia.node.pinning import JOB_KIND as PIN_KIND
+from molia.node.pinning import Pinning
 from molia.node.placements import JOB_KIND, Placements
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
 from molia.node.scrubs import ScrubWatch
+from molia.node.service import BlobReader
 from molia.node.space import Space
 from molia.node.store_service import TRUST_VERB, StoreFace
 from molia.node.sweep import Sweeper
@@ -79,9 +87,17 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         self._stopping = False
         self._space = Space(store_path(home, context.config))
         self._healer = Healer(context)
-        self._jobs = Jobs(context, {"verify": run_verify, JOB_KIND: self._run_placing})
+        self._jobs = Jobs(
+            context,
+            {
+                "verify": run_verify,
+                JOB_KIND: self._run_placing,
+                PIN_KIND: self._run_pinning,
+            },
+        )
         self._team_jobs = TeamJobs(context, self._jobs)
         self._placements = Placements(context, self._team_jobs)
+        self._pinning = Pinning(context, self._team_jobs, _Hands(self))
         self._scrub_watch = ScrubWatch(context, self._healer)
         self._content_scrub = ContentScrub(context)
         self._sweeper = Sweeper(context, start=context.now())
@@ -114,6 +130,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         tasks.start_soon(self._healer.run)
         tasks.start_soon(self._jobs.run)
         tasks.start_soon(self._placements.run)
+        tasks.start_soon(self._pinning.run)
         tasks.start_soon(self._sweeper.run)
         tasks.start_soon(self.cache.run)
         tasks.start_soon(self._scrub_watch.run)
@@ -128,6 +145,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         member.fetcher.cache = self.cache
         self._placements.join(member.courier)
         member.repairs.again = self._placements.again
+        member.spreader.own_blobs = self._placements
         self.context.metrics.watch_wire(partial(counts_of, member.network))
         self.context.metrics.watch_dht(member.counts)
         self.context.metrics.watch_holding(member.holder.report)
@@ -161,6 +179,18 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
     async def _run_placing(self, run: JobRun) -> None:
         await self._placements.run_job(run)
 
+    async def _run_pinning(self, run: JobRun) -> None:
+        await self._pinning.run_job(run)
+
+    async def keep_fetched(self, chunks: AsyncIterator[bytes], options: PutOptions) -> PutResult:
+        """Put a blob that others hold; they are the first that are asked to keep its shares."""
+        await self.admit_put(options)
+        mark = self._placements.mark
+        if mark is not None and self._fetcher is not None and options.assert_cid is not None:
+            mark = self._placements.mark_of(self._fetcher.finds.get(options.assert_cid))
+        result = await put_blob(self.context, chunks, options, placed=mark)
+        return result if mark is None else await self._placements.settle(result, options)
+
     async def blob_info(self, ref: Ref) -> BlobInfo:
         """See `NodeService.blob_info`."""
         return (await self._find(ref)).info
@@ -186,10 +216,15 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
             self._placements.end_leases(bound.cid, placed)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
 
-    async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:
+    async def pin_blob(self, ref: Ref, *, pinned: bool) -> PinView:
         """See `NodeService.pin_blob`."""
         context = self.context
-        bound = await self._find(ref)
+        try:
+            bound = await self._find(ref)
+        except BlobNotFound as error:
+            if self._fetcher is None:
+                raise
+            return await (self._pin_remote(ref, error) if pinned else self._unpin_remote(ref))
         if bound.pinned != pinned:
             change = context.catalog.pin(
                 bound, pinned=pinned, lease_s=context.config.leases.default_s, now=context.now()
@@ -197,7 +232,25 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
             await context.home_writer(bound.cid).write(change)
             context.note_blob(bound.cid)
             bound = await self._find(bound.cid)
-        return bound.info
+        return PinView(info=bound.info)
+
+    async def _pin_remote(self, ref: Ref, not_here: BlobNotFound) -> PinView:
+        """Wish for a blob that others have, if there is room for it."""
+        if self._stopping:
+            raise ShuttingDown("the node is stopping")
+        assert self._fetcher is not None, "only who has joined finds blobs elsewhere"
+        info = (await self._fetcher.open_ref(ref, not_here)).info
+        await self.admit_put(PutOptions(size=info.size))
+        is_hint = not isinstance(ref, Cid) or ref.codec is not info.cid.codec
+        content = content_cid(ref).digest if is_hint else None
+        job = await self._pinning.begin(info, content=content)
+        return PinView(info=replace(info, pinned=True), job=job.id)
+
+    async def _unpin_remote(self, ref: Ref) -> PinView:
+        cid = content_cid(ref)
+        if not await self._pinning.end(cid):
+            raise BlobNotFound(ref)
+        return PinView(info=info_of(cid, size=0, content=bytes(32)))
 
     # ------------------------------------------------------------------ the node
 
@@ -371,3 +424,23 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
                 f"the store's quota of {self.context.quota_bytes} bytes is used up",
                 hint="delete something, or raise store.quota_bytes",
             )
+
+
+class _Hands:
+    """What the node does for pins of blobs that are not here."""
+
+    def __init__(self, node: LocalNode) -> None:
+        self._node = node
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self._node.member is not None and self._node.member.fetcher.is_joined
+
+    async def open(self, cid: Cid) -> BlobReader:
+        """Return a reader of a blob, wherever it is."""
+        return await self._node.open_blob(cid)
+
+    async def keep(self, chunks: AsyncIterator[bytes], options: PutOptions) -> PutResult:
+        """See `LocalNode.keep_fetched`."""
+        return await self._node.keep_fetched(chunks, options)

@@ -11,6 +11,7 @@ from molia.base.cid import Cid
 from molia.base.errors import MoliaError
 from molia.base.views import DhtView
 from molia.node.announcing import Announcer
+from molia.node.claiming import Claims
 from molia.node.context import Context
 from molia.node.courier import Courier
 from molia.node.dht import Dht
@@ -26,6 +27,7 @@ from molia.node.own_records import OwnRecords
 from molia.node.repairs import Repairs
 from molia.node.serving_blobs import BlobServer
 from molia.node.space import Space
+from molia.node.spreading import Spreader
 from molia.store.keys import Kind
 from molia.wire.addresses import PeerAddress
 
@@ -51,6 +53,7 @@ class Member:
     courier: Courier
     keeper: Keeper
     repairs: Repairs
+    spreader: Spreader
 
     @classmethod
     def create(
@@ -67,20 +70,26 @@ class Member:
         look_up = Finder(context, dht).provided
         fetcher = Fetcher(context, network, look_up, dht)
         keeper = Keeper(context, network, look_up, is_joined=lambda: dht.engine.is_joined)
-        mender = Mender(context, fetcher, dht, identity, announcer)
+        holder = Holder(context, network, space=space, sign=announcer.sign_shares)
+        mender = Mender(context, fetcher, dht, identity, announcer, holder)
+        claims = Claims(context, network, keeper, identity)
+        repairs = Repairs(context, keeper, mender, claims)
         made = cls(
             context, network, dht, OwnRecords(context, dht, identity), announcer, fetcher,
-            Holder(context, network, space=space, sign=announcer.sign_shares),
-            Courier(context, network, dht, identity, sign_whole=announcer.sign_whole),
-            keeper, Repairs(context, network, keeper, mender, identity),
+            holder, Courier(context, network, dht, identity, sign_whole=announcer.sign_whole),
+            keeper, repairs, Spreader(context, keeper, mender, claims, holder, repairs.queue),
         )  # fmt: skip
         made.courier.lost = lambda cid: keeper.rows.get(cid, context.now()).lost
+        made.courier.watched = keeper.addresses
+        made.courier.on_placed.append(keeper.take_placed)
+        mender.on_placed.append(keeper.take_placed)
+        made.spreader.announce_soon = announcer.announce_soon
         fetcher.on_lie.append(made.repairs.on_lie)
         keeper.on_untold.append(announcer.announce_soon)
         server = BlobServer(context, network)
         network.serve(server.handlers, server.streams)
         network.serve(made.holder.handlers, made.holder.streams)
-        network.serve(made.repairs.handlers, {})
+        network.serve(claims.handlers, {})
         context.on_blob.append(made.announcer.note)
         return made
 
@@ -94,6 +103,7 @@ class Member:
                 tasks.start_soon(self.holder.run)
                 tasks.start_soon(self.keeper.run)
                 tasks.start_soon(self.repairs.run)
+                tasks.start_soon(self.spreader.run)
                 if self.context.team.seat.index == 0:
                     tasks.start_soon(self._say_where)
         finally:

@@ -6,7 +6,7 @@ manifest lists.
 Source: docs/reference/audit-and-repair.md, "A repair".
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,12 +30,15 @@ from molia.node.announcing import Announcer
 from molia.node.asking_blobs import Holder
 from molia.node.catalog import Bound
 from molia.node.context import Context
-from molia.node.courier import Courier
+from molia.node.courier import Courier, OnPlaced
 from molia.node.dht import Dht
 from molia.node.fetching import Fetcher
-from molia.node.held import Held, HeldShares, held_lease
+from molia.node.giving import Given, Giver
+from molia.node.held import Held, cost_of, held_lease
+from molia.node.holding import Holder as OwnHolder
 from molia.node.network import Network
-from molia.node.placing import Placed, Placing, holdings_of, shares_of
+from molia.node.own_shares import take_own
+from molia.node.placing import Offer, Placed, Placing, holdings_of, shares_of
 from molia.node.watched import Watched
 from molia.store import keys
 from molia.store.rows import PlacedRow
@@ -43,19 +46,24 @@ from molia.wire.blob_messages import Lease
 
 log = structlog.get_logger(__name__)
 
+MayBegin = Callable[[int], Awaitable[bool]]
+
 
 class RepairCourier(Courier):
     """Places shares of a blob that this node keeps for others, under a lease of theirs."""
 
     def __init__(
         self, context: Context, network: Network, dht: Dht, identity: Identity, *,
-        announcer: Announcer, held: Held, lease: Statement, watched: Watched,
+        announcer: Announcer, holder: OwnHolder, held: Held, lease: Statement, watched: Watched,
     ) -> None:  # fmt: skip
         shares = held.row.shares
-        super().__init__(
-            context, network, dht, identity,
-            sign_whole=lambda bound: announcer.sign_shares(bound.cid, shares),
-        )  # fmt: skip
+
+        def sign(bound: Bound) -> bytes:
+            now = holder.held.find(bound.cid, context.now())  # we may have taken one ourselves
+            return announcer.sign_shares(bound.cid, shares if now is None else now.row.shares)
+
+        super().__init__(context, network, dht, identity, sign_whole=sign)
+        self._holder = holder
         self._wholes = frozenset(key for key, seen in watched.holders.items() if seen.is_whole)
         self._held_shares, self._lessee = shares, lease.signer
         for key, seen in watched.holders.items():
@@ -78,6 +86,20 @@ class RepairCourier(Courier):
     def _ours(self, shares: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(share for share in self._held_shares if share in shares)
 
+    @property
+    def _room_bytes(self) -> int:
+        return self._holder.room_bytes
+
+    async def offer(self, bound: Bound, key: bytes, shares: tuple[int, ...]) -> Offer | None:
+        """See `Carrier.offer`. What we offer ourselves is looked at when the share comes."""
+        if self.is_own(key):
+            return Offer(accepted=shares, kept=())
+        return await super().offer(bound, key, shares)
+
+    async def take(self, giver: Giver, share: int) -> Given:
+        """See `Carrier.take`."""
+        return await take_own(self._holder, giver, share)
+
     async def save(self, bound: Bound, row: PlacedRow) -> None:
         """Note nothing: what lies where is the network's to say."""
 
@@ -92,12 +114,14 @@ class Mender:
     """Carries out the repairs of one worker."""
 
     def __init__(
-        self, context: Context, fetcher: Fetcher, dht: Dht, identity: Identity, announcer: Announcer
-    ) -> None:
+        self, context: Context, fetcher: Fetcher, dht: Dht, identity: Identity,
+        announcer: Announcer, holder: OwnHolder,
+    ) -> None:  # fmt: skip
         self._context, self._fetcher, self._dht = context, fetcher, dht
-        self._identity, self._announcer = identity, announcer
-        self._held = HeldShares(context.shards)
+        self._identity, self._announcer, self._holder = identity, announcer, holder
+        self._held = holder.held
         self.shares_made = 0
+        self.on_placed: list[OnPlaced] = []
 
     async def mend(self, cid: Cid, missing: Sequence[int], watched: Watched) -> Placed:
         """Make and place what is missing of a blob that is kept for others; return what came of it.
@@ -105,25 +129,65 @@ class Mender:
         Raises BlobNotFound when nobody wants it, BlobDamaged when it was wrongly coded, and what a
         read raises.
         """
-        run, now = self._context.offload.run, self._context.now()
-        held = await run(self._held.find, cid, now)
-        leases = [] if held is None else await run(self._leases, held)
-        if held is None or not leases:
-            raise BlobNotFound(cid)
-        courier = RepairCourier(
-            self._context, self._fetcher.network, self._dht, self._identity,
-            announcer=self._announcer, held=held, lease=leases[0], watched=watched,
-        )  # fmt: skip
-        row = PlacedRow(is_done=False, survives=0, lease=leases[0].encoded, cursor=_cursor(watched))
+        held, leases = await self._wanted(cid)
+        courier, row = self._courier(held, leases, watched)
         if cid.codec is Codec.RAW:
             placed = await Placing(courier, held.bound, row).run(_ignore)
         else:
             shares = tuple(share for share in missing if share in shares_of(held.bound))
             async with self._made(held, shares) as bound:
                 placed = await Placing(courier, bound, row, only=shares).run(_ignore)
-        new = [key for key in holdings_of(placed.row) if key not in watched.holders]
-        await courier.hand_on(new, leases[1:])
+        await self._note(cid, courier, placed, watched, leases)
         return placed
+
+    async def spread(
+        self, cid: Cid, watched: Watched, here: Collection[bytes], may_begin: MayBegin
+    ) -> bool:
+        """Send shares that lie doubled up here to nodes that have room; tell whether any came.
+
+        here: the holders that answer. may_begin: asked once there is something to send, with how
+        many bytes. Raises as `mend`.
+        """
+        held, leases = await self._wanted(cid)
+        courier, row = self._courier(held, leases, watched)
+        moves = await courier.would_move(held.bound, row, only=held.row.shares, here=here)
+        if not moves or not await may_begin(moves * cost_of(held.row.size, held.row.shares[0])):
+            return False
+        before = {key: set(seen.shares) for key, seen in watched.holders.items()}
+        placed = await Placing(courier, held.bound, row, only=held.row.shares, floor=0).run(_ignore)
+        await self._note(cid, courier, placed, watched, leases)
+        after = holdings_of(placed.row)
+        return any(set(shares) - before.get(key, set()) for key, shares in after.items())
+
+    async def _wanted(self, cid: Cid) -> tuple[Held, list[Statement]]:
+        """Return what is kept of a blob, and under which leases. Raises BlobNotFound."""
+        run, now = self._context.offload.run, self._context.now()
+        held = await run(self._held.find, cid, now)
+        leases = [] if held is None else await run(self._leases, held)
+        if held is None or not leases:
+            raise BlobNotFound(cid)
+        return held, leases
+
+    def _courier(
+        self, held: Held, leases: Sequence[Statement], watched: Watched
+    ) -> tuple["RepairCourier", PlacedRow]:
+        courier = RepairCourier(
+            self._context, self._fetcher.network, self._dht, self._identity,
+            announcer=self._announcer, holder=self._holder, held=held, lease=leases[0],
+            watched=watched,
+        )  # fmt: skip
+        row = PlacedRow(is_done=False, survives=0, lease=leases[0].encoded, cursor=_cursor(watched))
+        return courier, row
+
+    async def _note(
+        self, cid: Cid, courier: "RepairCourier", placed: Placed, watched: Watched,
+        leases: Sequence[Statement],
+    ) -> None:  # fmt: skip
+        """Hand the other leases on, and say who has shares now."""
+        holdings = holdings_of(placed.row)
+        await courier.hand_on([key for key in holdings if key not in watched.holders], leases[1:])
+        for told in self.on_placed:
+            await told(cid, courier.placed_at(holdings))
 
     def _leases(self, held: Held) -> list[Statement]:
         """Return the leases that others have on a blob, the one that lasts longest first."""

@@ -32,7 +32,7 @@ async def network_health(fetcher: Fetcher, info: BlobInfo, own: Collection[int])
     Raises LookupTimedOut, or NoHolders when nobody is known and nothing is here.
     """
     cid = info.cid
-    find = fetcher.finds.get(cid)
+    find = fetcher.finds.get(cid, anew=True)  # a repair may have moved all of it a moment ago
     await find.over(within_s=fetcher.patience.lookup_s)
     if not own and not find.shares:
         raise fetcher.explain(NoHolders(cid, waited_s=0.0), find)

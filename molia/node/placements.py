@@ -7,7 +7,7 @@ Source: docs/reference/distribution.md, "Jobs".
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,9 +22,12 @@ from molia.base.views import BlobState, JobState, PutOptions, PutResult
 from molia.blobs.leases import renewal_due_s
 from molia.node.context import Context
 from molia.node.courier import WAITING, Courier, lease_of
+from molia.node.held import cost_of
 from molia.node.jobs import JobRun
-from molia.node.placing import Placed, holdings_of
+from molia.node.mending import MayBegin
+from molia.node.placing import Placed, holdings_of, shares_of
 from molia.node.team_jobs import TeamJobs
+from molia.node.whereabouts import Find
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.rows import PlacedRow
@@ -54,6 +57,7 @@ class Placements:
         self._ends: dict[Cid, asyncio.Future[Placed | None]] = {}
         """Of each blob that runs or waits here, how it ends."""
         self._job_ids: dict[Cid, JobId] = {}
+        self._spreading: set[Cid] = set()
         self._queue: deque[Cid] = deque()
         self._queued, self._has_room = asyncio.Event(), asyncio.Event()
         self._releasing: set[asyncio.Task[int]] = set()
@@ -69,6 +73,15 @@ class Placements:
         """What a new blob is marked with: None while there are no other nodes."""
         return WAITING if self._courier is not None and self._courier.has_peers else None
 
+    def mark_of(self, find: Find) -> PlacedRow:
+        """Return the same of a blob that others hold: they are asked to go on before anybody."""
+        if self._courier is None:
+            return WAITING
+        held = [[key.hex(), share, ""] for key, shares in find.shares.items() for share in shares]
+        for key in find.shares:
+            self._courier.note(find.holder(key))
+        return replace(WAITING, cursor={"placed": held})
+
     async def again(self, cid: Cid) -> Placed | None:
         """Place a blob of ours once more, because holders are gone; None when that did not go."""
         courier = self._courier
@@ -77,6 +90,26 @@ class Placements:
         await self._start(cid, wait=False)
         end = self._ends.get(cid)
         return None if end is None else await asyncio.shield(end)
+
+    async def spread(self, cid: Cid, here: Collection[bytes], may_begin: MayBegin) -> Placed | None:
+        """Place a blob of ours anew if that would move shares; None: not, or it may not begin.
+
+        here: the holders that answer. may_begin: asked once there is something to move, with how
+        many bytes.
+        """
+        courier, context = self._courier, self._context
+        bound = await context.offload.run(context.catalog.bound, cid, context.now())
+        row = await self._row_of(cid)
+        if courier is None or not courier.has_peers or bound is None or row is None:
+            return None
+        moves = await courier.would_move(bound, row, only=shares_of(bound), here=here)
+        if not moves or not await may_begin(moves * cost_of(bound.row.size, 0)):
+            return None
+        self._spreading.add(cid)  # duplicates for the floor are what spreading takes away
+        try:
+            return await self.again(cid)
+        finally:
+            self._spreading.discard(cid)
 
     # ------------------------------------------------------------------ a put's side
 
@@ -186,7 +219,8 @@ class Placements:
 
         try:
             courier = await self._joined()
-            placed = await courier.place(cid, tell)
+            floor = 0 if cid in self._spreading else None
+            placed = await courier.place(cid, tell, floor=floor)
             run.progress.update(
                 holders=placed.holders, survives=placed.row.survives,
                 blob_state=self._state(placed).value, reason=placed.reason,

@@ -92,6 +92,14 @@ class Carrier(Protocol):
         """Note what is known; nothing when the blob is gone meanwhile."""
         ...
 
+    async def take(self, giver: Giver, share: int, /) -> Given:
+        """Keep a share of those that are sent on this node itself."""
+        ...
+
+    def is_own(self, key: bytes) -> bool:
+        """Tell whether it is this node."""
+        ...
+
     def count(self, outcome: str) -> None:
         """Count what became of a share that was sent."""
         ...
@@ -129,12 +137,17 @@ class Placing:
     """One blob that is being placed."""
 
     def __init__(
-        self, carrier: Carrier, bound: Bound, row: PlacedRow, *, only: Collection[int] | None = None
-    ) -> None:
-        """only: the shares that there are to send; what a plan has of others is left as it is."""
+        self, carrier: Carrier, bound: Bound, row: PlacedRow, *,
+        only: Collection[int] | None = None, floor: int | None = None,
+    ) -> None:  # fmt: skip
+        """only: the shares that there are to send; what a plan has of others is left as it is.
+
+        floor: another one than the carrier's.
+        """
         self._carrier, self._bound, self._row = carrier, bound, row
         self._shares = shares_of(bound)
-        self._core = _distribution(carrier, bound, self._shares, row, only)
+        floor = carrier.floor if floor is None else floor
+        self._core = _distribution(carrier, bound, self._shares, row, only, floor)
         self._giver = carrier.giver(bound, row.lease)
         self._tasks: dict[tuple[bytes, int], asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
@@ -238,7 +251,9 @@ class Placing:
         key, share = wanted.key, wanted.share
         to = self._carrier.holder(key)
         given = Given(is_kept=False, outcome="nowhere")
-        if to is not None:
+        if self._carrier.is_own(key):
+            given = await self._carrier.take(self._giver, share)
+        elif to is not None:
 
             def on_stripes(stripes: int) -> None:
                 self._core.on_progress(key, share, stripes=stripes, now_s=self._carrier.now_s)
@@ -281,23 +296,31 @@ class Placing:
         return task
 
 
+def planner_of(bound: Bound, *, floor: int) -> Planner:
+    """Return what plans where a blob shall lie: copies of a small one, shares of others.
+
+    floor: losses to survive, if it takes duplicates.
+    """
+    shares = shares_of(bound)
+    largest = max(cost_of(bound.row.size, share) for share in shares)
+    if bound.is_raw:
+        return partial(plan_copies, size=largest, copies=limits.COPIES_MIN)
+    return partial(
+        plan_shares, share_bytes=largest, floor=floor, shares=shares, needed=needed_of(bound)
+    )  # fmt: skip
+
+
 def _distribution(
     carrier: Carrier, bound: Bound, shares: tuple[int, ...], row: PlacedRow,
-    only: Collection[int] | None,
+    only: Collection[int] | None, floor: int,
 ) -> Distribution:  # fmt: skip
-    """Return the core: of a small blob copies of it are placed, of others their shares."""
-    largest = max(cost_of(bound.row.size, share) for share in shares)
-    needed, floor = needed_of(bound), carrier.floor
-    planner: Planner = (
-        partial(plan_copies, size=largest, copies=limits.COPIES_MIN)
-        if bound.is_raw
-        else partial(plan_shares, share_bytes=largest, floor=floor, shares=shares, needed=needed)
-    )
+    """Return the core."""
+    planner = planner_of(bound, floor=floor)
     if only is not None:
         planner = partial(_only, planner, only)
     return Distribution(
-        planner, shares=shares, share_bytes=largest, needed=needed, floor=floor,
-        config=carrier.patience, cursor=row.cursor,
+        planner, shares=shares, share_bytes=max(cost_of(bound.row.size, each) for each in shares),
+        needed=needed_of(bound), floor=floor, config=carrier.patience, cursor=row.cursor,
     )  # fmt: skip
 
 

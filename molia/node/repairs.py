@@ -1,7 +1,7 @@
-"""The repairs of this node: which wait, which run, who else claims them, and what is shown of it.
+"""The repairs of this node: which wait, which run, and what is shown of it.
 
-`blobs.repair.RepairQueue` decides; here its effects are carried out, claims are signed, told and
-heeded, and whoever asks for a repair now gets it.
+`blobs.repair.RepairQueue` decides; here its effects are carried out, under a claim
+(`node.claiming`), and whoever asks for a repair now gets it.
 Source: docs/reference/audit-and-repair.md, "Who repairs".
 """
 
@@ -14,37 +14,28 @@ from typing import Any, Final
 import structlog
 
 from molia.base import limits
-from molia.base.cid import Cid, Codec
+from molia.base.cid import Cid
 from molia.base.config import RepairConfig as Settings
-from molia.base.crypto import Identity
 from molia.base.errors import BlobNotFound, MoliaError
 from molia.base.ids import PeerKey
-from molia.base.now import Now
 from molia.base.views import RepairsView, RepairView
 from molia.blobs.repair import Repair, RepairQueue, Stop
 from molia.blobs.standing import RepairConfig, Standing
-from molia.blobs.statements import Kind, Statement, check, state
+from molia.blobs.statements import Statement
 from molia.dht.blinding import content_loc
+from molia.node.claiming import Claims
 from molia.node.context import Context
 from molia.node.held import cost_of
 from molia.node.keeping import Keeper
 from molia.node.mending import Mender
-from molia.node.network import Network
 from molia.node.placing import Placed
 from molia.node.standings import Here
-from molia.node.watched import Watched
 from molia.store.keys import home_shard
-from molia.wire import messages
-from molia.wire.blob_messages import Claim, ClaimCode, Claimed
-from molia.wire.messages import Error, ErrorCode, Number
-from molia.wire.peer import Peer
-from molia.wire.transport import Answer, Handler
 
 log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.5
 JOB_S: Final = 45 * 60.0
-CLAIM_S: Final = 3.0
 REST_TURNS: Final = 6
 """After a repair that made nothing better, so many takeovers pass before the next."""
 GRACE_PART: Final = 6
@@ -66,11 +57,9 @@ def queue_config(settings: Settings) -> RepairConfig:
 class Repairs:
     """The repairs of one worker."""
 
-    def __init__(
-        self, context: Context, network: Network, keeper: Keeper, mender: Mender, identity: Identity
-    ) -> None:
-        self._context, self._network, self._keeper = context, network, keeper
-        self._mender, self._identity = mender, identity
+    def __init__(self, context: Context, keeper: Keeper, mender: Mender, claims: Claims) -> None:
+        self._context, self._keeper = context, keeper
+        self._mender, self.claims = mender, claims
         self.queue = RepairQueue(
             context.peer.key, now=context.now(), config=queue_config(context.config.repair)
         )
@@ -79,17 +68,14 @@ class Repairs:
         self.counts: Counter[str] = Counter()
         self._standings: dict[Cid, Standing] = {}
         self._running: dict[Cid, asyncio.Task[None]] = {}
-        self._own_claims: dict[Cid, Statement] = {}
         self._rests: OrderedDict[Cid, tuple[float, int]] = OrderedDict()
         """Until when a blob is left alone unless it has fewer losses left than this."""
         self._tasks: set[asyncio.Task[None]] = set()
         keeper.on_standing.append(self._on_standing)
         keeper.on_gone.append(self._on_gone)
-
-    @property
-    def handlers(self) -> dict[int, Handler]:
-        """What is answered by datagram."""
-        return {Number.CLAIM: self._on_claim}
+        claims.on_claim.append(self._on_claim)
+        claims.on_ended.append(self._on_claim_ended)
+        claims.knows = self._standings.__contains__
 
     async def run(self) -> None:
         """Repair what is our turn, for as long as the node lives."""
@@ -98,6 +84,7 @@ class Repairs:
                 self._turn()
                 await asyncio.sleep(TICK_S)
         finally:
+            self.claims.close()
             for task in (*self._running.values(), *self._tasks):
                 task.cancel()
 
@@ -122,6 +109,16 @@ class Repairs:
         if cid not in self._running:  # a blob that is being placed anew is not watched meanwhile
             self.queue.forget(cid)
             self._standings.pop(cid, None)
+
+    def _on_claim(self, cid: Cid, claim: Statement) -> Statement | None:
+        return self.queue.on_claim(cid, claim, self._context.now())
+
+    def _on_claim_ended(self, cid: Cid, claim: Statement) -> None:
+        self.queue.on_claim_ended(cid, claim, self._context.now())
+
+    def is_running(self, cid: Cid) -> bool:
+        """Tell whether a blob is being repaired here."""
+        return cid in self._running
 
     def on_lie(self, cid: Cid, peer: PeerKey, share: int | None) -> None:
         """Take that a node sent wrong bytes to a reader here; see `Fetcher.on_lie`."""
@@ -155,7 +152,7 @@ class Repairs:
 
         def ended(_: asyncio.Task[None]) -> None:
             self._running.pop(cid, None)
-            self._own_claims.pop(cid, None)
+            self.claims.forget(cid)
 
         task.add_done_callback(ended)
 
@@ -168,7 +165,7 @@ class Repairs:
                 before = await self._keeper.look(cid, anew=True)
                 if before is None or not before.is_repairable:
                     return
-                if await self._claim(cid, until_unix_s):
+                if await self.claims.claim(cid, until_unix_s):
                     placed = await self._repair(cid, before)
         except (MoliaError, TimeoutError) as error:
             self.counts["failed"] += 1
@@ -199,6 +196,7 @@ class Repairs:
             self.counts["repaired"] += 1
             self._context.metrics.repairs.labels("repaired").inc()
             log.info("blob_repaired", blob=cid.short, missing=len(after.missing))
+            await self.claims.end(cid)
             return
         self.counts["failed"] += 1
         wait_s = REST_TURNS * self._context.config.repair.takeover_s
@@ -208,99 +206,6 @@ class Repairs:
         self.queue.forget(cid)
         left = len(after.missing)
         log.warning("repair_in_vain", blob=cid.short, missing=left, reason=placed.reason)
-
-    # ------------------------------------------------------------------ claims
-
-    async def _claim(self, cid: Cid, until_unix_s: int) -> bool:
-        """Tell the other holders that we repair a blob; False when another was first."""
-        now = self._context.now()
-        claim = state(
-            Kind.CLAIM, self._identity, self._context.network, cid.digest,
-            issued=int(now.unix_s), expires=until_unix_s,
-        )  # fmt: skip
-        self._own_claims[cid] = claim
-        watched = await self._keeper.watched(cid)
-        answers = await asyncio.gather(
-            *(self._tell(key, watched, claim) for key in watched.holders)
-        )
-        for encoded in answers:
-            other = self._checked(encoded, now) if encoded else None
-            if other is not None and other.digest == cid.digest and _is_before(other, claim):
-                self.queue.on_claim(cid, other, self._context.now())
-                self.counts["yielded"] += 1
-                return False
-        return True
-
-    async def _tell(self, key: bytes, watched: Watched, claim: Statement) -> bytes:
-        """Return the claim that a holder says came before; empty without one."""
-        to = PeerKey(key), watched.holders[key].address
-        try:
-            answer = await self._network.ask(
-                *to, Claim(claim.encoded), timeout_s=min(CLAIM_S, self._keeper.have_s)
-            )
-        except MoliaError:
-            return b""
-        is_other = isinstance(answer, Claimed) and answer.code == ClaimCode.OTHER
-        return answer.claim if is_other and isinstance(answer, Claimed) else b""
-
-    def _checked(self, encoded: bytes, now: Now) -> Statement | None:
-        claim = check(Kind.CLAIM, encoded, self._context.network, unix_s=now.unix_s)
-        return claim if isinstance(claim, Statement) and claim.lives(now.unix_s) else None
-
-    def _on_claim(self, peer: Peer, request_id: int, body: bytes, _now: Now) -> Answer | None:
-        told = messages.decode(Number.CLAIM, body)
-        if not isinstance(told, Claim):
-            self.counts["claim_bad_message"] += 1
-            return int(Number.ERROR), messages.encode(Error(code=ErrorCode.BAD_MESSAGE))
-        if len(self._tasks) >= limits.CLAIMS_AT_ONCE:
-            self.counts["claim_dropped"] += 1
-            return int(Number.ERROR), messages.encode(Error(code=ErrorCode.FAILED))
-        self._spawn(self._answer_claim(peer, request_id, told.claim))
-        return None
-
-    async def _answer_claim(self, peer: Peer, request_id: int, encoded: bytes) -> None:
-        claim, said = self._checked(encoded, self._context.now()), Claimed(int(ClaimCode.BAD))
-        if claim is not None:
-            said = Claimed(int(ClaimCode.NOT_HERE))
-            for codec in (Codec.MANIFEST, Codec.RAW):
-                said = await self._heed_there(Cid(codec, claim.digest), claim)
-                if said.code != ClaimCode.NOT_HERE:
-                    break
-        self.counts[f"claim_{ClaimCode(said.code).name.lower()}"] += 1
-        answer = int(Number.CLAIMED), messages.encode(said)
-        self._network.transport.reply(peer, request_id, answer, self._context.now())
-        self._network.driver.flush_soon()
-
-    async def _heed_there(self, cid: Cid, claim: Statement) -> Claimed:
-        """Heed a claim in the worker whose blob it is."""
-        team, count = self._context.team, self._context.shards.count
-        if self._context.owns(cid):
-            return await self.heed(cid, claim)
-        try:
-            code, other = await team.ask(
-                team.owner(home_shard(cid, count)), "claim", [str(cid), claim.encoded]
-            )
-        except MoliaError:
-            return Claimed(int(ClaimCode.NOT_HERE))
-        return Claimed(int(code), bytes(other))
-
-    async def heed(self, cid: Cid, claim: Statement) -> Claimed:
-        """Return what to say of a checked claim to repair a blob of our shards."""
-        if await self._context.offload.run(self._keeper.here, cid) is None:
-            return Claimed(int(ClaimCode.NOT_HERE))
-        watched = await self._keeper.watched(cid)
-        if cid not in self._standings and claim.signer.key in watched.holders:
-            try:
-                await self._keeper.look(cid)  # else we would find out later, and begin as well
-            except MoliaError as error:
-                log.debug("look_failed", blob=cid.short, reason=str(error))
-        own = self._own_claims.get(cid)
-        if own is not None and _is_before(own, claim):
-            return Claimed(int(ClaimCode.OTHER), own.encoded)
-        other = self.queue.on_claim(cid, claim, self._context.now())
-        if other is None:
-            return Claimed(int(ClaimCode.HEEDED))
-        return Claimed(int(ClaimCode.OTHER), other.encoded)
 
     # ------------------------------------------------------------------ shown and asked
 
@@ -373,11 +278,7 @@ class Repairs:
         match verb:
             case "claim":
                 text, encoded = arguments
-                claim = self._checked(bytes(encoded), self._context.now())
-                if claim is None:
-                    return [int(ClaimCode.BAD), b""]
-                said = await self.heed(Cid.parse(text), claim)
-                return [int(said.code), said.claim]
+                return await self.claims.answer(text, bytes(encoded))
             case "repair":
                 text, dry_run = arguments
                 return packed(await self.start(Cid.parse(text), dry_run=bool(dry_run)))
@@ -395,10 +296,6 @@ class Repairs:
         task = asyncio.ensure_future(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _is_before(claim: Statement, other: Statement) -> bool:
-    return (claim.issued, claim.signer.key) < (other.issued, other.signer.key)
 
 
 def packed(view: RepairView) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from molia.base.views import (
     NodeView,
     PeerView,
     PingView,
+    PinView,
     ProviderView,
     PutOptions,
     PutResult,
@@ -107,8 +108,11 @@ class NodeService(Protocol):
         """
         ...
 
-    async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:
-        """Pin or unpin a blob; doing it twice is fine. Raises BlobNotFound."""
+    async def pin_blob(self, ref: Ref, *, pinned: bool) -> PinView:
+        """Pin or unpin a blob; doing it twice is fine. One that others have is fetched by a job.
+
+        Raises BlobNotFound, NoSpace, Busy, and as `open_blob` of a blob that is not here.
+        """
         ...
 
     async def blob_health(self, ref: Ref) -> BlobHealth:

@@ -55,6 +55,34 @@ class Facts:
             return Presence.LOST
         return Presence.HERE if self.presence.get(place.key) else Presence.OFFLINE
 
+    def holders_of(self, share: int) -> list[bytes]:
+        """Return the others that keep a share for somebody, answer, and have not lost it."""
+        return [
+            key for key, seen in self.watched.holders.items()
+            if share in seen.shares
+            and not seen.is_whole
+            and self.presence_of(Place(share, key)) is Presence.HERE
+        ]  # fmt: skip
+
+    def held(self) -> dict[bytes, tuple[int, ...]]:
+        """Return the shares that others keep for somebody, answer for, and have not lost."""
+        found: dict[bytes, tuple[int, ...]] = {}
+        for key, seen in self.watched.holders.items():
+            places = [Place(share, key) for share in seen.shares if share in self.here.stored]
+            kept = [each.share for each in places if self.presence_of(each) is Presence.HERE]
+            if kept and not seen.is_whole:
+                found[key] = tuple(kept)
+        return found
+
+    def wholes(self) -> list[bytes]:
+        """Return the others that have all of the blob for themselves, answering or not.
+
+        One that answers that it has it no more is none.
+        """
+        gone = {place.key for place in self.denied}
+        holders = self.watched.holders
+        return [key for key in holders if holders[key].is_whole and key not in gone]
+
 
 def places_of(facts: Facts, own: bytes) -> list[Place]:
     """Return what lies where, ours included; not what nodes have for themselves."""
@@ -63,8 +91,9 @@ def places_of(facts: Facts, own: bytes) -> list[Place]:
     if here.cid.codec is Codec.RAW:
         found = [Place(limits.WHOLE_SHARE, own)]
         return found + [Place(limits.WHOLE_SHARE, key) for key in watched.holders]
+    wholes = facts.wholes()
     for key, seen in watched.holders.items():
-        if not seen.is_whole:
+        if key not in wholes:
             found += [Place(share, key) for share in seen.shares if share in here.stored]
     return found
 
@@ -79,8 +108,7 @@ def standing_of(facts: Facts, own: bytes) -> Standing:
     stored = facts.here.stored
     names = {own, *facts.watched.holders}
     part = -(-len(stored) // max(1, len(names)))
-    wholes = [key for key, seen in facts.watched.holders.items() if seen.is_whole]
-    for key in [*([own] if facts.here.is_whole else []), *wholes]:
+    for key in [*([own] if facts.here.is_whole else []), *facts.wholes()]:
         is_here = key == own or bool(facts.presence.get(key))
         fresh = [share for share in stored if share not in known]
         if is_here:

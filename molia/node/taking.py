@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import structlog
@@ -25,12 +25,10 @@ from molia.blobs.leases import settle
 from molia.blobs.statements import Statement
 from molia.node.context import Context
 from molia.node.held import Held, HeldShares
-from molia.node.peer_streams import PeerStream
 from molia.store import keys
 from molia.store.ops import Reply
 from molia.store.rows import HeldRow
 from molia.wire.blob_messages import KeptCode
-from molia.wire.peer import Peer
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +43,21 @@ PATIENCE_S: Final = 30.0
 SETTLE_S: Final = 30.0
 OTHERS_S: Final = 10.0
 """How long a share waits for another sender of the same one: less than senders wait for it."""
+
+
+class Incoming(Protocol):
+    """What a share is read from: a stream of a peer, or what this node sends itself."""
+
+    @property
+    def peer(self) -> object:
+        """Who sends it."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return the next bytes, b"" at the end. Raises ConnectionLost, TimedOut."""
+        ...
+
+
 OnKept = Callable[[Held | None, Held, Statement], None]
 """Told that a share is kept: what was kept before, what is now, and whose lease came with it."""
 
@@ -74,7 +87,7 @@ class Takings:
             if of == cid:
                 yield share, broken.stripes
 
-    async def wait_for_others(self, cid: Cid, share: int, peer: Peer) -> None:
+    async def wait_for_others(self, cid: Cid, share: int, peer: object) -> None:
         """Return when nobody else sends a share, or after a while; its sender's first try ends."""
         earlier = self._running.get((cid, share))
         if earlier is None:
@@ -84,7 +97,7 @@ class Takings:
         with anyio.move_on_after(OTHERS_S):
             await earlier.ended.wait()
 
-    def may_take(self, cid: Cid, share: int, peer: Peer) -> bool:
+    def may_take(self, cid: Cid, share: int, peer: object) -> bool:
         """Tell whether a share may come in now."""
         of_peer = sum(taking.peer is peer for taking in self._running.values())
         return (
@@ -94,7 +107,7 @@ class Takings:
         )
 
     async def take(
-        self, stream: PeerStream, core: Intake, lease: Statement, *, first_stripe: int, size: int
+        self, stream: Incoming, core: Intake, lease: Statement, *, first_stripe: int, size: int
     ) -> Taken:
         """Read a share that may come to its end; return what came of it.
 
@@ -203,7 +216,7 @@ class _Taking:
     """One share on its way in."""
 
     def __init__(
-        self, context: Context, core: Intake, object_id: ObjectId, peer: Peer, size: int
+        self, context: Context, core: Intake, object_id: ObjectId, peer: object, size: int
     ) -> None:
         self._context, self.core, self.peer = context, core, peer
         self.object_id = object_id
@@ -221,13 +234,15 @@ class _Taking:
         """End it, because its sender has begun anew."""
         self._is_given_up.set()
 
-    async def run(self, stream: PeerStream) -> Taken:
+    async def run(self, stream: Incoming) -> Taken:
         """Return what came of it, once nothing of it is being written any more."""
         wait_s = PATIENCE_S + self.size / limits.SERVED_BYTES_PER_S_MIN
         self._until_s = self._context.now().mono_s + wait_s
         try:
             if self.core.share != keys.WHOLE_SHARE:
-                await self._context.objects.begin_share(self.object_id, self.core.share)
+                objects = self._context.objects
+                async with objects.alone(self.object_id):  # not while the share is being let go of
+                    await objects.begin_share(self.object_id, self.core.share)
             outcome = await self._read(stream)
         except NoSpace:
             return Taken(KeptCode.NO_ROOM)
@@ -240,7 +255,7 @@ class _Taking:
             return Taken(KeptCode.KEPT, outcome.stripes)
         return Taken(CODES[outcome.fault], outcome.stripes)
 
-    async def _read(self, stream: PeerStream) -> Kept | Refused:
+    async def _read(self, stream: Incoming) -> Kept | Refused:
         core, ended = self.core, False
         while True:
             outcome = self._carry_out()
@@ -256,7 +271,7 @@ class _Taking:
                 ended = True
                 core.on_end()
 
-    async def _receive(self, stream: PeerStream) -> bytes:
+    async def _receive(self, stream: Incoming) -> bytes:
         """Return the next bytes; b"" also when the stream broke, its sender began anew, or is far
         too slow."""
         reading = asyncio.ensure_future(stream.receive())

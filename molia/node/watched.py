@@ -5,7 +5,7 @@ with 100,000 of them has none of it in memory.
 Source: docs/reference/audit-and-repair.md, "Watching".
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -47,6 +47,8 @@ class Watched:
     looked_unix_s: int = 0
     holders: dict[bytes, Seen] = field(default_factory=dict)
     audits: dict[Place, AuditRecord] = field(default_factory=dict)
+    spares: dict[int, int] = field(default_factory=dict)
+    """Shares that are here and at another that answers as well, with the unix second since when."""
 
     @property
     def lost(self) -> frozenset[Place]:
@@ -68,6 +70,32 @@ class Watched:
             place: record for place, record in self.audits.items() if place.key in self.holders
         }
 
+    def settled(self, *, unix_s: float, after_s: float) -> frozenset[Place]:
+        """Return what is here too and has long been at others, as audits of ours found it."""
+        return frozenset(
+            place for place, record in self.audits.items()
+            if place.share in self.spares
+            and self.spares[place.share] + after_s <= unix_s
+            and record.sound_unix_s >= self.spares[place.share]
+            and not record.failures
+        )  # fmt: skip
+
+    def add(
+        self, placed: Mapping[bytes, tuple[tuple[int, ...], Address]], *, unix_s: float
+    ) -> bool:
+        """Take what was just placed; False when all of it was known."""
+        before = dict(self.holders)
+        for key, (shares, address) in placed.items():
+            seen = self.holders.get(key)
+            if seen is None and len(self.holders) < limits.WATCHED_HOLDERS_MAX:
+                self.holders[key] = Seen(
+                    shares, is_whole=False, address=address, found_unix_s=int(unix_s)
+                )
+            elif seen is not None and not set(shares) <= set(seen.shares):
+                every = tuple(sorted({*shares, *seen.shares}))
+                self.holders[key] = replace(seen, shares=every, found_unix_s=int(unix_s))
+        return self.holders != before
+
     def encode(self) -> bytes:
         """Return the row."""
         holders = [
@@ -85,7 +113,10 @@ class Watched:
             [place.key.hex(), place.share, record.encode().hex()]
             for place, record in self.audits.items()
         ]
-        return WatchedRow(self.looked_unix_s, {"holders": holders, "audits": audits}).encode()
+        seen = {"holders": holders, "audits": audits}
+        if self.spares:
+            seen["spares"] = [[share, since] for share, since in self.spares.items()]
+        return WatchedRow(self.looked_unix_s, {**seen}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Watched":
@@ -103,6 +134,10 @@ class Watched:
                 case [str(key), int(share), str(record)]:
                     if (name := _key(key)) is not None and (packed := _bytes(record)) is not None:
                         made.audits[Place(share, name)] = AuditRecord.decode(packed)
+        for each in _list(row.seen.get("spares")):
+            match each:
+                case [int(share), int(since)]:
+                    made.spares[share] = since
         return made
 
 

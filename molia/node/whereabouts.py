@@ -107,13 +107,16 @@ class Finds:
         self._look_up, self._own, self._now_s = look_up, own, now_s
         self._known: OrderedDict[Cid, Find] = OrderedDict()
 
-    def get(self, cid: Cid) -> Find:
-        """Return what is known of a blob; a look-up for more is begun where that is old."""
+    def get(self, cid: Cid, *, anew: bool = False) -> Find:
+        """Return what is known of a blob; a look-up for more is begun where that is old.
+
+        anew: however old it is.
+        """
         find, now_s = self._known.get(cid), self._now_s()
         if find is None or (find.is_over and now_s - find.found_s > KEEP_S):
             find = self._known[cid] = Find(cid)
         self._known.move_to_end(cid)
-        if find.task is None and now_s - find.found_s > FRESH_S:
+        if find.task is None and (anew or now_s - find.found_s > FRESH_S):
             find.is_over = False
             find.task = asyncio.ensure_future(self._find(find))
         while len(self._known) > FINDS_MAX:

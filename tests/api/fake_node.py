@@ -32,6 +32,7 @@ from molia.base.views import (
     JobView,
     ManifestView,
     NodeView,
+    PinView,
     PutOptions,
     PutResult,
     Readiness,
@@ -79,6 +80,8 @@ class FakeNode(FakeNetwork):
         super().__init__()
         self.kept: dict[Cid, Kept] = {}
         self.removed: dict[Cid, Kept] = {}
+        self.elsewhere: dict[Ref, BlobInfo] = {}
+        """What others have: a pin of it is a job."""
         self.clock_trusted = 0
         self.job_views: dict[JobId, JobView] = {}
         self.job_logs: dict[JobId, list[JobEvent]] = {}
@@ -213,10 +216,12 @@ class FakeNode(FakeNetwork):
     async def trust_clock(self) -> None:
         self.clock_trusted += 1
 
-    async def pin_blob(self, ref: Ref, *, pinned: bool) -> BlobInfo:
+    async def pin_blob(self, ref: Ref, *, pinned: bool) -> PinView:
+        if ref in self.elsewhere and pinned:
+            return PinView(info=replace(self.elsewhere[ref], pinned=True), job=JobId("p" * 26))
         kept = self._find(ref)
         kept.info = replace(kept.info, pinned=pinned)
-        return kept.info
+        return PinView(info=kept.info)
 
     async def blob_health(self, ref: Ref) -> BlobHealth:
         info = self._find(ref).info

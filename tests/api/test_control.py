@@ -8,6 +8,7 @@ import pytest
 from blake3 import blake3
 
 from molia.base import limits
+from molia.base.cid import Cid
 from molia.base.errors import OUTCOMES
 from molia.base.views import JobState
 from tests.api.asgi import Answer, Client
@@ -107,6 +108,16 @@ async def test_pins(client: Client) -> None:
     assert (await client("DELETE", f"/pin/{cid}")).json()["pinned"] is False
     assert (await client("GET", "/pin")).json()["blobs"] == []
     assert (await client("PUT", f"/pin/{ABSENT}")).status == 404
+
+
+async def test_a_pin_of_what_others_have_names_the_job_that_fetches_it(client: Client) -> None:
+    cid = await put(client, b"somebody else's")
+    kept = client.node.kept.pop(Cid.parse(cid))
+    client.node.elsewhere[kept.info.cid] = kept.info
+    answer = await client("PUT", f"/pin/{cid}")
+    assert (answer.status, answer.json()["pinned"]) == (202, True)
+    assert answer.headers["x-molia-job"] == "p" * 26
+    assert answer.headers["location"] == "/jobs/" + "p" * 26
 
 
 async def test_health_and_manifest(client: Client) -> None:

@@ -106,6 +106,8 @@ class World:
     events: list[dict[str, object]] = field(default_factory=list)
     progress: dict[str, object] = field(default_factory=dict)
     job_state: str = "done"
+    elsewhere: str = ""
+    """A blob that others have: a pin of it is a job."""
     cut_events_after: int = 0
     records: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """Seq and value by name."""
@@ -193,6 +195,10 @@ class Handler(BaseHTTPRequestHandler):
                 self._controls()
                 self.world.removed.append(self.world.blobs.pop(self._find(ref).cid))
                 self._send(204, b"", {})
+            case ("PUT", "pin", ref) if ref == self.world.elsewhere:
+                self._controls()
+                row = {"cid": ref, "size": 100, "pinned": True}
+                self._send(202, json.dumps(row).encode(), {"X-Molia-Job": JOB})
             case ("GET" | "PUT" | "DELETE", "pin", ref):
                 kept = self._find(ref)
                 if self.command != "GET":

@@ -10,7 +10,7 @@ import pytest
 from molia.base.cid import Cid, Codec
 from molia.base.hashing import blake3_digest
 from tests.cli.conftest import Run
-from tests.cli.fake_node import PEER, FakeNode
+from tests.cli.fake_node import JOB, PEER, FakeNode
 
 MISSING = str(Cid(Codec.RAW, bytes(32)))
 
@@ -135,6 +135,27 @@ def test_pin_add_and_rm(node: FakeNode, molia: Run, five: list[str]) -> None:
     assert molia("pin", "rm", five[0]).code == 0
     assert not node.world.blobs[five[0]].pinned
     assert molia("pin", "add", MISSING).code == 4
+
+
+def test_a_pin_of_what_others_have_waits_until_it_is_here(node: FakeNode, molia: Run) -> None:
+    node.world.elsewhere = MISSING
+    node.world.events = [
+        {"kind": "progress", "bytes": 100, "size": 100},
+        {"kind": "done", "state": "done"},
+    ]
+    node.world.progress = {"bytes": 100, "size": 100, "holders": 6, "survives": 4}
+    assert molia("pin", "add", MISSING).out.split() == [MISSING]
+    item, summary = map(json.loads, molia("pin", "add", MISSING, "--json").out.splitlines())
+    assert (item["pinned"], item["holders"], item["survives"]) == (True, 6, 4)
+    assert summary["ok"]
+    before = len(node.world.requests)
+    told = json.loads(molia("pin", "add", MISSING, "--no-wait", "--json").out.splitlines()[0])
+    assert (told["pinned"], told["job"]) == (True, JOB)
+    assert [path for _, path, _ in node.world.requests[before:]] == [f"/pin/{MISSING}"]
+    node.world.job_state = "failed"
+    ran = molia("pin", "add", MISSING)
+    assert (ran.code, ran.out) == (1, "")
+    assert "gave up: disk" in ran.stderr
 
 
 def test_id_is_the_peer_key(node: FakeNode, molia: Run) -> None:

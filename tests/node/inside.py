@@ -146,23 +146,30 @@ async def network_of(
     """Give nodes that know each other; the first is who the others begin with."""
     async with AsyncExitStack() as stack:
         nodes: list[Inside] = []
-        for index, config in enumerate(configs):
-            firsts = tuple(node.member.network.addresses()[0] for node in nodes[:3])
-            dht = DhtConfig(bootstrap=firsts, reachable="yes")
-            told = Config(
-                workers=1, threads=2, store=config.store, udp=config.udp, dht=dht,
-                durability=config.durability, leases=config.leases, repair=config.repair,
-            )  # fmt: skip
-            disk = (disks or {}).get(index, OsDisk)
-            home = directory / f"home{index}"
-            nodes.append(
-                await stack.enter_async_context(
-                    running(home, told, disk, (clocks or {}).get(index))
-                )
-            )
-        for each in nodes:
-            await until(partial(_is_ready, each, len(nodes)), "a node does not join")
+        await join(stack, directory, nodes, configs, disks=disks, clocks=clocks)
         yield nodes
+
+
+async def join(
+    stack: AsyncExitStack, directory: Path, nodes: list[Inside], configs: list[Config], *,
+    disks: dict[int, OpenDisk] | None = None, clocks: dict[int, SystemClock] | None = None,
+) -> None:  # fmt: skip
+    """Begin more nodes and return when all know each other; the stack ends them."""
+    for config in configs:
+        index = len(list(directory.glob("home*")))
+        firsts = tuple(node.member.network.addresses()[0] for node in nodes[:3])
+        dht = DhtConfig(bootstrap=firsts, reachable="yes")
+        told = Config(
+            workers=1, threads=2, store=config.store, udp=config.udp, dht=dht,
+            durability=config.durability, leases=config.leases, repair=config.repair,
+        )  # fmt: skip
+        disk = (disks or {}).get(index, OsDisk)
+        home = directory / f"home{index}"
+        nodes.append(
+            await stack.enter_async_context(running(home, told, disk, (clocks or {}).get(index)))
+        )
+    for each in nodes:
+        await until(partial(_is_ready, each, len(nodes)), "a node does not join")
 
 
 def with_network(

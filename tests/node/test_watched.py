@@ -1,5 +1,7 @@
 """What is known of a blob's other holders: its row, and how the blob stands by it."""
 
+from dataclasses import replace
+
 from molia.base.cid import Cid, Codec
 from molia.base.limits import TOTAL_SHARES, WHOLE_SHARE
 from molia.blobs.audit import Answer, AuditRecord
@@ -74,6 +76,37 @@ def test_who_has_all_for_itself_counts_for_one_share_of_fourteen() -> None:
     assert (gone.missing, gone.has_lost) == ((1,), False)
 
 
+def test_who_says_that_it_has_all_no_more_counts_for_nothing() -> None:
+    gone = facts(watched(whole=50, shares=range(2, TOTAL_SHARES)))
+    gone.denied = frozenset(Place(share, key(50)) for share in range(TOTAL_SHARES))
+    assert gone.wholes() == []
+    found = standing_of(gone, OWN)
+    assert (found.missing, found.has_lost) == ((1,), True)
+    gone.denied -= {Place(1, key(50))}  # it keeps that one for somebody
+    assert standing_of(gone, OWN).missing == ()
+
+
+def test_what_is_here_and_elsewhere_is_settled_when_an_audit_found_it_there_since() -> None:
+    it = watched(shares=range(1, 4))
+    it.spares = {1: 1_000, 2: 1_000, 3: 5_000}
+    for share, sound_s in ((1, 1_001), (2, 999), (3, 5_001)):
+        it.audits[Place(share, key(share))] = AuditRecord(0, sound_s, sound_s)
+    assert Watched.decode(it.encode()) == it
+    assert it.settled(unix_s=1_100, after_s=100) == {Place(1, key(1))}
+    assert it.settled(unix_s=1_099, after_s=100) == frozenset()
+    it.audits[Place(1, key(1))] = AuditRecord(1, 1_001, 1_050)
+    assert it.settled(unix_s=1_100, after_s=100) == frozenset()
+
+
+def test_what_was_just_placed_is_known_without_a_look_up() -> None:
+    it = watched(shares=range(1, 3))
+    given = {key(1): ((1, 7), AT), key(9): ((9,), AT)}
+    assert it.add(given, unix_s=500)
+    assert it.holders[key(1)] == Seen((1, 7), False, AT, 500)
+    assert it.holders[key(9)] == Seen((9,), False, AT, 500)
+    assert not it.add(given, unix_s=600)
+
+
 def test_the_copies_of_a_small_blob_are_counted() -> None:
     it = Watched(1, {key(n): Seen((WHOLE_SHARE,), n == 1, AT) for n in range(1, 5)})
     here = Here(SMALL, 10, b"", (WHOLE_SHARE,), is_whole=False)
@@ -87,3 +120,5 @@ def test_health_forgets_who_is_away_and_learns_who_came() -> None:
     others = Others({key(3): (3,)}, frozenset({Place(2, key(2))}), frozenset({key(1)}), {})
     noted = {key(1): (1,), key(2): (2, 5), key(4): (4,)}
     assert others.now(noted) == {key(2): (5,), key(4): (4,), key(3): (3,)}
+    looked = replace(others, known=frozenset({key(1), key(2), key(3)}))
+    assert looked.now(noted) == {key(2): (5,), key(3): (3,)}

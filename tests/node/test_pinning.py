@@ -1,0 +1,155 @@
+"""A pin of what other nodes have: fetched, kept, placed, and its leases renewed from then on."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from molia.base.cid import Cid, ContentHash
+from molia.base.errors import BlobNotFound, NoHolders, NoSpace
+from molia.base.hashing import blake3_digest
+from molia.base.now import Now
+from molia.node import pinning
+from molia.node.courier import lease_of
+from molia.node.held import owner_hash
+from molia.node.system import SystemClock
+from molia.store import keys
+from molia.store.keys import Kind
+from molia.store.ops import Put, Transaction
+from molia.store.rows import PinRow
+from tests.node.inside import Inside, config_of, ended, running, until, with_network
+from tests.node.process import body_of
+from tests.node.test_reading_inside import SIZE, get, silence
+from tests.node.test_spreading_inside import holdings
+
+NODES = 5
+
+
+class Shifted(SystemClock):
+    """The machine's clock; its wall time can be put forward."""
+
+    ahead_s = 0
+
+    def now(self) -> Now:
+        """Return this instant, later by what was asked for."""
+        now = super().now()
+        return Now(now.mono_s, now.unix_s + self.ahead_s)
+
+
+def owners(node: Inside, cid: Cid) -> set[bytes]:
+    """Return whose leases a node has of what it holds of a blob."""
+    now = node.node.context.now()
+    held = node.member.holder.held.find(cid, now)
+    return set() if held is None else set(node.member.holder.held.leases(held, now))
+
+
+def _all_owned(nodes: list[Inside], cid: Cid, owner: bytes) -> bool:
+    return all(owner in owners(node, cid) for node in nodes)
+
+
+def test_a_pin_fetches_and_keeps_what_its_first_publisher_no_longer_wants(tmp_path: Path) -> None:
+    clock = Shifted()
+
+    async def act(nodes: list[Inside]) -> None:
+        first, pinner = nodes[0], nodes[-1]
+        large = (await first.put(body_of(1, SIZE))).cid
+        small = (await first.put(b"a small one" * 50)).cid
+        for cid in (large, small):
+            before = holdings(nodes, cid)
+            kept = [node for node in nodes if node.key in before]
+            view = await pinner.node.pin_blob(cid, pinned=True)
+            assert view.info.pinned
+            assert view.job is not None
+            again = await pinner.node.pin_blob(cid, pinned=True)
+            assert again.job in (view.job, None)
+            done = await ended(pinner.node, view.job)
+            assert (done.state.value, done.error) == ("done", "")
+            assert done.progress["bytes"] == done.progress["size"] == view.info.size
+            info = await pinner.node.blob_info(cid)
+            assert (info.pinned, info.size) == (True, view.info.size)
+            assert await pinner.node.pin_blob(cid, pinned=True) is not None
+            others = [node for node in kept if node is not pinner]
+            has_lease = partial(_all_owned, others, cid, owner_hash(pinner.key))
+            await until(has_lease, "a holder has no lease of ours")
+            after = holdings(nodes, cid)
+            assert all(set(after[key]) == set(before[key]) for key in before), "it was placed anew"
+            await first.node.delete_blob(cid)
+        assert (await pinner.node.blob_health(large)).survives >= 1
+
+        row = pinner.node.context.catalog.placed(large, pinner.node.context.now())
+        assert row is not None
+        lease = lease_of(row)
+        assert lease is not None
+        clock.ahead_s += 20 * 86_400
+        assert await pinner.node._placements.renew_due() == 2
+        renewed = pinner.node.context.catalog.placed(large, pinner.node.context.now())
+        assert renewed is not None
+        newer = lease_of(renewed)
+        assert newer is not None
+        assert newer.expires > lease.expires
+        silence(first)
+        assert await get(pinner, large) == body_of(1, SIZE)
+
+    configs = [config_of() for _ in range(NODES)]
+    with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
+
+
+def test_a_pin_by_content_hash_and_what_cannot_be_pinned(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        body = body_of(1, SIZE)
+        put = await nodes[0].put(body)
+        tiny = nodes[-1]
+        view = await nodes[1].node.pin_blob(ContentHash(blake3_digest(body)), pinned=True)
+        assert view.info.cid == put.cid
+        assert view.job is not None
+        assert (await ended(nodes[1].node, view.job)).state.value == "done"
+        assert (await nodes[1].node.blob_info(put.cid)).pinned
+        absent = Cid(put.cid.codec, bytes(32))
+        with pytest.raises((NoHolders, BlobNotFound)):
+            await tiny.node.pin_blob(absent, pinned=True)
+        with pytest.raises(BlobNotFound):
+            await tiny.node.pin_blob(absent, pinned=False)
+        object.__setattr__(tiny.node.context, "quota_bytes", 1)
+        with pytest.raises(NoSpace):
+            await tiny.node.pin_blob(put.cid, pinned=True)
+
+    with_network(tmp_path, act, [config_of() for _ in range(3)])
+
+
+def test_a_wish_outlives_a_restart_and_a_failure_and_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinning, "AGAIN_S", 0.5)
+
+    async def act(nodes: list[Inside]) -> None:
+        body = body_of(1, SIZE)
+        wanted, given_up = [(await nodes[0].put(body_of(n, SIZE))).cid for n in (1, 2)]
+        home = tmp_path / "pinner"
+        told = replace(config_of(offer=0), dht=nodes[1].node.context.config.dht)
+        async with running(home, told) as pinner:
+            await _wish(pinner, wanted, given_up)
+            assert await pinner.node._pinning.end(given_up)
+            with pytest.raises(BlobNotFound):
+                await pinner.node.blob_info(wanted)
+        async with running(home, told) as pinner:
+            await until(lambda: _is_here(pinner, wanted), "the wish was forgotten", within_s=90.0)
+            assert await get(pinner, wanted) == body
+            assert not _is_here(pinner, given_up)
+            (info,) = (
+                await pinner.node.list_blobs(cursor=None, limit=9, state=None, pinned=True)
+            ).blobs
+            assert info.cid == wanted
+
+    with_network(tmp_path, act, [config_of() for _ in range(3)])
+
+
+async def _wish(node: Inside, *cids: Cid) -> None:
+    """Write what a pin writes before anything is fetched, as a restored backup does."""
+    for cid in cids:
+        put = Put(Kind.META, keys.pin_key(cid), PinRow(1).encode())
+        await node.node.context.home_writer(cid).write(Transaction((put,)))
+
+
+def _is_here(node: Inside, cid: Cid) -> bool:
+    return node.node.context.catalog.bound(cid, node.node.context.now()) is not None

@@ -1,0 +1,148 @@
+"""Nodes join, and shares that lay doubled up for want of them move: real nodes in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from molia.base.cid import Cid
+from molia.base.config import RepairConfig
+from molia.base.limits import TOTAL_SHARES
+from molia.base.views import BlobHealth
+from molia.blobs.placement import losses_survived
+from molia.node import whereabouts
+from tests.node.inside import Inside, config_of, join, until, with_network
+from tests.node.process import body_of
+from tests.node.test_reading_inside import SIZE, get, silence
+
+QUICK = RepairConfig(
+    look_s=1, grace_13_s=2, grace_12_s=1, grace_urgent_s=1, takeover_s=4, budget_bytes=10**9
+)
+WITHIN_S = 120.0
+
+
+def holdings(nodes: list[Inside], cid: Cid) -> dict[bytes, tuple[int, ...]]:
+    """Return the shares that nodes keep of a blob."""
+    found = {node.key: each.row.shares for node in nodes for each in node.held() if each.cid == cid}
+    return dict(sorted(found.items()))
+
+
+def survived(nodes: list[Inside], cid: Cid) -> int:
+    """Return how many of the nodes that keep shares may vanish; beyond four does not count."""
+    return min(losses_survived(holdings(nodes, cid).values()), 4)
+
+
+@asynccontextmanager
+async def watching(nodes: list[Inside], cid: Cid) -> AsyncIterator[None]:
+    """Look all the time at what is survived while the block runs: it must never become less."""
+    best, fell = -1, list[tuple[int, int]]()
+
+    async def look() -> None:
+        nonlocal best
+        while True:
+            now = survived(nodes, cid)
+            if now < best:
+                fell.append((best, now))
+            best = max(best, now)
+            await asyncio.sleep(0.05)
+
+    looking = asyncio.ensure_future(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+    assert looking.cancelled()
+    assert fell == []
+
+
+def hurry(nodes: list[Inside]) -> None:
+    """Let nodes wait less for those that are gone."""
+    for node in nodes:
+        node.member.keeper.have_s = 2.0
+        turns = node.member.spreader.queue
+        turns.config = replace(turns.config, takeover_s=0.3, grace_low_s=0.5)
+
+
+def named(health: BlobHealth) -> set[str]:
+    """Return the nodes that a blob's health names."""
+    return {holder for share in health.shares for holder in share.holders}
+
+
+def test_with_the_publisher_gone_nodes_that_join_get_what_lay_doubled_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whereabouts, "FRESH_S", 3_600.0)  # for readers; health asks anew
+
+    async def act(nodes: list[Inside]) -> None:
+        hurry(nodes)
+        put = await nodes[0].put(body_of(1, SIZE))
+        assert put.survives == 1
+        silence(nodes[0])
+        left = nodes[1:]  # grows when others join
+        everything = set(range(TOTAL_SHARES))
+
+        def kept() -> set[int]:
+            return {share for some in holdings(left, put.cid).values() for share in some}
+
+        await until(lambda: kept() == everything, "what the publisher had is lost",
+                    within_s=WITHIN_S)  # fmt: skip
+        assert len(named(await left[0].node.blob_health(put.cid))) <= 5
+        async with AsyncExitStack() as stack, watching(left, put.cid):
+            await join(stack, tmp_path, left, [config_of(repair=QUICK)] * 4)
+            hurry(left)
+            await until(lambda: len(holdings(left, put.cid)) == 9, "the new nodes got nothing",
+                        within_s=WITHIN_S)  # fmt: skip
+
+            def is_even() -> bool:
+                loads = [len(shares) for shares in holdings(left, put.cid).values()]
+                return max(loads) <= 2 and sum(loads) == TOTAL_SHARES
+
+            await until(is_even, "nobody lets go", within_s=WITHIN_S)
+            assert survived(left, put.cid) == 2
+            assert kept() == everything
+            names = {str(node.node.context.peer) for node in left}
+            await _told(left[0], put.cid, names)
+            assert await get(left[-1], put.cid) == body_of(1, SIZE)
+            new = [node.key for node in left[5:]]
+            assert [len(holdings(left, put.cid)[key]) for key in new] == [1] * 4
+
+    with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(6)])
+
+
+async def _told(node: Inside, cid: Cid, names: set[str]) -> None:
+    """Return when a node's health names all of these; an answer may be late once or twice."""
+    async with asyncio.timeout(WITHIN_S):
+        while named(await node.node.blob_health(cid)) != names:
+            await asyncio.sleep(0.2)
+
+
+def test_full_sets_on_few_nodes_are_thinned_when_others_join_and_the_publisher_sends(
+    tmp_path: Path,
+) -> None:
+    config = config_of(floor=2, repair=QUICK)
+
+    async def act(nodes: list[Inside]) -> None:
+        hurry(nodes)
+        put = await nodes[0].put(body_of(1, SIZE))
+        assert put.survives == 2
+        before = holdings(nodes, put.cid)
+        assert sorted(map(len, before.values())) == [10, 10]
+        async with AsyncExitStack() as stack, watching(nodes, put.cid):
+            await join(stack, tmp_path, nodes, [config] * 4)
+            hurry(nodes)
+            await until(lambda: len(holdings(nodes, put.cid)) == 6, "the new nodes got nothing",
+                        within_s=WITHIN_S)  # fmt: skip
+
+            def is_thin() -> bool:
+                now = holdings(nodes, put.cid)
+                return all(len(now[key]) < 10 for key in before)
+
+            await until(is_thin, "nobody lets go", within_s=WITHIN_S)
+        health = await nodes[0].node.blob_health(put.cid)
+        assert health.survives >= 2
+
+    with_network(tmp_path, act, [config] * 3)
