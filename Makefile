@@ -8,7 +8,7 @@ TESTS ?= tests
 STATES ?= 1000000
 SEED ?= 1
 BENCH_SCALE ?= 1
-NETWORKS ?= net net-stages
+NETWORKS ?= net net-stages net-held
 FUZZ_S ?= 600
 
 BIN := $(VENV)/bin

@@ -160,6 +160,14 @@ class Net:
             added += begun
         return added
 
+    def adopt(self, home: Path, settings: dict[str, str]) -> NetNode:
+        """Start a node in a home that is there, and return it once it answers."""
+        firsts = ",".join(node.address for node in self.alive[:FIRSTS])
+        node = NetNode(home, {**settings, "MOLIA_DHT__BOOTSTRAP": firsts}, self._command)
+        self.nodes.append(node)
+        node.wait_up()
+        return node
+
     @property
     def alive(self) -> list[NetNode]:
         """The nodes that run."""

@@ -50,8 +50,9 @@ BENCHES = {
     "testnet": "bench_testnet:bench_testnet",
     "net": "bench_net:bench_net",
     "net-stages": "bench_net_stages:bench_net_stages",
+    "net-held": "bench_net_held:bench_net_held",
 }
-NETWORKS = ("net", "net-stages")
+NETWORKS = ("net", "net-stages", "net-held")
 """Benches of `make bench-net`, which runs nothing else; `make bench` runs the others."""
 
 
