@@ -60,7 +60,8 @@ fuzz: $(VENV)/installed-dev ## long: crash states of the store, packets guided b
 	$(BIN)/python -m molia.sim powercut --states $(STATES) --seed $(SEED)
 	-$(PIP) install 'atheris>=2.3,<4'
 	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(FUZZ_S)
-	MOLIA_TEST_FLIPS=800 MOLIA_TEST_TORTURE_S=120 \
+	MOLIA_TEST_FLIPS=800 MOLIA_TEST_TORTURE_S=120 MOLIA_TEST_KILL_POINTS=20 \
+	  MOLIA_TEST_BLOBS=10000 MOLIA_TEST_READERS=14 \
 	  $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 0 --hypothesis-profile fuzz $(TESTS)
 
 docs: $(VENV)/installed-dev ## write docs/reference again from the code
