@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -186,6 +187,10 @@ class Reader:
         """Return one value."""
         found: bytes | None = self._txn.get(key, db=self._dbs[name])
         return found
+
+    def getter(self, name: str) -> Callable[[bytes], bytes | None]:
+        """Return a look-up of keys in one database."""
+        return partial(self._txn.get, db=self._dbs[name])
 
     def finder(self, names: dict[int, str]) -> Callable[[bytes], bytes | None]:
         """Return a look-up by keys whose first byte chooses among `names`."""
