@@ -277,6 +277,10 @@ class Snapshot:
         """Return the packed entry of a tagged key."""
         return self._reader.get(_TAG_DB[tagged[0]], tagged[1:])
 
+    def getter(self, kind: Kind) -> Callable[[bytes], bytes | None]:
+        """Return a look-up of the keys of one kind, untagged."""
+        return self._reader.getter(DB_OF[kind])
+
     def finder(self) -> Callable[[bytes], bytes | None]:
         """Return a function that does what `get` does with fewer calls."""
         return self._reader.finder(_TAG_DB)
@@ -368,33 +372,53 @@ def _fill_kind(
 ) -> list[Dead]:  # fmt: skip
     """Set the entries of one kind; add bytes and frames to `live`; return what died."""
     old = writer.get_many(name, [key for key, _ in items]) if writer.count(name) else {}
+    fresh = [item for item in items if item[0] not in old] if old else items
+    puts = [item for item in fresh if not item[1][-1] & TOMBSTONE]
+    _count_new(puts, live)
+    if puts:
+        writer.put_many(name, puts)
+    return _replace(writer, name, items, old, live, force=force) if old else []
+
+
+def _count_new(items: list[tuple[bytes, bytes]], live: dict[int, list[int]]) -> None:
+    """Add the frames of keys that were not there."""
+    places = ENTRY.iter_unpack(b"".join([packed for _, packed in items]))
+    for (key, _), (segment_id, _, vlen, _, _) in zip(items, places, strict=True):
+        counts = live[segment_id]
+        counts[0] += frame_size(len(key), vlen)
+        counts[1] += 1
+
+
+def _replace(
+    writer: Writer, name: str, items: list[tuple[bytes, bytes]], old: dict[bytes, bytes],
+    live: dict[int, list[int]], *, force: bool,
+) -> list[Dead]:  # fmt: skip
+    """Set or drop the entries of keys that are there; return what died."""
     puts: list[tuple[bytes, bytes]] = []
     dead: list[Dead] = []
-    find, add, unpack = old.get, puts.append, _UNPACK
     for item in items:
         key, packed = item
-        before = find(key)
-        if before == packed:
+        before = old.get(key)
+        if before is None or before == packed:
             continue
-        segment_id, value_offset, vlen, _, flags = unpack(packed)
-        if before is not None:
-            gone = _unpack(before)
-            if gone.place > (segment_id, value_offset) and not force:
-                continue  # the index is ahead of what is replayed: it knows a later frame
-            counts = live[gone.segment_id]
-            counts[0] -= frame_size(len(key), gone.vlen)
-            counts[1] -= 1
-            moved = bool(flags & TOMBSTONE) or gone.place != (segment_id, value_offset)
-            if moved and punch_range(gone.value_offset, gone.vlen):
-                tagged = _DB_TAG[name] + key
-                dead.append(Dead(gone.segment_id, gone.value_offset, gone.vlen, tagged))
-        if not flags & TOMBSTONE:
-            counts = live[segment_id]
-            counts[0] += frame_size(len(key), vlen)
-            counts[1] += 1
-            add(item)
-        elif before is not None:
+        segment_id, value_offset, vlen, _, flags = _UNPACK(packed)
+        gone = _unpack(before)
+        if gone.place > (segment_id, value_offset) and not force:
+            continue  # the index is ahead of what is replayed: it knows a later frame
+        counts = live[gone.segment_id]
+        counts[0] -= frame_size(len(key), gone.vlen)
+        counts[1] -= 1
+        moved = bool(flags & TOMBSTONE) or gone.place != (segment_id, value_offset)
+        if moved and punch_range(gone.value_offset, gone.vlen):
+            tagged = _DB_TAG[name] + key
+            dead.append(Dead(gone.segment_id, gone.value_offset, gone.vlen, tagged))
+        if flags & TOMBSTONE:
             writer.delete(name, key)
+            continue
+        counts = live[segment_id]
+        counts[0] += frame_size(len(key), vlen)
+        counts[1] += 1
+        puts.append(item)
     if puts:
         writer.put_many(name, puts)
     return dead

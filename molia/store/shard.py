@@ -51,6 +51,7 @@ __all__ = [
 
 AUDIT_PAGE: Final = 1_000
 _META: Final = int(Kind.META)
+_BLOCK: Final = int(Kind.BLOCK)
 ROOM_LOOK_S: Final = 5.0
 """How often a full shard looks whether there is space again."""
 
@@ -170,9 +171,7 @@ class Shard:
             return replies
         log.append(staged.buffers, size=staged.size, entries=staged.footer)
         log.note_data(staged.max_expiry)
-        put = self._memtable.active.put
-        for tagged, entry in staged.entries:
-            put(tagged, entry)
+        self._memtable.active.put_all(staged.keys, staged.packed)
         self._counters.batches += 1
         self._upkeep.note_batch(now, size=staged.size, dying_bytes=staged.dying_bytes)
         if self._delta is not None:
@@ -197,16 +196,19 @@ class Shard:
         fresh, frozen = generations[0].entries.get, generations[-1].entries.get
         try:
             with self._index.read() as snapshot:
-                indexed = snapshot.finder()
+                indexed, block, block_get = snapshot.finder(), _BLOCK, snapshot.getter(Kind.BLOCK)
 
                 def find(tagged: bytes) -> bytes | None:
-                    return fresh(tagged) or frozen(tagged) or indexed(tagged)
+                    found = fresh(tagged) or frozen(tagged)
+                    if found is not None:
+                        return found
+                    return block_get(tagged[1:]) if tagged[0] == block else indexed(tagged)
 
                 def fetch(kind: Kind, key: bytes) -> bytes | None:
                     return self._reader.get(kind, key, now.unix_s)
 
                 staged = Batch(self._log, find, fetch, int(now.unix_s))
-                return staged, [staged.add(transaction) for transaction in batch]
+                return staged, staged.add_all(batch)
         except IndexFailed as error:
             self._log.stop(f"the index cannot be read: {error}")
 

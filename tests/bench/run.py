@@ -35,6 +35,7 @@ BENCHES = {
     "space": "bench_space:bench_space",
     "compaction-puts": "bench_compaction:bench_compaction_puts",
     "compaction-delete": "bench_compaction:bench_compaction_delete",
+    "punched-delete": "bench_compaction:bench_punched_delete",
     "compaction-space": "bench_compaction:bench_compaction_space",
     "cli": "bench_cli:bench_cli",
     "requests": "bench_wire:bench_requests",
