@@ -5,7 +5,7 @@ Source: docs/reference/gathering.md, "Health".
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from molia.base import limits
@@ -58,7 +58,7 @@ async def _shares_at(fetcher: Fetcher, find: Find, key: bytes) -> Collection[int
 
 def _health(cid: Cid, holdings: Holdings) -> BlobHealth:
     is_raw = cid.codec is Codec.RAW
-    stored = (limits.WHOLE_SHARE,) if is_raw else range(limits.TOTAL_SHARES)
+    stored = (limits.WHOLE_SHARE,) if is_raw else range(_stop(holdings.values()))
     needed = 1 if is_raw else limits.DATA_SHARES
     shares = tuple(_share(index, share, holdings) for index, share in enumerate(stored))
     sound = sum(share.sound for share in shares)
@@ -67,6 +67,12 @@ def _health(cid: Cid, holdings: Holdings) -> BlobHealth:
         survives=max(0, losses_survived(filter(None, holdings.values()), needed=needed)),
         spare_shares=max(0, sound - needed), estimate_loss_per_year=None, shares=shares,
     )  # fmt: skip
+
+
+def _stop(held: Iterable[Collection[int]]) -> int:
+    """Return up to which number there are shares: 14, or more where some were added."""
+    added = [share for shares in held for share in shares if share < limits.SHARES_MAX]
+    return max([limits.TOTAL_SHARES - 1, *added]) + 1
 
 
 def _share(index: int, share: int, holdings: Holdings) -> ShareHealth:
