@@ -8,6 +8,7 @@ TESTS ?= tests
 STATES ?= 1000000
 SEED ?= 1
 BENCH_SCALE ?= 1
+NETWORKS ?= net net-stages net-held
 FUZZ_S ?= 600
 
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # pages, the interpreter's own allocator cannot
 LARGE_PAGES := PYTHONMALLOC=malloc GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: help demo demo-node run test check bench sim sim-long fuzz docs proto clean
+.PHONY: help demo demo-node run test check bench bench-net sim sim-long fuzz docs proto clean
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1 @\2/p' Makefile | awk -F@ '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -45,6 +46,9 @@ check: $(VENV)/installed-dev ## ruff, mypy, import-linter, then every test
 bench: $(VENV)/installed-dev ## measure beside limits; writes build/bench.json (about 20 GiB of disk traffic)
 	$(BIN)/python -m tests.bench.run --scale $(BENCH_SCALE)
 
+bench-net: $(VENV)/installed-dev ## the same of a network of node processes; build/bench-net.json (about half an hour)
+	$(BIN)/python -m tests.bench.run $(NETWORKS) --scale $(BENCH_SCALE) --output build/bench-net.json
+
 sim: $(VENV)/installed-dev ## the network in virtual time: every scenario at CI's size, and its bars
 	$(BIN)/python -m pytest -q -n 0 tests/sim/test_null_wire.py
 	$(LARGE_PAGES) $(BIN)/python -m molia.sim bars --jobs $(JOBS)
@@ -56,7 +60,8 @@ fuzz: $(VENV)/installed-dev ## long: crash states of the store, packets guided b
 	$(BIN)/python -m molia.sim powercut --states $(STATES) --seed $(SEED)
 	-$(PIP) install 'atheris>=2.3,<4'
 	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(FUZZ_S)
-	MOLIA_TEST_FLIPS=800 MOLIA_TEST_TORTURE_S=120 \
+	MOLIA_TEST_FLIPS=800 MOLIA_TEST_TORTURE_S=120 MOLIA_TEST_KILL_POINTS=20 \
+	  MOLIA_TEST_BLOBS=10000 MOLIA_TEST_READERS=14 \
 	  $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 0 --hypothesis-profile fuzz $(TESTS)
 
 docs: $(VENV)/installed-dev ## write docs/reference again from the code

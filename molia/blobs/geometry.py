@@ -78,6 +78,13 @@ class Geometry:
             block_size = _smallest_block(size)
         return cls(size, block_size, -(-size // (DATA_SHARES * block_size)))
 
+    @property
+    def stored_shares(self) -> tuple[int, ...]:
+        """The shares that have any block: all, but those of a single stripe that are empty."""
+        if self.stripe_count > 1:
+            return tuple(range(TOTAL_SHARES))
+        return self.stripe(0).stored_shares
+
     def stripe(self, index: int) -> StripeShape:
         """Return stripe `index`. Raises GeometryError when the blob has no such stripe."""
         if not 0 <= index < self.stripe_count:

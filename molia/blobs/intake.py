@@ -6,6 +6,7 @@ against its leaf: nothing goes to the disk that was not checked. The shell stops
 Source: docs/reference/blob-messages.md, "Streams".
 """
 
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
@@ -89,7 +90,8 @@ class Intake:
         self._root, self._size, self._next = root, size, first_stripe
         self._stop = 1
         self._effects: list[Effect] = []
-        self._buffer = bytearray()
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
         self._leaves = b""
         self._unstored: dict[int, None] = {}
         self._leaves_stored = self._ended = self.is_over = False
@@ -112,9 +114,10 @@ class Intake:
         """Take the next bytes after the head."""
         if self.is_over or not data:
             return
-        self._buffer += data
+        self._chunks.append(data)
+        self._buffered += len(data)
         if self._is_small:
-            if len(self._buffer) > self._size:
+            if self._buffered > self._size:
                 self._refuse(Fault.BLOCK)
         else:
             self._take()
@@ -157,7 +160,7 @@ class Intake:
         assert self.manifest is not None, "without one the share was refused"
         if not self._leaves:
             size = self._stop * DIGEST_SIZE
-            if len(self._buffer) < size:
+            if self._buffered < size:
                 return
             leaves = self._cut(size)
             if share_root(leaves) != self._root:
@@ -170,10 +173,10 @@ class Intake:
             if self._next >= self._stop:
                 break
             shape = self.manifest.geometry.stripe(self._next)
-            if len(self._buffer) < shape.size_of(self.share):
+            if self._buffered < shape.size_of(self.share):
                 return
             self._take_block(shape)
-        if self._buffer and not self.is_over:
+        if self._buffered and not self.is_over:
             self._refuse(Fault.BLOCK)
 
     def _skip_empty(self) -> None:
@@ -194,7 +197,7 @@ class Intake:
         self._next += 1
 
     def _take_whole(self) -> None:
-        data = bytes(self._buffer)
+        data = self._cut(self._buffered)
         if len(data) < self._size:
             self._refuse(Fault.CUT_OFF)
         elif blake3_digest(data) != self.cid.digest:
@@ -204,9 +207,17 @@ class Intake:
             self._effects.append(StoreWhole(data))
 
     def _cut(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
+        """Take the next bytes off the buffer; they are copied once."""
+        self._buffered -= size
+        taken = []
+        while size:
+            chunk = self._chunks.popleft()
+            if len(chunk) > size:
+                self._chunks.appendleft(chunk[size:])
+                chunk = chunk[:size]
+            taken.append(chunk)
+            size -= len(chunk)
+        return b"".join(taken)
 
     def _finish(self) -> None:
         if self._ended and self._leaves_stored and not self._unstored and not self.is_over:
@@ -217,7 +228,8 @@ class Intake:
         """End it; what comes before the first block that is not durable is kept."""
         stripes = min(self._unstored, default=self._next)
         self._effects.append(Refused(fault, 0 if not self._leaves_stored else stripes))
-        self._buffer.clear()
+        self._chunks.clear()
+        self._buffered = 0
         self.is_over = True
 
 

@@ -26,6 +26,9 @@ class _Cell(NamedTuple):
     """The same part of their ids, each another one."""
     encoded: dict[int, bytes]
     """As parts of a NODES body."""
+    free: int
+    prefix: int
+    """`id >> free` of all of them, and of nobody else."""
 
 
 class Positions:
@@ -50,13 +53,19 @@ class Positions:
         assert contact.id not in self._by_id, "two keys never have the same id"
         insort(self._ids, contact.id)
         self._by_id[contact.id] = contact
-        self._cells.clear()
+        self._forget_cells(contact.id)
 
     def remove(self, contact: Contact) -> None:
         """Forget a contact that was added."""
         del self._by_id[contact.id]
         del self._ids[bisect_left(self._ids, contact.id)]
-        self._cells.clear()
+        self._forget_cells(contact.id)
+
+    def _forget_cells(self, changed: int) -> None:
+        """Forget the cells that an id is part of; whoever is elsewhere changes none."""
+        changes = [name for name, c in self._cells.items() if changed >> c.free == c.prefix]
+        for name in changes:
+            del self._cells[name]
 
     def body(self, target: int, distance: int) -> bytes:
         """Return the NODES body of the nearest to `target`, which is `nearest`'s, in half the time.
@@ -83,7 +92,8 @@ class Positions:
         encoded = {one >> shift & mask: self._by_id[one].encoded for one in ids}
         if len(self._cells) >= TABLE_CELLS_MAX:
             self._cells.clear()
-        cell = self._cells[name] = _Cell(shift, mask, tuple(encoded), encoded)
+        cell = _Cell(shift, mask, tuple(encoded), encoded, free, target >> free)
+        self._cells[name] = cell
         return cell
 
     def nearest(self, target: int, count: int) -> list[Contact]:

@@ -83,7 +83,9 @@ class Reachability:
             self._seen[reply.contact.group] = pong.seen
             if len(self._seen) > limits.DHT_SEEN_MAX:
                 del self._seen[next(iter(self._seen))]
-            self._judge(family, now)
+            own = self._hub.families[family].own
+            if own is None or own.address != pong.seen:  # else it says what is known
+                self._judge(family, now)
         elif seen_locally and self._hub.families[family].own is None:
             own = self._hub.space.contact(self._hub.identity.key, pong.seen)
             if own is not None:

@@ -7,7 +7,7 @@ import asyncio
 from typing import Final, NamedTuple
 
 from molia.base.cid import Cid
-from molia.base.errors import BadAnswer, Busy, PeerLacks, PeerRefused
+from molia.base.errors import BadAnswer, Busy, ConnectionLost, PeerLacks, PeerRefused
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import PeerKey
 from molia.base.limits import HAVE_CIDS_MAX, RAW_SIZE_STOP, WHOLE_SHARE
@@ -117,7 +117,9 @@ async def ask_have(
 
 
 async def _ask_bytes(network: Network, holder: Holder, asked: GetBlocks, size: int) -> bytes | None:
-    """Return at most one byte more than `size` of what a node sends; ask again while it is busy."""
+    """Return at most one byte more than `size` of what a node sends; ask again while it is busy,
+    and once when it has restarted."""
+    is_again = False
     while True:
         try:
             async with network.open_stream(holder.key, holder.address, Number.GET_BLOCKS) as stream:
@@ -131,3 +133,7 @@ async def _ask_bytes(network: Network, holder: Holder, asked: GetBlocks, size: i
             return None
         except Busy:
             await asyncio.sleep(BUSY_WAIT_S)
+        except ConnectionLost:
+            if is_again or not network.is_connected(holder.key):
+                raise
+            is_again = True

@@ -162,23 +162,35 @@ class Network:
     ) -> Message:
         """Return a peer's answer to a small message, after a handshake if there was none.
 
+        A peer that has restarted is asked again: do not use it for what may not be done twice.
         Raises TimedOut, ConnectionLost, Busy when the peer says so, BadAnswer.
         """
+        ended = await self._ask_once(key, address, message, timeout_s)
+        if ended.outcome is Outcome.PEER_LOST and self.is_connected(key):
+            ended = await self._ask_once(key, address, message, timeout_s)
+        return _answer_of(ended, key)
+
+    async def _ask_once(
+        self, key: PeerKey, address: Address, message: Message, timeout_s: float
+    ) -> Ended[Peer]:
         request_id = self.transport.ask_at(
             key, socket_address(address), message.number, messages.encode(message),
             self._clock.now(), timeout_s=timeout_s,
         )  # fmt: skip
         if request_id is None:
             raise _nobodys(key)
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Ended[Peer]] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = done
         self.driver.flush()
         try:
-            ended: Ended[Peer] = await done
+            return await done
         finally:
             self._waiting.pop(request_id, None)
             self.transport.requests.cancel(request_id)
-        return _answer_of(ended, key)
+
+    def is_connected(self, key: PeerKey) -> bool:
+        """Return whether there is a session with a peer; one that restarted has a new one."""
+        return self.transport.has_session(key, self._clock.now())
 
     def connect(self, key: PeerKey, address: Address) -> Peer:
         """Return the peer of a key. Raises ConnectionLost when the key cannot be anybody's."""

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from molia.base import limits
-from molia.base.cid import Cid, Codec
+from molia.base.cid import Codec
 from molia.base.errors import MoliaError, NoHolders
 from molia.base.ids import PeerKey
-from molia.base.views import BlobHealth, BlobState, ShareHealth
+from molia.base.views import BlobHealth, BlobInfo, BlobState, ShareHealth
+from molia.blobs.geometry import Geometry
 from molia.blobs.placement import losses_survived
 from molia.dht.providers import shares_in
 from molia.node.asking_blobs import ask_have
@@ -25,11 +26,12 @@ Holdings = Mapping[bytes, Collection[int]]
 """By node, the shares that it has now."""
 
 
-async def network_health(fetcher: Fetcher, cid: Cid, own: Collection[int]) -> BlobHealth:
+async def network_health(fetcher: Fetcher, info: BlobInfo, own: Collection[int]) -> BlobHealth:
     """Return the health of a blob over all who say to hold it. own: the shares that are here.
 
     Raises LookupTimedOut, or NoHolders when nobody is known and nothing is here.
     """
+    cid = info.cid
     find = fetcher.finds.get(cid, anew=True)  # a repair may have moved all of it a moment ago
     await find.over(within_s=fetcher.patience.lookup_s)
     if not own and not find.shares:
@@ -42,7 +44,7 @@ async def network_health(fetcher: Fetcher, cid: Cid, own: Collection[int]) -> Bl
 
     named = list(find.shares)
     answers = await asyncio.gather(*(ask(key) for key in named))
-    return _health(cid, {fetcher.context.peer.key: own, **dict(zip(named, answers, strict=True))})
+    return _health(info, {fetcher.context.peer.key: own, **dict(zip(named, answers, strict=True))})
 
 
 async def _shares_at(fetcher: Fetcher, find: Find, key: bytes) -> Collection[int]:
@@ -56,16 +58,23 @@ async def _shares_at(fetcher: Fetcher, find: Find, key: bytes) -> Collection[int
     return range(limits.TOTAL_SHARES) if held.whole else shares_in(held.shares)
 
 
-def _health(cid: Cid, holdings: Holdings) -> BlobHealth:
-    is_raw = cid.codec is Codec.RAW
-    stored = (limits.WHOLE_SHARE,) if is_raw else range(_stop(holdings.values()))
-    needed = 1 if is_raw else limits.DATA_SHARES
-    shares = tuple(_share(index, share, holdings) for index, share in enumerate(stored))
-    sound = sum(share.sound for share in shares)
+def _health(info: BlobInfo, holdings: Holdings) -> BlobHealth:
+    is_raw = info.cid.codec is Codec.RAW
+    every = (limits.WHOLE_SHARE,) if is_raw else tuple(range(_stop(holdings.values())))
+    # a share that has only empty blocks lies nowhere, and is known: it counts as there
+    listed = every if is_raw else Geometry.of(info.size).stored_shares
+    stored = (*listed, *every[limits.TOTAL_SHARES :])
+    needed = 1 if is_raw else len(listed) - (limits.TOTAL_SHARES - limits.DATA_SHARES)
+    held = [[share for share in shares if share in stored] for shares in holdings.values()]
+    found = {share for shares in held for share in shares}
     return BlobHealth(
-        cid=cid, state=_state(sound, needed, len(stored)),
-        survives=max(0, losses_survived(filter(None, holdings.values()), needed=needed)),
-        spare_shares=max(0, sound - needed), estimate_loss_per_year=None, shares=shares,
+        cid=info.cid, state=_state(len(found), needed, len(stored)),
+        survives=max(0, losses_survived(filter(None, held), needed=needed)),
+        spare_shares=max(0, len(found) - needed), estimate_loss_per_year=None,
+        shares=tuple(
+            _share(index, share, holdings, is_sound=share in found or share not in stored)
+            for index, share in enumerate(every)
+        ),
     )  # fmt: skip
 
 
@@ -75,12 +84,11 @@ def _stop(held: Iterable[Collection[int]]) -> int:
     return max([limits.TOTAL_SHARES - 1, *added]) + 1
 
 
-def _share(index: int, share: int, holdings: Holdings) -> ShareHealth:
+def _share(index: int, share: int, holdings: Holdings, *, is_sound: bool) -> ShareHealth:
     holders = tuple(str(PeerKey(key)) for key, held in holdings.items() if share in held)
     return ShareHealth(
-        index=index, holders=holders, sound=bool(holders), damaged_blocks=0,
-        last_verified_unix_s=None,
-    )  # fmt: skip
+        index=index, holders=holders, sound=is_sound, damaged_blocks=0, last_verified_unix_s=None
+    )
 
 
 def _state(sound: int, needed: int, total: int) -> BlobState:

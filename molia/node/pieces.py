@@ -47,6 +47,13 @@ class Pieces:
         """Return a share's leaf list, checked; None when it is not here."""
         return next(filter(None, (self._leaves(bound, share) for bound in here)), None)
 
+    def open(
+        self, cid: Cid, share: int, stripe_index: int
+    ) -> tuple[tuple[Bound, ...], Piece | None]:
+        """Return what is here of a blob, and a block of it as `read` does: one way to a thread."""
+        here = self.find(cid)
+        return here, self.read(here, share, stripe_index)
+
     def read(self, here: Sequence[Bound], share: int, stripe_index: int) -> Piece | None:
         """Return a block, checked; None when it is not here as it was."""
         for bound in here:

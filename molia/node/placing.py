@@ -116,11 +116,8 @@ def shares_of(bound: Bound, added: int = 0) -> tuple[int, ...]:
     """
     if bound.is_raw:
         return (keys.WHOLE_SHARE,)
-    geometry = Geometry.of(bound.row.size)
     more = range(limits.TOTAL_SHARES, limits.TOTAL_SHARES + added)
-    if geometry.stripe_count > 1:
-        return (*range(limits.TOTAL_SHARES), *more)
-    return (*geometry.stripe(0).stored_shares, *more)
+    return (*Geometry.of(bound.row.size).stored_shares, *more)
 
 
 def needed_of(bound: Bound) -> int:

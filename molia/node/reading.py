@@ -116,9 +116,8 @@ class ReadingFace(ABC):
             if self._fetcher is None:
                 raise
             reader = await self._fetcher.open_ref(ref, error)
-            cid = reader.info.cid
-            own = await self.context.offload.run(self._own_shares, cid)
-            return await network_health(self._fetcher, cid, own)
+            own = await self.context.offload.run(self._own_shares, reader.info.cid)
+            return await network_health(self._fetcher, reader.info, own)
         run = self.context.offload.run
         known = None if self.member is None else await run(self.member.keeper.others, bound.cid)
         return await run(health_of, self.context, bound, known)

@@ -126,19 +126,19 @@ class BlobServer:
         """Send the blocks, up to the first that is not here."""
         assert isinstance(asked, said.GetBlocks), "it was read by its number"
         run, first, given = self._context.offload.run, asked.first_stripe, 0
-        here = await run(self._pieces.find, asked.cid)
-        for index in range(first, first + asked.stripe_count):
-            piece = await run(self._pieces.read, here, asked.share, index)
-            if piece is None:
-                break
-            if index == first:
-                head = said.Blocks(
-                    share=asked.share, first_stripe=first, stripe_count=asked.stripe_count
-                )
-                await send_reply(stream, head)
+        here, piece = await run(self._pieces.open, asked.cid, asked.share, first)
+        if piece is not None:
+            head = said.Blocks(
+                share=asked.share, first_stripe=first, stripe_count=asked.stripe_count
+            )
+            await send_reply(stream, head)
+        while piece is not None:
             await self._send(stream, b"".join(piece.path) if asked.paths else b"")
             await self._send(stream, piece.block)
             given += 1
+            if given == asked.stripe_count:
+                break
+            piece = await run(self._pieces.read, here, asked.share, first + given)
         self._count("blocks", given)
         if not given:
             await self._not_here(stream)
@@ -146,8 +146,7 @@ class BlobServer:
     async def _give_block_to_audit(self, stream: PeerStream, asked: Message) -> None:
         assert isinstance(asked, said.Audit), "it was read by its number"
         run = self._context.offload.run
-        here = await run(self._pieces.find, asked.cid)
-        piece = await run(self._pieces.read, here, asked.share, asked.stripe)
+        _, piece = await run(self._pieces.open, asked.cid, asked.share, asked.stripe)
         if piece is None:
             self._count("audits_failed")
             await send_reply(stream, said.Audited(code=said.AuditCode.NOT_FOUND))

@@ -333,6 +333,9 @@ class ShardSet:
             for index, transactions in by_shard.items()
             for transaction in transactions
         ]
+        if len(waiting) == 1:  # a block of a share: no task is needed to wait for it
+            await waiting[0]
+            return
         results = await asyncio.gather(*waiting, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):

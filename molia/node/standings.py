@@ -43,10 +43,7 @@ class Here:
         """The shares that the manifest lists; one with empty blocks only is none."""
         if self.cid.codec is Codec.RAW:
             return (limits.WHOLE_SHARE,)
-        geometry = Geometry.of(self.size)
-        if geometry.stripe_count > 1:
-            return tuple(range(limits.TOTAL_SHARES))
-        return geometry.stripe(0).stored_shares
+        return Geometry.of(self.size).stored_shares
 
     def has_place(self, share: int) -> bool:
         """Tell whether a blob may have this share: one of the manifest, or one that was added."""

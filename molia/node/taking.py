@@ -226,28 +226,28 @@ class _Taking:
         if core.share == keys.WHOLE_SHARE:
             count = context.shards.count
             self.object_id = keys.small_object_id(core.cid, count, context.entropy)
-        self.size, self._until_s = size, 0.0
-        self.supplement = b""
+        self.size, self.supplement = size, b""
         self.whole: bytes | None = None
         """The bytes of a small blob; they go with the rows, in one transaction."""
         self.ended = asyncio.Event()
         self._writes: set[asyncio.Task[None]] = set()
-        self._is_given_up = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+        self._is_given_up = False
 
     def give_up(self) -> None:
         """End it, because its sender has begun anew."""
-        self._is_given_up.set()
+        self._is_given_up = True
+        if self._patience is not None:
+            self._patience.reschedule(0.0)
 
     async def run(self, stream: Incoming) -> Taken:
         """Return what came of it, once nothing of it is being written any more."""
-        wait_s = PATIENCE_S + self.size / limits.SERVED_BYTES_PER_S_MIN
-        self._until_s = self._context.now().mono_s + wait_s
         try:
             if self.core.share != keys.WHOLE_SHARE:
                 objects = self._context.objects
                 async with objects.alone(self.object_id):  # not while the share is being let go of
                     await objects.begin_share(self.object_id, self.core.share)
-            outcome = await self._read(stream)
+            outcome = await self._take(stream)
         except NoSpace:
             return Taken(KeptCode.NO_ROOM)
         except MoliaError as error:
@@ -259,38 +259,36 @@ class _Taking:
             return Taken(KeptCode.KEPT, outcome.stripes)
         return Taken(CODES[outcome.fault], outcome.stripes)
 
-    async def _read(self, stream: Incoming) -> Kept | Refused:
-        core, ended = self.core, False
-        while True:
-            outcome = self._carry_out()
-            if outcome is not None:
-                return outcome
-            if self._writes and (ended or not core.wants_bytes):
-                await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
-                continue
-            data = await self._receive(stream)
-            if data:
-                core.on_bytes(data)
-            else:
-                ended = True
-                core.on_end()
-
-    async def _receive(self, stream: Incoming) -> bytes:
-        """Return the next bytes; b"" also when the stream broke, its sender began anew, or is far
-        too slow."""
-        reading = asyncio.ensure_future(stream.receive())
-        given_up = asyncio.ensure_future(self._is_given_up.wait())
+    async def _take(self, stream: Incoming) -> Kept | Refused:
+        outcome: Kept | Refused | None = None
+        wait_s = PATIENCE_S + self.size / limits.SERVED_BYTES_PER_S_MIN
         try:
-            left_s = max(0.0, self._until_s - self._context.now().mono_s)
-            await asyncio.wait(
-                (reading, given_up), timeout=left_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            return reading.result() if reading.done() else b""
-        except (ConnectionLost, TimedOut):
-            return b""
+            # one timeout for the whole stream: a task and a timer for each piece cost more than it
+            async with asyncio.timeout(0.0 if self._is_given_up else wait_s) as self._patience:
+                outcome = await self._read(stream)
+        except (ConnectionLost, TimedOut, TimeoutError):
+            pass  # the stream broke, its sender began anew, or is far too slow
         finally:
-            reading.cancel()
-            given_up.cancel()
+            self._patience = None
+        if outcome is None:
+            self.core.on_end()
+        while outcome is None and (outcome := self._carry_out()) is None:
+            await self._wait_for_writes()
+        return outcome
+
+    async def _read(self, stream: Incoming) -> Kept | Refused | None:
+        """Feed the core; return how it ended, None at the end of the stream."""
+        while (outcome := self._carry_out()) is None:
+            if self._writes and not self.core.wants_bytes:
+                await self._wait_for_writes()
+            elif data := await stream.receive():
+                self.core.on_bytes(data)
+            else:
+                return None
+        return outcome
+
+    async def _wait_for_writes(self) -> None:
+        await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
 
     def _carry_out(self) -> Kept | Refused | None:
         """Begin to write what is to be written; return how it ended, if it did."""

@@ -40,8 +40,6 @@ class LoadConfig:
     finds: float = 0.4
     puts: float = 0.1
     keys: int = 200
-    old_s: float = 1_500.0
-    """Reads of records put so long ago are counted beside the others as well."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,9 +73,14 @@ class Workload:
         self.keys = [
             Key(publishers[n % _PUBLISHERS], f"key {n}".encode()) for n in range(config.keys)
         ]
+        self.kept = [
+            Key(publishers[n % _PUBLISHERS], f"kept {n}".encode()) for n in range(config.keys)
+        ]
+        """Records that are written once."""
         self._picker = Picker(zipf_weights(config.keys, ZIPF))
         self.tallies = {name: Tally() for name in ("get", "find", "put")}
         self.old = Tally()
+        """Of reads of kept records."""
         self.running = 0
         self._is_on = False
         self.choose: Callable[[], Node | None] = self._draw
@@ -88,6 +91,20 @@ class Workload:
         """Put every record once, evenly over a time; those puts count as any other."""
         for number, key in enumerate(self.keys):
             self._world.after(seconds * number / len(self.keys), self._put_somewhere, key)
+
+    def put_kept(self, seconds: float) -> None:
+        """Put every record that is written once, evenly over a time."""
+        for number, key in enumerate(self.kept):
+            self._world.after(seconds * number / len(self.kept), self._put_somewhere, key)
+
+    def read_kept(self, seconds: float, *, times: int) -> None:
+        """Read each of them from some nodes, evenly over a time; what nobody kept was not put."""
+        reads = [key for _ in range(times) for key in self.kept if key.first_s]
+        for number, key in enumerate(reads):
+            self._world.after(seconds * number / len(reads), self._read_kept, key)
+
+    def _read_kept(self, key: Key) -> None:
+        self.get(key, tally=self.old)
 
     def start(self) -> None:
         """Begin to read, look and write."""
@@ -141,7 +158,6 @@ class Workload:
         tally = tally or self.tallies["get"]
         time_s = self._world.time_s
         must_s = key.acked_seq if consistent and time_s - key.acked_s > _SETTLING_S else 1
-        is_old = time_s - key.first_s >= self.config.old_s
 
         def judge(result: object) -> str | None:
             if not isinstance(result, Got):
@@ -153,8 +169,7 @@ class Workload:
                 return "wrong value"
             return None if opened.seq >= must_s else "stale"
 
-        tallies = [tally, self.old] if is_old else [tally]
-        self._run(tallies, judge, node, lambda host: host.engine.get_record(
+        self._run([tally], judge, node, lambda host: host.engine.get_record(
             key.address, self._world.now, consistent=consistent), waited_s)  # fmt: skip
 
     def find(self, target: int, *, node: Node | None = None, tally: Tally | None = None) -> None:
@@ -189,7 +204,7 @@ class Workload:
             if not isinstance(result, Stored):
                 return "asker gone"
             if result.acks == 0:
-                return "overtaken" if result.stale and seq < key.acked_seq else "no acknowledgement"
+                return "overtaken" if result.stale and seq < key.seq else "no acknowledgement"
             if seq > key.acked_seq:
                 key.acked_seq, key.acked_s = seq, self._world.time_s
             key.first_s = key.first_s or self._world.time_s

@@ -36,17 +36,25 @@ FOOTER_COST_BYTES: Final = 64 * 1024
 class Auditor:
     """Audits the segments of one shard.
 
-    find: returns the packed entry of a tagged key as a reader would find it.
+    find: returns the packed entry of a tagged key as a reader would find it. segments: returns the
+    ids of all segments. is_going: tells whether compaction is taking a segment away, or has.
     """
 
-    def __init__(self, log: Log, files: SegmentFiles, find: Find) -> None:
+    def __init__(
+        self, log: Log, files: SegmentFiles, find: Find, *, segments: Callable[[], list[int]],
+        is_going: Callable[[int], bool],
+    ) -> None:  # fmt: skip
         self._log, self._files, self._find = log, files, find
+        self.segments, self._is_going = segments, is_going
 
     # ------------------------------------------------------------------------ one segment
 
-    def audit(self, segment_id: int, later: Iterable[int], unix_s: float) -> SegmentAudit:
-        """Return what is wrong with a segment. later: the ids of the segments behind it."""
-        steps = self.audit_steps(segment_id, later, unix_s)
+    def audit(self, segment_id: int, unix_s: float) -> SegmentAudit:
+        """Return what is wrong with a segment; nothing is with one that compaction takes away.
+
+        Raises OSError, IndexFailed.
+        """
+        steps = self.audit_steps(segment_id, unix_s)
         try:
             while True:
                 next(steps)
@@ -54,10 +62,19 @@ class Auditor:
             audit: SegmentAudit = end.value
             return audit
 
-    def audit_steps(
-        self, segment_id: int, later: Iterable[int], unix_s: float
-    ) -> Generator[int, None, SegmentAudit]:
+    def audit_steps(self, segment_id: int, unix_s: float) -> Generator[int, None, SegmentAudit]:
         """Do what `audit` does in steps: each yields how many bytes it has read."""
+        try:
+            found = yield from self._audit_steps(segment_id, unix_s)
+        except FileNotFoundError:
+            if not self._is_going(segment_id):
+                raise
+            return SegmentAudit(segment_id, 0, 0, (), ())
+        # the file is emptied before it loses its name
+        is_going = bool(found.damaged) and self._is_going(segment_id)
+        return SegmentAudit(segment_id, 0, 0, (), ()) if is_going else found
+
+    def _audit_steps(self, segment_id: int, unix_s: float) -> Generator[int, None, SegmentAudit]:
         file, size = self._open(segment_id)
         header = parse_header(file.read(0, HEADER_SIZE))
         seal = read_seal(file, size, seed=self._log.seed)
@@ -73,7 +90,7 @@ class Auditor:
             yield item.head.size if isinstance(item, Found) else item.stop - item.offset
         if seal is not None:
             judge.compare_footer(seal)
-        yield from judge.decide_missing([segment_id, *later])
+        yield from judge.decide_missing()
         return SegmentAudit(
             segment_id, judge.frames, size, tuple(judge.damaged), tuple(judge.wrong)
         )
@@ -84,7 +101,10 @@ class Auditor:
         if tail.segment_id == segment_id and tail.file is not None:
             return self._files.get(segment_id), tail.offset
         file = self._files.get(segment_id)
-        return file, file.size()
+        size = file.size()
+        if not size and self._is_going(segment_id):
+            raise FileNotFoundError(f"segment {segment_id} was emptied: it is being taken away")
+        return file, size
 
     def _is_open(self, segment_id: int) -> bool:
         tail = self._log.tail
@@ -244,20 +264,35 @@ class _Judge:
             reason = f"the footer and the frames differ in {len(listed ^ self._listed)} places"
             self.damaged.append(DamagedFrame(0, b"", seal.offset, reason))
 
-    def decide_missing(self, segments: Iterable[int]) -> Iterator[int]:
+    def decide_missing(self) -> Iterator[int]:
         """Keys without an index entry are wrong unless a later frame deleted them."""
-        for segment_id in segments:
-            if not self._missing:
-                return
-            yield FOOTER_COST_BYTES
+        looked: set[int] = set()
+        while self._missing:
+            left = [sid for sid in self._auditor.segments() if sid >= self._segment_id]
+            left = [sid for sid in left if sid not in looked]
+            have_gone = False
+            for segment_id in left:
+                if self._missing:
+                    yield FOOTER_COST_BYTES
+                    have_gone |= not self._find_later(segment_id)
+            looked.update(left)
+            if not have_gone:  # else what compaction took away lies in a segment that is new
+                break
+        for tagged in self._missing:
+            if self._auditor.current(tagged) is None:
+                self._is_wrong(tagged)
+
+    def _find_later(self, segment_id: int) -> bool:
+        """Drop what is missing and has a later frame in a segment; False when that has gone."""
+        try:
             for entry in self._auditor.entries_of(segment_id):
                 tagged = bytes((entry.target,)) + entry.key
                 if self._missing.get(tagged, entry.lsn) < entry.lsn:
                     # deleted, or a later value, which is that segment's own affair
                     del self._missing[tagged]
-        for tagged in self._missing:
-            if self._auditor.current(tagged) is None:
-                self._is_wrong(tagged)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _is_wrong(self, tagged: bytes) -> None:
         self.wrong.append((Kind(tagged[0]), tagged[1:]))

@@ -1,11 +1,14 @@
 """Turning transactions into frames: what is no change is left out, guards are judged in order."""
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from crc32c import crc32c
 
 from molia.base.limits import KEY_SIZE_MAX, VALUE_SIZE_MAX
 from molia.store.disk import Buffer
-from molia.store.frame import MORE, encode_head
+from molia.store.frame import BODY, CHUNK_SIZE, FIXED_SIZE, MAGIC, MORE, encode_head
 from molia.store.index import ENTRY, TAGS, TOMBSTONE, Entry, punch_range
 from molia.store.keys import Kind
 from molia.store.log import Log
@@ -17,6 +20,8 @@ Find = Callable[[bytes], bytes | None]
 Fetch = Callable[[Kind, bytes], bytes | None]
 """Kind and key -> the live value that is stored."""
 _PACK: Final = ENTRY.pack
+_BODY_PACK: Final = BODY.pack
+_START_PACK: Final = struct.Struct("<4sI").pack
 _FOOTER_PACK: Final = FOOTER_ENTRY.pack
 _BLOCK: Final = int(Kind.BLOCK)
 _DELETE: Final = int(Kind.DELETE)
@@ -34,8 +39,10 @@ class Batch:
         self._staged: dict[bytes, Put | Delete] = {}
         self.buffers: list[Buffer] = []
         self.footer: list[bytes] = []
-        self.entries: list[tuple[bytes, bytes]] = []
-        """Tagged keys and their new packed entries, in order; a key may come twice."""
+        self.keys: list[bytes] = []
+        """Tagged, in order; a key may come twice."""
+        self.packed: list[bytes] = []
+        """The new entries of the keys."""
         self.max_expiry = 0
         self.dying_bytes = 0
         """Bytes of values that the batch makes punchable."""
@@ -44,6 +51,52 @@ class Batch:
     def size(self) -> int:
         """Bytes of all frames."""
         return self._offset - self._start
+
+    @property
+    def entries(self) -> list[tuple[bytes, bytes]]:
+        """Tagged keys and their new packed entries, in order."""
+        return list(zip(self.keys, self.packed, strict=True))
+
+    def add_all(self, batch: Sequence[Transaction]) -> list[Reply]:
+        """Stage the transactions of a batch, in order; say what becomes of each.
+
+        Those that put one new block or row are done at once: they come in hundreds.
+        """
+        find, staged, replies = self._find, self._staged, []
+        unix_s, seed, durable = self._unix_s, self._seed, self._durable
+        segment_id, offset, lsn = self._segment_id, self._offset, self._lsn
+        add_buffer, add_key = self.buffers.append, self.keys.append
+        add_packed, add_line = self.packed.append, self.footer.append
+        for transaction in batch:
+            ops, guard = transaction
+            op = ops[0] if len(ops) == 1 else None
+            if guard is None and type(op) is Put:
+                kind, key, value, expiry, _ = op
+                tagged, klen, vlen = TAGS[kind] + key, len(key), len(value)
+                if (
+                    0 < vlen <= CHUNK_SIZE and klen <= KEY_SIZE_MAX
+                    and (kind != _BLOCK or (tagged not in staged and find(tagged) is None))
+                ):  # fmt: skip
+                    staged[tagged] = op
+                    at = offset + FIXED_SIZE + klen
+                    body = _BODY_PACK(
+                        kind, 0, klen, vlen, lsn, durable, expiry, crc32c(value), unix_s, 0
+                    ) + key  # fmt: skip
+                    add_buffer(_START_PACK(MAGIC, crc32c(body, seed)) + body)
+                    add_buffer(value)
+                    add_key(tagged)
+                    add_packed(_PACK(segment_id, at, vlen, expiry, 0))
+                    add_line(_FOOTER_PACK(kind, klen, vlen, expiry, lsn, at) + key)
+                    offset, lsn = at + vlen, lsn + 1
+                    if expiry > self.max_expiry:
+                        self.max_expiry = expiry
+                    replies.append(_APPLIED)
+                    continue
+            self._offset, self._lsn = offset, lsn
+            replies.append(self.add(transaction))
+            offset, lsn = self._offset, self._lsn
+        self._offset, self._lsn = offset, lsn
+        return replies
 
     def add(self, transaction: Transaction) -> Reply:
         """Stage a transaction; REFUSED when its guard does not hold."""
@@ -128,6 +181,7 @@ class Batch:
             at = self._offset + len(head)
             self.buffers.append(head)
             entry, kind = _PACK(self._segment_id, at, 0, 0, TOMBSTONE), _DELETE | op.kind << 4
-        self.entries.append((tagged, entry))
+        self.keys.append(tagged)
+        self.packed.append(entry)
         self.footer.append(_FOOTER_PACK(kind, klen, vlen, expiry, lsn, at) + key)
         self._offset, self._lsn = at + vlen, lsn + 1

@@ -109,6 +109,10 @@ class Compactor:
         """Whether a compaction is under way."""
         return self._copy is not None or bool(self.retiring or self.retired)
 
+    def takes(self, segment_id: int) -> bool:
+        """Tell whether a segment is being rewritten, or is to be unlinked."""
+        return segment_id in self.held or segment_id in self.retired
+
     def garbage_bytes(self) -> int:
         """Return the bytes of dead frames that are not given back."""
         hidden = self._hidden

@@ -24,7 +24,8 @@ MORE: Final = 1
 """Flag: the next frame belongs to the same transaction."""
 FOOTER_SIZE_MAX: Final = 64 * MIB
 """Largest value of a SEAL frame; a segment is sealed long before its footer grows to this."""
-_BODY: Final = struct.Struct("<BBHIQQIIII")
+BODY: Final = struct.Struct("<BBHIQQIIII")
+"""What the head's CRC covers, but for the key and the table."""
 _TABLE_SIZE_MAX: Final = 4 * (max(VALUE_SIZE_MAX, FOOTER_SIZE_MAX) // CHUNK_SIZE)
 HEAD_SIZE_MAX: Final = FIXED_SIZE + KEY_SIZE_MAX + _TABLE_SIZE_MAX
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
@@ -89,6 +90,8 @@ def head_size(klen: int, vlen: int) -> int:
 
 def frame_size(klen: int, vlen: int) -> int:
     """Return the bytes of a whole frame."""
+    if vlen <= CHUNK_SIZE:
+        return FIXED_SIZE + klen + vlen
     return FIXED_SIZE + klen + table_size(vlen) + vlen
 
 
@@ -113,11 +116,11 @@ def encode_head(
     """Return the head of a frame; the value is to follow it as it is."""
     vlen = len(value)
     if vlen <= CHUNK_SIZE:
-        body = _BODY.pack(
+        body = BODY.pack(
             kind, flags, len(key), vlen, lsn, durable, expiry, crc32c(value), created_unix_s, 0
         ) + key  # fmt: skip
     else:
-        body = _BODY.pack(
+        body = BODY.pack(
             kind, flags, len(key), vlen, lsn, durable, expiry, 0, created_unix_s, 0
         ) + key + chunk_table(value)  # fmt: skip
     return MAGIC + crc32c(body, seed).to_bytes(4, "little") + body
@@ -136,7 +139,7 @@ def parse_head(data: Buffer, at: int, *, seed: int) -> Head | None:
     fixed_stop = at + FIXED_SIZE
     if data[at : at + 4] != MAGIC or len(data) < fixed_stop:
         return None
-    fields = _BODY.unpack_from(data, at + 8)
+    fields = BODY.unpack_from(data, at + 8)
     kind, flags, klen, vlen, lsn, durable, expiry, vcrc, created, reserved = fields
     if kind not in _KINDS or klen > KEY_SIZE_MAX or vlen > vlen_limit(kind) or reserved:
         return None
@@ -146,7 +149,7 @@ def parse_head(data: Buffer, at: int, *, seed: int) -> Head | None:
     body = bytes(data[at + 8 : stop])
     if crc32c(body, seed) != int.from_bytes(data[at + 4 : at + 8], "little"):
         return None
-    key, table = body[_BODY.size : _BODY.size + klen], body[_BODY.size + klen :]
+    key, table = body[BODY.size : BODY.size + klen], body[BODY.size + klen :]
     return Head(kind, flags, key, vlen, lsn, durable, expiry, vcrc, created, table)
 
 
@@ -162,11 +165,11 @@ def expected_sums(
     body = data[8:stop]
     if len(body) != stop - 8 or crc32c(body, seed) != int.from_bytes(data[4:8], "little"):
         return None
-    found_kind, _, klen, found_vlen, _, _, found_expiry, vcrc, _, _ = _BODY.unpack_from(body)
+    found_kind, _, klen, found_vlen, _, _, found_expiry, vcrc, _, _ = BODY.unpack_from(body)
     if (found_kind, klen, found_vlen, found_expiry) != (kind, len(key), vlen, expiry):
         return None
-    table_at = _BODY.size + klen
-    if body[_BODY.size : table_at] != key or data[:4] != MAGIC:
+    table_at = BODY.size + klen
+    if body[BODY.size : table_at] != key or data[:4] != MAGIC:
         return None
     return vcrc, body[table_at:]
 

@@ -6,11 +6,11 @@ Source: docs/reference/index-format.md.
 """
 
 import struct
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Final, NamedTuple, Self
 
 from molia.store.frame import crc, frame_size
@@ -277,6 +277,10 @@ class Snapshot:
         """Return the packed entry of a tagged key."""
         return self._reader.get(_TAG_DB[tagged[0]], tagged[1:])
 
+    def getter(self, kind: Kind) -> Callable[[bytes], bytes | None]:
+        """Return a look-up of the keys of one kind, untagged."""
+        return self._reader.getter(DB_OF[kind])
+
     def finder(self) -> Callable[[bytes], bytes | None]:
         """Return a function that does what `get` does with fewer calls."""
         return self._reader.finder(_TAG_DB)
@@ -327,9 +331,13 @@ def mark_rows(position: Position, *, epoch: int, max_seen_unix_s: int) -> dict[b
 def _fill(writer: Writer, work: Slice) -> tuple[list[Dead], dict[int, SegmentRow]]:
     live: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
     dead = list(work.dead)
-    for tag, group in groupby(work.entries, key=lambda item: item[0][0]):
-        items = [(tagged[1:], packed) for tagged, packed in group]
+    entries, first = work.entries, 0
+    while first < len(entries):
+        tag = entries[first][0][0]
+        stop = bisect_left(entries, (bytes((tag + 1,)),), first)
+        items = [(tagged[1:], packed) for tagged, packed in entries[first:stop]]
         dead += _fill_kind(writer, _TAG_DB[tag], items, live, force=work.force)
+        first = stop
     for value in dead:
         key = _DEAD_KEY.pack(value.segment_id, value.value_offset)
         writer.put("d", key, value.vlen.to_bytes(4, "little") + value.tagged)
@@ -363,33 +371,54 @@ def _fill_kind(
     *, force: bool,
 ) -> list[Dead]:  # fmt: skip
     """Set the entries of one kind; add bytes and frames to `live`; return what died."""
-    old = writer.get_many(name, [key for key, _ in items])
+    old = writer.get_many(name, [key for key, _ in items]) if writer.count(name) else {}
+    fresh = [item for item in items if item[0] not in old] if old else items
+    puts = [item for item in fresh if not item[1][-1] & TOMBSTONE]
+    _count_new(puts, live)
+    if puts:
+        writer.put_many(name, puts)
+    return _replace(writer, name, items, old, live, force=force) if old else []
+
+
+def _count_new(items: list[tuple[bytes, bytes]], live: dict[int, list[int]]) -> None:
+    """Add the frames of keys that were not there."""
+    places = ENTRY.iter_unpack(b"".join([packed for _, packed in items]))
+    for (key, _), (segment_id, _, vlen, _, _) in zip(items, places, strict=True):
+        counts = live[segment_id]
+        counts[0] += frame_size(len(key), vlen)
+        counts[1] += 1
+
+
+def _replace(
+    writer: Writer, name: str, items: list[tuple[bytes, bytes]], old: dict[bytes, bytes],
+    live: dict[int, list[int]], *, force: bool,
+) -> list[Dead]:  # fmt: skip
+    """Set or drop the entries of keys that are there; return what died."""
     puts: list[tuple[bytes, bytes]] = []
     dead: list[Dead] = []
     for item in items:
         key, packed = item
-        before = old.get(key) if old else None
-        if before == packed:
+        before = old.get(key)
+        if before is None or before == packed:
             continue
         segment_id, value_offset, vlen, _, flags = _UNPACK(packed)
-        if before is not None:
-            gone = _unpack(before)
-            if gone.place > (segment_id, value_offset) and not force:
-                continue  # the index is ahead of what is replayed: it knows a later frame
-            counts = live[gone.segment_id]
-            counts[0] -= frame_size(len(key), gone.vlen)
-            counts[1] -= 1
-            moved = bool(flags & TOMBSTONE) or gone.place != (segment_id, value_offset)
-            if moved and punch_range(gone.value_offset, gone.vlen):
-                tagged = _DB_TAG[name] + key
-                dead.append(Dead(gone.segment_id, gone.value_offset, gone.vlen, tagged))
-        if not flags & TOMBSTONE:
-            counts = live[segment_id]
-            counts[0] += frame_size(len(key), vlen)
-            counts[1] += 1
-            puts.append(item)
-        elif before is not None:
+        gone = _unpack(before)
+        if gone.place > (segment_id, value_offset) and not force:
+            continue  # the index is ahead of what is replayed: it knows a later frame
+        counts = live[gone.segment_id]
+        counts[0] -= frame_size(len(key), gone.vlen)
+        counts[1] -= 1
+        moved = bool(flags & TOMBSTONE) or gone.place != (segment_id, value_offset)
+        if moved and punch_range(gone.value_offset, gone.vlen):
+            tagged = _DB_TAG[name] + key
+            dead.append(Dead(gone.segment_id, gone.value_offset, gone.vlen, tagged))
+        if flags & TOMBSTONE:
             writer.delete(name, key)
+            continue
+        counts = live[segment_id]
+        counts[0] += frame_size(len(key), vlen)
+        counts[1] += 1
+        puts.append(item)
     if puts:
         writer.put_many(name, puts)
     return dead

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -86,9 +87,12 @@ class Env:
         """Return one value, in a read transaction of its own."""
         assert os.getpid() == self._pid, "an environment does not cross a fork"
         try:
-            with self._env.begin() as txn:
-                found: bytes | None = txn.get(key, db=self._dbs[name])
+            txn = lmdb.Transaction(self._env, self._dbs[name])  # `with` takes as long as the rest
+            try:
+                found: bytes | None = txn.get(key)
                 return found
+            finally:
+                txn.abort()
         except lmdb.Error as error:
             raise IndexFailed(str(error)) from None
 
@@ -101,8 +105,9 @@ class Env:
         """
         assert os.getpid() == self._pid, "an environment does not cross a fork"
         try:
-            with self._env.begin() as txn:
-                names = orders.get(txn.get(switch[1], db=self._dbs[switch[0]]))
+            txn = lmdb.Transaction(self._env, self._dbs[switch[0]])
+            try:
+                names = orders.get(txn.get(switch[1]))
                 if names is None:
                     raise IndexFailed("the environment does not say which database is current")
                 for name in names:
@@ -110,6 +115,8 @@ class Env:
                     if found is not None:
                         return found
                 return None
+            finally:
+                txn.abort()
         except lmdb.Error as error:
             raise IndexFailed(str(error)) from None
 
@@ -186,6 +193,10 @@ class Reader:
         """Return one value."""
         found: bytes | None = self._txn.get(key, db=self._dbs[name])
         return found
+
+    def getter(self, name: str) -> Callable[[bytes], bytes | None]:
+        """Return a look-up of keys in one database."""
+        return partial(self._txn.get, db=self._dbs[name])
 
     def finder(self, names: dict[int, str]) -> Callable[[bytes], bytes | None]:
         """Return a look-up by keys whose first byte chooses among `names`."""

@@ -31,6 +31,15 @@ class Generation:
             self.note_dead(tagged, before)
         self.entries[tagged] = packed
 
+    def put_all(self, keys: list[bytes], entries: list[bytes]) -> None:
+        """Set the newest entries of many keys, the last one of a key that comes twice."""
+        fresh = dict(zip(keys, entries, strict=True))
+        if len(fresh) == len(keys) and self.entries.keys().isdisjoint(fresh):
+            self.entries.update(fresh)
+            return
+        for tagged, packed in zip(keys, entries, strict=True):
+            self.put(tagged, packed)
+
     def note_dead(self, tagged: bytes, packed: bytes) -> None:
         """Remember that the value of an entry will never be in the index."""
         entry = Entry.unpack(packed)
@@ -104,6 +113,13 @@ class Memtable:
         """Return the generations, the newest first."""
         active, frozen = self.active, self.frozen
         return [active] if frozen is None else [active, frozen]
+
+
+def in_order(entries: dict[bytes, bytes], count: int) -> Iterator[list[bytes]]:
+    """Yield all keys in order in lists of `count`, while nobody waits."""
+    keys = sorted(entries)
+    for first in range(0, len(keys), count):
+        yield keys[first : first + count]
 
 
 def in_slices(entries: dict[bytes, bytes], count: int) -> Iterator[list[bytes] | None]:

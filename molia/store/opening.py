@@ -26,7 +26,7 @@ from molia.store.index import (
 )
 from molia.store.lmdb_env import IndexFailed, IndexFull
 from molia.store.log import Home, Log
-from molia.store.memtable import Generation, in_slices
+from molia.store.memtable import Generation, in_order
 from molia.store.migrate import shard_name
 from molia.store.ops import Counters, RecoveryReport, ShardOptions
 from molia.store.recovery import Recovery
@@ -37,7 +37,8 @@ _INDEX_NAME: Final = re.compile(r"^index-([0-9]{4,9})$")
 _ANY_LSN: Final = 2**63
 _DEAD_PAGE: Final = 10_000
 _REBUILD_SLICE_KEYS: Final = 100_000
-"""Nobody waits during a rebuild, so its transactions are larger."""
+_REPLAY_SLICES: Final = 20
+"""Nobody waits during recovery, so its transactions are as large as so many of a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -470,13 +471,13 @@ class _Opening:
         self, index: Index, generation: Generation, marks: dict[bytes, bytes] | None = None
     ) -> None:
         """Bring a generation into the index; with `marks`, move its position as well."""
-        size = _REBUILD_SLICE_KEYS if self._reason else self._options.slice_keys
-        changed = set(self._rows)
-        cuts = [cut for cut in in_slices(generation.entries, size) if cut is not None]
-        for number, cut in enumerate(cuts or [[]]):
-            items = [(tagged, generation.entries[tagged]) for tagged in cut]
+        size = _REBUILD_SLICE_KEYS if self._reason else _REPLAY_SLICES * self._options.slice_keys
+        changed, entries = set(self._rows), generation.entries
+        cuts = list(in_order(entries, size)) or [[]]
+        for number, cut in enumerate(cuts, 1):
+            items = [(tagged, entries[tagged]) for tagged in cut]
             work = Slice(items, self._rows, changed)
-            if number == len(cuts) - 1 or not cuts:
+            if number == len(cuts):
                 work.dead, work.marks = generation.dead, marks or {}
             index.write_slice(work)
             self._counters.index_commits += 1

@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from threading import Lock
 from typing import Final
 
 from molia.base.errors import Damaged, ShardUnavailable
 from molia.base.limits import KIB, SCAN_ROWS_MAX
+from molia.store.disk import File
 from molia.store.files import SegmentFiles
 from molia.store.frame import CHUNK_SIZE, chunks_sound, crc, expected_sums, head_size
 from molia.store.index import ENTRY, TAGS, TOMBSTONE, Entry, Index
@@ -20,8 +22,12 @@ _ONE_READ_MAX: Final = 16 * KIB
 """Up to this size head and value come with one read; above, cutting the head off would copy the
 value, which costs more than a second read."""
 _PAGE_COUNT: Final = 256
+_HEADS_MAX: Final = 1_024
+"""Heads of long values that are remembered; with its chunk CRCs one takes some 300 bytes."""
 
 
+Sums = tuple[int, bytes]
+"""A value's CRC, or the CRCs of its chunks."""
 Items = list[tuple[bytes, bytes]]
 
 
@@ -38,6 +44,12 @@ class ValueReader(ABC):
     ) -> None:  # fmt: skip
         self._files = files
         self._counters, self._seed, self._punch_epoch = counters, seed, punch_epoch
+        self._heads: dict[bytes, tuple[bytes, Sums]] = {}
+        """Of long values: by packed entry the tagged key and the checksums, from a sound head.
+
+        A place in a segment is never taken by another frame that anybody was told of.
+        """
+        self._heads_lock = Lock()
 
     @abstractmethod
     def find(self, tagged: bytes) -> bytes | None:
@@ -78,13 +90,14 @@ class ValueReader(ABC):
                 return None
             if packed == before:
                 break
-            found = self._read(kind, key, entry, start, stop, check=check)
-            if isinstance(found, bytes) and (
+            found = self._read(tagged, packed, entry, start, stop, check=check)
+            if type(found) is bytes and (
                 # unchecked bytes may be those of a value that was being punched
                 check or epoch == self._punch_epoch() or self._find(tagged) == packed
             ):
                 return found
             before, reason = packed, found if isinstance(found, str) else "it keeps moving"
+            self._heads.pop(packed, None)
             self._counters.reread += 1
             if isinstance(found, bytes):
                 before = None
@@ -103,8 +116,8 @@ class ValueReader(ABC):
 
     def _read(
         self,
-        kind: Kind,
-        key: bytes,
+        tagged: bytes,
+        packed: bytes,
         entry: tuple[int, ...],
         start: int,
         stop: int | None,
@@ -112,25 +125,31 @@ class ValueReader(ABC):
         check: bool,
     ) -> bytes | str:
         """Return the bytes asked for, or what is wrong with them."""
-        segment_id, value_offset, vlen, expiry, _ = entry
-        low = min(max(start, 0), vlen)
-        high = vlen if stop is None else min(max(stop, low), vlen)
-        ahead = head_size(len(key), vlen)
-        if value_offset < ahead:
-            return "its index entry is wrong"
+        segment_id, value_offset, vlen, _, _ = entry
+        low = min(start, vlen) if start > 0 else 0
+        high = vlen if stop is None or stop >= vlen else max(stop, low)
         try:
             file = self._files.get(segment_id)
             if vlen <= _ONE_READ_MAX:
-                head = file.read(value_offset - ahead, ahead + vlen)
+                ahead = head_size(len(tagged) - 1, vlen)
+                head = (
+                    file.read(value_offset - ahead, ahead + vlen) if value_offset > ahead else b""
+                )
                 value, base = head[ahead:], 0
+                sums = self._sums(tagged, entry, head)
             else:
-                head = file.read(value_offset - ahead, ahead)
-                base = low // CHUNK_SIZE * CHUNK_SIZE if check else low
-                top = min(-(-high // CHUNK_SIZE) * CHUNK_SIZE, vlen) if check else high
+                known = self._heads.get(packed)
+                if known is not None and known[0] == tagged:
+                    sums = known[1]
+                else:
+                    sums = self._look_at(file, tagged, packed, entry)
+                base, top = low, high
+                if check:
+                    base = low // CHUNK_SIZE * CHUNK_SIZE
+                    top = min(-(-high // CHUNK_SIZE) * CHUNK_SIZE, vlen)
                 value = file.read(value_offset + base, top - base)
         except OSError as error:
             return error.strerror or "it cannot be read"
-        sums = expected_sums(head, kind=kind, key=key, vlen=vlen, expiry=expiry, seed=self._seed)
         if sums is None:
             return "no such frame is where the index says"
         if low == high:
@@ -141,6 +160,26 @@ class ValueReader(ABC):
             return value
         cut = value[low - base : high - base]
         return cut if len(cut) == high - low else "it ends too soon"
+
+    def _look_at(
+        self, file: File, tagged: bytes, packed: bytes, entry: tuple[int, ...]
+    ) -> Sums | None:
+        """Return the checksums of a long value; remember them: it may be read piece by piece."""
+        ahead = head_size(len(tagged) - 1, entry[2])
+        at = entry[1] - ahead
+        sums = self._sums(tagged, entry, file.read(at, ahead)) if at > 0 else None
+        if sums is not None:
+            with self._heads_lock:
+                if len(self._heads) >= _HEADS_MAX:
+                    self._heads.clear()
+                self._heads[packed] = (tagged, sums)
+        return sums
+
+    def _sums(self, tagged: bytes, entry: tuple[int, ...], head: bytes) -> Sums | None:
+        """Return the checksums of a value, None unless its head says just what its entry does."""
+        return expected_sums(
+            head, kind=tagged[0], key=tagged[1:], vlen=entry[2], expiry=entry[3], seed=self._seed
+        )
 
     # ------------------------------------------------------------------------ scans
 

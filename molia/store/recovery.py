@@ -18,6 +18,7 @@ from molia.store.keys import DATA_KINDS, Kind
 from molia.store.log import Home, Tail
 from molia.store.memtable import Generation
 from molia.store.ops import Damage, RecoveryReport
+from molia.store.plain import Plain, read_frames, read_lines
 from molia.store.segment import (
     COMPACTED,
     FOREGROUND,
@@ -263,19 +264,15 @@ class Recovery:
         row = self._new_row(segment_id, header, size)
         row.state = SEALED
         self.findings.bytes_scanned += size - seal.offset
-        dense, expected = row.kind != COMPACTED, row.min_lsn
-        for entry in seal:
-            if dense and entry.lsn > expected > 0:
-                missing = entry.lsn - expected
-                self.findings.damage(segment_id, 0, f"{missing} frames are missing")
-            expected = entry.lsn + 1
-            row.frames += 1
-            row.max_expiry = max(row.max_expiry, entry.expiry)
-            if entry.lsn > self._position.lsn:
-                self._take(
-                    segment_id, entry.kind, entry.target, entry.key, entry.vlen, entry.expiry,
-                    entry.value_offset,
-                )  # fmt: skip
+        listed = read_lines(
+            seal.entries, segment_id=segment_id, above=self._position.lsn,
+            expected=row.min_lsn if row.kind != COMPACTED else 0,
+        )  # fmt: skip
+        for missing in listed.missing:
+            self.findings.damage(segment_id, 0, f"{missing} frames are missing")
+        row.frames, row.max_expiry = listed.frames, listed.max_expiry
+        self.findings.frames += listed.new_frames
+        self.generation.put_all(listed.keys, listed.entries)
         row.max_lsn = seal.head.lsn
 
     # ------------------------------------------------------------------------ the open segment
@@ -338,25 +335,19 @@ class Recovery:
 
     # ------------------------------------------------------------------------ frames
 
-    def take_frame(self, segment_id: int, found: Found) -> bytes | None:
-        """Bring one frame into the generation; return its packed entry if it has one."""
-        head = found.head
-        return self._take(
-            segment_id, head.kind, head.target, head.key, head.vlen, head.expiry,
-            found.value_offset,
-        )  # fmt: skip
+    def take_plain(self, plain: Plain) -> None:
+        """Bring whole transactions into the generation."""
+        self.findings.frames += len(plain.lines)
+        self.generation.put_all(plain.keys, plain.entries)
 
-    def _take(
-        self, segment_id: int, kind: int, target: int, key: bytes, vlen: int, expiry: int,
-        value_offset: int,
-    ) -> bytes | None:  # fmt: skip
+    def take_frame(self, segment_id: int, found: Found) -> None:
+        """Bring one frame into the generation."""
+        head = found.head
         self.findings.frames += 1
-        if target not in _TAGS:
-            return None
-        flags = TOMBSTONE if kind == Kind.DELETE else 0
-        packed = ENTRY.pack(segment_id, value_offset, vlen, expiry, flags)
-        self.generation.put(bytes((target,)) + key, packed)
-        return packed
+        if head.target in _TAGS:
+            flags = TOMBSTONE if head.kind == Kind.DELETE else 0
+            packed = ENTRY.pack(segment_id, found.value_offset, head.vlen, head.expiry, flags)
+            self.generation.put(bytes((head.target,)) + head.key, packed)
 
 
 class _OpenSegment:
@@ -372,8 +363,10 @@ class _OpenSegment:
 
     def read_before(self, walker: Walker, lsn: int) -> None:
         """Collect the footer of what the index has already; values are not looked at."""
-        for item in walker.walk(HEADER_SIZE, lsn):
-            if isinstance(item, Gap):
+        for item in read_frames(walker, HEADER_SIZE, lsn, segment_id=self._segment_id):
+            if isinstance(item, Plain):
+                self._list_plain(item)
+            elif isinstance(item, Gap):
                 self._damage(item.offset, "no frame can be read here")
             else:
                 self._list(item)
@@ -388,7 +381,11 @@ class _OpenSegment:
         self._end, self._last_lsn = start, lsn - 1 if lsn else self._last_lsn
         durable = vouched if vouched is not None else 2**64
         later: list[Found | Gap] = []
-        for item in walker.walk(start, lsn):
+        for item in read_frames(walker, start, lsn, segment_id=self._segment_id):
+            if isinstance(item, Plain):
+                durable = max(durable, item.durable)
+                self._accept_plain(item)
+                continue
             if isinstance(item, Found):
                 durable = max(durable, item.head.durable)
             if later or isinstance(item, Gap) or not item.value_sound:
@@ -413,6 +410,12 @@ class _OpenSegment:
             self._accept_pending()
         return self._end, self._last_lsn
 
+    def _accept_plain(self, plain: Plain) -> None:
+        assert not self._pending, "whole transactions follow on whole ones"
+        self._list_plain(plain)
+        self._recovery.take_plain(plain)
+        self._end, self._last_lsn = plain.stop, self._last_lsn + len(plain.lines)
+
     def _accept(self, item: Found, *, holes: list[tuple[int, int]] | None = None) -> None:
         self._pending.append(item)
         if not item.value_sound:
@@ -433,6 +436,11 @@ class _OpenSegment:
         self._row.frames += 1
         self._row.max_expiry = max(self._row.max_expiry, item.head.expiry)
         self.footer += encode_entry(item.head, item.value_offset)
+
+    def _list_plain(self, plain: Plain) -> None:
+        self._row.frames += len(plain.lines)
+        self._row.max_expiry = max(self._row.max_expiry, plain.max_expiry)
+        self.footer += b"".join(plain.lines)
 
     def _bad_value(self, item: Found, holes: list[tuple[int, int]]) -> None:
         head = item.head

@@ -174,8 +174,7 @@ class Scrubber:
             self._save()
 
     def _segment(self, segment_id: int) -> Steps:
-        later = [sid for sid in self._segments() if sid > segment_id]
-        steps = self._auditor.audit_steps(segment_id, later, self._unix_s)
+        steps = self._auditor.audit_steps(segment_id, self._unix_s)
         try:
             while True:
                 yield next(steps)

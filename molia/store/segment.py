@@ -209,8 +209,8 @@ class Walker:
         self, file: File, size: int, *, seed: int, values: bool, dense: bool = True
     ) -> None:
         """dense: LSNs follow on each other, as they do not in a compacted segment."""
-        self._file, self._size, self._seed, self._values = file, size, seed, values
-        self._dense = dense
+        self.file, self.size, self.seed, self.dense = file, size, seed, dense
+        self._values = values
         self._window = b""
         self._window_at = 0
         self._large = False
@@ -220,56 +220,56 @@ class Walker:
 
         lsn: the one expected first; 0 when it is not known.
         """
-        at, expected = start, lsn if self._dense else 0
-        while at < self._size:
+        at, expected = start, lsn if self.dense else 0
+        while at < self.size:
             head = self._head_at(at)
             if head is not None and (head.lsn == expected or not expected):
                 yield Found(at, head, self._value_sound(at, head))
-                at, expected = at + head.size, (head.lsn + 1) * self._dense
+                at, expected = at + head.size, (head.lsn + 1) * self.dense
                 continue
             following = self._search(at, expected)
             if following is None:
-                yield Gap(at, self._size, expected)
+                yield Gap(at, self.size, expected)
                 return
             next_at, head = following
             yield Gap(at, next_at, expected)
-            at, expected = next_at, head.lsn * self._dense
+            at, expected = next_at, head.lsn * self.dense
 
     def _head_at(self, at: int) -> Head | None:
         inside = at - self._window_at
         if not 0 <= inside <= len(self._window) - FIXED_SIZE:
             self._fill(at)
             inside = 0
-        head = parse_head(self._window, inside, seed=self._seed)
+        head = parse_head(self._window, inside, seed=self.seed)
         if head is None and inside + HEAD_SIZE_MAX > len(self._window):
             if self._window[inside : inside + 4] != MAGIC:
                 return None
             self._large = False
             self._fill(at)
-            head = parse_head(self._window, 0, seed=self._seed)
+            head = parse_head(self._window, 0, seed=self.seed)
         if head is not None:
             self._large = head.vlen > _SMALL_WINDOW_SIZE
         return head
 
     def _fill(self, at: int) -> None:
         size = _SMALL_WINDOW_SIZE if self._large and not self._values else _WINDOW_SIZE
-        self._window, self._window_at = self._file.read(at, size), at
+        self._window, self._window_at = self.file.read(at, size), at
 
     def _value_sound(self, at: int, head: Head) -> bool:
-        if at + head.size > self._size:
+        if at + head.size > self.size:
             return False
         if not self._values:
             return True
         inside = at + head.head_size - self._window_at
         if inside + head.vlen <= len(self._window):
             return value_sound(head, memoryview(self._window)[inside : inside + head.vlen])
-        return value_sound(head, self._file.read(at + head.head_size, head.vlen))
+        return value_sound(head, self.file.read(at + head.head_size, head.vlen))
 
     def _search(self, at: int, expected: int) -> tuple[int, Head] | None:
         """Return the next sound head from `at` on whose LSN may follow."""
         base = at
-        while base < self._size:
-            data = self._file.read(base, _SEARCH_SIZE + len(MAGIC) - 1)
+        while base < self.size:
+            data = self.file.read(base, _SEARCH_SIZE + len(MAGIC) - 1)
             if not data:
                 return None
             inside = data.find(MAGIC)
@@ -282,9 +282,9 @@ class Walker:
         return None
 
     def _candidate(self, at: int, data: bytes, inside: int) -> Head | None:
-        head = parse_head(data, inside, seed=self._seed)
+        head = parse_head(data, inside, seed=self.seed)
         if head is None and inside + HEAD_SIZE_MAX > len(data):
-            head = parse_head(self._file.read(at, HEAD_SIZE_MAX), 0, seed=self._seed)
+            head = parse_head(self.file.read(at, HEAD_SIZE_MAX), 0, seed=self.seed)
         return head
 
     @staticmethod

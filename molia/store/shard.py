@@ -51,6 +51,7 @@ __all__ = [
 
 AUDIT_PAGE: Final = 1_000
 _META: Final = int(Kind.META)
+_BLOCK: Final = int(Kind.BLOCK)
 ROOM_LOOK_S: Final = 5.0
 """How often a full shard looks whether there is space again."""
 
@@ -74,7 +75,10 @@ class Shard:
             counters=self._counters, seed=self._log.seed,
             punch_epoch=lambda: self._puncher.epoch,
         )  # fmt: skip
-        self._auditor = Auditor(self._log, self._files, self._reader.find)
+        self._auditor = Auditor(
+            self._log, self._files, self._reader.find, segments=self.audit_segments,
+            is_going=self._is_going,
+        )  # fmt: skip
         self._compactor = Compactor(
             self._home, log=self._log, index=self._index, memtable=self._memtable,
             files=self._files, rows=self._rows, options=options, counters=self._counters,
@@ -167,9 +171,7 @@ class Shard:
             return replies
         log.append(staged.buffers, size=staged.size, entries=staged.footer)
         log.note_data(staged.max_expiry)
-        put = self._memtable.active.put
-        for tagged, entry in staged.entries:
-            put(tagged, entry)
+        self._memtable.active.put_all(staged.keys, staged.packed)
         self._counters.batches += 1
         self._upkeep.note_batch(now, size=staged.size, dying_bytes=staged.dying_bytes)
         if self._delta is not None:
@@ -194,16 +196,19 @@ class Shard:
         fresh, frozen = generations[0].entries.get, generations[-1].entries.get
         try:
             with self._index.read() as snapshot:
-                indexed = snapshot.finder()
+                indexed, block, block_get = snapshot.finder(), _BLOCK, snapshot.getter(Kind.BLOCK)
 
                 def find(tagged: bytes) -> bytes | None:
-                    return fresh(tagged) or frozen(tagged) or indexed(tagged)
+                    found = fresh(tagged) or frozen(tagged)
+                    if found is not None:
+                        return found
+                    return block_get(tagged[1:]) if tagged[0] == block else indexed(tagged)
 
                 def fetch(kind: Kind, key: bytes) -> bytes | None:
                     return self._reader.get(kind, key, now.unix_s)
 
                 staged = Batch(self._log, find, fetch, int(now.unix_s))
-                return staged, [staged.add(transaction) for transaction in batch]
+                return staged, staged.add_all(batch)
         except IndexFailed as error:
             self._log.stop(f"the index cannot be read: {error}")
 
@@ -413,15 +418,14 @@ class Shard:
 
         Of one that compaction is about to take away, or has, nothing is found.
         """
-        later = [sid for sid in self.audit_segments() if sid > segment_id]
         try:
-            found = self._auditor.audit(segment_id, later, now.unix_s)
+            return self._auditor.audit(segment_id, now.unix_s)
         except (OSError, IndexFailed) as error:
-            if segment_id not in self._rows:
-                return SegmentAudit(segment_id, 0, 0, (), ())
             raise ShardUnavailable(f"segment {segment_id} cannot be read: {error}") from None
-        is_going = segment_id in self._compactor.held or segment_id not in self._rows
-        return SegmentAudit(segment_id, 0, 0, (), ()) if is_going and found.damaged else found
+
+    def _is_going(self, segment_id: int) -> bool:
+        # in this order: the row goes first
+        return self._compactor.takes(segment_id) or segment_id not in self._rows
 
     def audit_index(
         self, kind: Kind, *, after: bytes = b"", limit: int = AUDIT_PAGE

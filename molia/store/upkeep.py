@@ -22,6 +22,12 @@ MARK_AFTER_S: Final = 1.0
 PUNCH_AFTER_S: Final = 10.0
 CHECKPOINT_AFTER_S: Final = 60.0
 CHECKPOINT_MIN_KEYS: Final = 1_000
+INDEX_SHARE: Final = 20
+"""A checkpoint waits for one 20th as many keys as the index has: among many more they fall on
+pages of their own, and each page is written for one key alone."""
+KEYS_FACTOR: Final = 3
+"""But for no more than so many times `checkpoint_keys`: they are in memory, and a restart replays
+them."""
 RETRY_S: Final = 5.0
 COPY_LOOK_S: Final = 0.1
 """How often it is looked whether a copy has ended."""
@@ -42,6 +48,7 @@ class Upkeep:
         self._options, self._counters, self._epoch = options, counters, epoch
         self._checkpoint: Checkpoint | None = None
         self._position = position
+        self._enough_keys = self._worth_it()
         self._max_seen_unix_s = max(index.number(b"max_seen_time"), int(now.unix_s))
         self.unapplied_bytes = 0
         self.dying_bytes = 0
@@ -145,7 +152,7 @@ class Upkeep:
         keys = len(self._memtable.active.entries)
         options = self._options
         return (
-            keys >= options.checkpoint_keys
+            keys >= self._enough_keys
             or (self.wants_checkpoint and keys > 0)
             or self._compactor.wants_checkpoint
             or self.unapplied_bytes >= options.checkpoint_log_bytes
@@ -156,6 +163,11 @@ class Upkeep:
                 and now.mono_s >= self._checkpointed_s + CHECKPOINT_AFTER_S
             )
         )
+
+    def _worth_it(self) -> int:
+        """Return how many keys are worth a checkpoint."""
+        least = self._options.checkpoint_keys
+        return max(least, min(self._index.key_count() // INDEX_SHARE, KEYS_FACTOR * least))
 
     def _begin(self) -> Checkpoint:
         self.wants_checkpoint = False
@@ -192,6 +204,8 @@ class Upkeep:
             current = self._checkpoint = self._begin()
         try:
             done = current.step()
+            if done:
+                self._enough_keys = self._worth_it()
         except IndexFailed as error:
             self._fail(f"writing the index failed: {error}")
         if current.full and not self._release_ballast():

@@ -37,6 +37,8 @@ SEAL_OVERHEAD: Final = 32
 """A data packet's header and its tag."""
 FAREWELLS_MAX: Final = 4
 """CLOSE frames sent at most: one at once, more when the peer goes on."""
+UNANSWERED_PTOS: Final = 2
+"""Probe timeouts in a row after which the session is doubted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,11 @@ class Channel:
     def next_deadline_s(self) -> float | None:
         """Return when to call `on_deadline` and `take_payloads`; None while nothing is due."""
         return None if self.broken is not None else self._out.next_deadline_s()
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether even probes were not acknowledged: the peer is away, or knows us no more."""
+        return self._out.recovery.pto_count >= UNANSWERED_PTOS
 
     def on_deadline(self, now_s: float) -> None:
         """Look at the clock: packets may be lost, a probe due, or the peer gone."""

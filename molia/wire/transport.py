@@ -214,6 +214,8 @@ class Transport:
                 continue  # it was moved, or the peer is gone
             link.wake_s = float("inf")
             link.channel.on_deadline(now.mono_s)
+            if link.channel.is_unanswered and now.mono_s - peer.heard_s > SILENT_S:
+                self.endpoint.knock(peer, now)
             self._active[peer] = None
 
     # ------------------------------------------------------------------ the owner's side

@@ -1,4 +1,4 @@
-"""What compaction costs and gives, on one shard of a disk that makes no holes.
+"""What compaction costs and gives, on one shard of a disk that makes no holes, and what holes give.
 
 How much slower puts are beside it, how soon deleted space is back, and how much more than what is
 alive the segments take when values come and go in no order.
@@ -26,12 +26,14 @@ OPTIONS = ShardOptions(
     segment_bytes=64 * MIB, reserve_bytes=0, ballast_bytes=0, compact=True, checkpoint_keys=5_000
 )
 VALUE_SIZE = 64 * KIB
+BLOCK_SIZE = 256 * KIB
 OBJECT = ObjectId(bytes(16))
 TICK_S, PUTS, PUT_SIZE = 0.008, 4, 16 * KIB
 ROUND_S = 3.0
 DELETED = 1_000_000_000
 SHARE = 0.95
 DELETE_BOUND_S = 600.0 * DELETED / 10e9
+PUNCH_BOUND_S = 60.0
 SEGMENTS = 100
 """So many segments hold what is stored, at any scale: less than one would never be compacted."""
 
@@ -39,9 +41,11 @@ SEGMENTS = 100
 class Driven:
     """A shard with its copier, driven by this thread."""
 
-    def __init__(self, folder: Path, options: ShardOptions = OPTIONS) -> None:
+    def __init__(
+        self, folder: Path, options: ShardOptions = OPTIONS, *, plain: bool = True
+    ) -> None:
         folder.mkdir()
-        self.clock, disk = SystemClock(), OsDisk(str(folder), plain=True)
+        self.clock, disk = SystemClock(), OsDisk(str(folder), plain=plain)
         store = create_store(disk, 1, SystemEntropy(), self.clock.now())
         self.shard, _ = Shard.open(
             disk, 0, store_uuid=store.uuid, options=options, now=self.clock.now()
@@ -85,10 +89,10 @@ def options_for(size: int, *, segment_bytes: int) -> ShardOptions:
     return replace(OPTIONS, segment_bytes=some, checkpoint_keys=max(16, some // MIB * 128))
 
 
-def fill(driven: Driven, size: int, *, batch: int = 32) -> int:
+def fill(driven: Driven, size: int, *, batch: int = 32, value_size: int = VALUE_SIZE) -> int:
     """Put values of this size altogether, `batch` at a time; return how many."""
-    count = max(32, size // VALUE_SIZE)
-    value = os.urandom(VALUE_SIZE)
+    count = max(32, size // value_size)
+    value = os.urandom(value_size)
     for first in range(0, count, batch):
         driven.apply([Put(Kind.BLOCK, key(n), value) for n in range(first, first + batch)])
         driven.work()
@@ -154,13 +158,48 @@ def bench_compaction_delete(folder: Path, scale: float) -> Iterator[Figure]:
         freed = before - driven.shard.stats().disk_bytes
     finally:
         driven.close()
+    share = max(1.0, scale)
     yield against_number(
-        "1 GB of 2 GB deleted, no holes: until compaction rests", took_s, "s", None,
-        at_most=bound_s,
+        f"{share:g} GB of {2 * share:g} GB deleted, no holes: until compaction rests", took_s, "s",
+        None, at_most=bound_s,
     )  # fmt: skip
     yield against_number(
-        "1 GB of 2 GB deleted, no holes: part that is back",
+        f"{share:g} GB of {2 * share:g} GB deleted, no holes: part that is back",
         freed / (len(gone) * VALUE_SIZE), "x", None, at_least=SHARE,
+    )  # fmt: skip
+
+
+def bench_punched_delete(folder: Path, scale: float) -> Iterator[Figure]:
+    """Delete half of the blocks, in no order, where holes can be made; wait for 95% of them."""
+    size = int(2 * DELETED * scale)
+    driven = Driven(folder / "store", options_for(size, segment_bytes=256 * MIB), plain=False)
+    try:
+        count = fill(driven, size, batch=32, value_size=BLOCK_SIZE)
+        driven.rest()
+        before, started_s = driven.shard.stats().disk_bytes, time.monotonic()
+        started_cpu_s = time.process_time()
+        gone = random.Random(1).sample(range(count), count // 2)
+        thin(driven, gone)
+        wanted = before - SHARE * (len(gone) * BLOCK_SIZE)
+        while driven.shard.stats().disk_bytes > wanted:
+            if time.monotonic() > started_s + 10 * PUNCH_BOUND_S:
+                break
+            due_s = driven.work()
+            if due_s is None or due_s > driven.clock.now().mono_s:
+                time.sleep(0.01)
+        took_s, cpu_s = time.monotonic() - started_s, time.process_time() - started_cpu_s
+        freed = before - driven.shard.stats().disk_bytes
+    finally:
+        driven.close()
+    share = max(1.0, scale)
+    yield against_number(
+        f"{share:g} GB of {2 * share:g} GB deleted, holes: until 95% is back", took_s, "s", None,
+        at_most=PUNCH_BOUND_S,
+    )  # fmt: skip
+    yield against_number("the same, the process alone", cpu_s, "s CPU", None, at_most=PUNCH_BOUND_S)
+    yield against_number(
+        "the same, part that is back", freed / (len(gone) * BLOCK_SIZE), "x", None,
+        at_least=SHARE,
     )  # fmt: skip
 
 

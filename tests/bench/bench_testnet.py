@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tests.bench.report import Figure, against_number
+from tests.bench.report import Figure, against_number, seen
 
 NODES: Final = 50
 NODES_MIN: Final = 6
@@ -99,7 +99,7 @@ def bench_testnet(folder: Path, scale: float) -> Iterator[Figure]:
     count = max(NODES_MIN, int(NODES * scale))
     chance = random.Random(count)
     with testnet(count, folder / "net") as (nodes, up_s), ThreadPoolExecutor(CLIENTS) as clients:
-        yield _seen(f"testnet of {count}: up and joined", up_s, "s")
+        yield seen(f"testnet of {count}: up and joined", up_s, "s")
         records = list(clients.map(lambda n: (n.put("bench", b"of %d" % n.pid), b"of %d" % n.pid),
                                    nodes))  # fmt: skip
         pairs = [(node, *record) for node in nodes for record in records]
@@ -135,8 +135,8 @@ def _lookups(
     asked = sum(node.counter("lookup_requests") for node in nodes)
     done, took_s = _look(nodes, keys[4 * len(nodes) :], clients, within_s)
     asked = sum(node.counter("lookup_requests") for node in nodes) - asked
-    yield _seen("lookups begun, warm, all nodes on this machine", done / took_s, "/s")
-    yield _seen("requests of a lookup", asked / max(1, done), "")
+    yield seen("lookups begun, warm, all nodes on this machine", done / took_s, "/s")
+    yield seen("requests of a lookup", asked / max(1, done), "")
 
 
 def _look(
@@ -179,11 +179,4 @@ def _massacre(
         f"lookups that find within {RECOVERY_S:g} s of 30% being killed",
         100 * good / len(wanted), "%", None, at_least=95,
     )  # fmt: skip
-    yield _seen(f"all {len(wanted)} of these lookups took", max(ends_s), "s")
-
-
-def _seen(name: str, value: float, unit: str) -> Figure:
-    """Return a figure that is printed and not demanded."""
-    return Figure(
-        name=name, value=value, unit=unit, limit=None, ratio=None, demand="printed", met=True
-    )
+    yield seen(f"all {len(wanted)} of these lookups took", max(ends_s), "s")

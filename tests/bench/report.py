@@ -50,6 +50,14 @@ def against_number(
     )
 
 
+def seen(name: str, value: float, unit: str, limit: float | None = None) -> Figure:
+    """Return a figure that is printed and not demanded."""
+    return Figure(
+        name=name, value=value, unit=unit, limit=limit, ratio=value / limit if limit else None,
+        demand="printed", met=True,
+    )  # fmt: skip
+
+
 def alternate(rounds: int, *measures: Callable[[], float]) -> list[float]:
     """Return the median of each measure over rounds that take turns.
 

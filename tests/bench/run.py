@@ -35,6 +35,7 @@ BENCHES = {
     "space": "bench_space:bench_space",
     "compaction-puts": "bench_compaction:bench_compaction_puts",
     "compaction-delete": "bench_compaction:bench_compaction_delete",
+    "punched-delete": "bench_compaction:bench_punched_delete",
     "compaction-space": "bench_compaction:bench_compaction_space",
     "cli": "bench_cli:bench_cli",
     "requests": "bench_wire:bench_requests",
@@ -48,7 +49,12 @@ BENCHES = {
     "table": "bench_dht:bench_table",
     "lookup": "bench_lookup:bench_lookup",
     "testnet": "bench_testnet:bench_testnet",
+    "net": "bench_net:bench_net",
+    "net-stages": "bench_net_stages:bench_net_stages",
+    "net-held": "bench_net_held:bench_net_held",
 }
+NETWORKS = ("net", "net-stages", "net-held")
+"""Benches of `make bench-net`, which runs nothing else; `make bench` runs the others."""
 
 
 def find(place: str) -> Bench:
@@ -74,7 +80,7 @@ def run(names: list[str], *, scale: float, folder: Path) -> list[Figure]:
 def main() -> int:
     """Run what was asked for; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.run", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"{', '.join(BENCHES)}; all when none is named")
+    parser.add_argument("names", nargs="*", help=f"{', '.join(BENCHES)}; none: as make bench")
     parser.add_argument("--scale", type=float, default=1.0, help="part of the full sizes")
     parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where stores are made")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
@@ -82,7 +88,8 @@ def main() -> int:
     if unknown := set(chosen.names) - set(BENCHES):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    figures = run(chosen.names or list(BENCHES), scale=chosen.scale, folder=chosen.folder)
+    names = chosen.names or [name for name in BENCHES if name not in NETWORKS]
+    figures = run(names, scale=chosen.scale, folder=chosen.folder)
     write_json(chosen.output, figures)
     print(machine())
     print("medians of rounds that take turns with their limits" + (

@@ -64,6 +64,8 @@ class Holder:
     manifests: int = 0
     network: Network | None = None
     address: tuple[str, int] = ("", 0)
+    sock: socket.socket | None = None
+    task: "asyncio.Task[None] | None" = None
 
     @property
     def identity(self) -> Identity:
@@ -79,6 +81,29 @@ class Holder:
         )  # fmt: skip
         shares = b"" if self.whole is not None else share_bitmap(list(self.shares))
         return record, Provided(shares=shares, hints=(self.address,))
+
+    def start(self, offload: Offload) -> None:
+        """Begin to answer."""
+        assert self.sock is not None
+        self.network = network_of(self.identity, offload)
+        self.network.serve(
+            {Number.GET_MANIFEST: partial(Holder.on_get_manifest, self)},
+            {Number.GET_BLOCKS: self.serve_blocks},
+        )
+        self.task = asyncio.ensure_future(self.network.run([self.sock]))
+
+    async def end(self) -> None:
+        """End, if it runs."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+
+    async def restart(self, offload: Offload) -> None:
+        """End without a word to anybody, as a killed process does, and begin anew."""
+        assert self.network is not None
+        self.network.driver.close()
+        await self.end()
+        self.start(offload)
 
     # ------------------------------------------------------------------ what it answers
 
@@ -213,16 +238,11 @@ async def open_world(
         tasks: list[asyncio.Task[None]] = []
         made = {holder.number: holder for holder in holders}
         for holder in made.values():
-            sock = held.enter_context(_socket())
-            holder.address = sock.getsockname()
-            if holder.manners == "gone":
-                continue
-            holder.network = network_of(holder.identity, offload)
-            holder.network.serve(
-                {Number.GET_MANIFEST: partial(Holder.on_get_manifest, holder)},
-                {Number.GET_BLOCKS: holder.serve_blocks},
-            )
-            tasks.append(asyncio.ensure_future(holder.network.run([sock])))
+            holder.sock = held.enter_context(_socket())
+            holder.address = holder.sock.getsockname()
+            if holder.manners != "gone":
+                holder.start(offload)
+            held.push_async_callback(holder.end)
         ours = network_of(Identity(b"r" * 32), offload)
         tasks.append(asyncio.ensure_future(ours.run([held.enter_context(_socket())])))
         held.push_async_callback(_end, tasks)

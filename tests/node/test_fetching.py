@@ -171,6 +171,15 @@ async def test_a_holder_of_everything_that_is_busy_at_first_is_asked_again(tmp_p
         assert await it.read(CID) == BLOB.data
 
 
+async def test_holders_that_were_killed_and_came_back_are_read_from(tmp_path: Path) -> None:
+    async with world(tmp_path / "home", fourteen(BLOB, dict.fromkeys(range(4), "gone"))) as it:
+        assert await it.read(CID) == BLOB.data
+        for holder in list(it.holders.values())[4:]:
+            await holder.restart(it.node.context.offload)
+        it.fetcher.patience = GatherConfig(block_s=60.0)
+        assert await it.read(CID) == BLOB.data
+
+
 async def test_a_reader_that_leaves_ends_what_was_asked(tmp_path: Path) -> None:
     holders = fourteen(BLOB, dict.fromkeys(range(14), "stalled"))
     async with world(tmp_path / "home", holders) as it:

@@ -1,6 +1,7 @@
 """Compaction: space comes back, nothing that is alive goes, nothing that is dead comes back."""
 
 import errno
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from molia.base.errors import ShardUnavailable
 from molia.sim.disk import Fault, SimDisk
 from molia.sim.entropy import SeededEntropy
 from molia.sim.shard_reader import beside
+from molia.store.audit import FOOTER_COST_BYTES
 from molia.store.compact import Floors
 from molia.store.index import ENTRY, RETIRED, TAGS, TOMBSTONE, SegmentRow, Slice
 from molia.store.keys import Kind
+from molia.store.ops import SegmentAudit
 from molia.store.os_disk import OsDisk
-from molia.store.segment import COMPACTED, parse_header
+from molia.store.segment import COMPACTED, parse_header, segment_id_of
 from molia.store.shard import Shard
 from tests.store.shards import (
     NOW,
@@ -455,3 +458,86 @@ def make_dir(path: Path) -> Path:
     """Return a directory for a store."""
     (path / "store").mkdir()
     return path / "store"
+
+
+class Watched(OsDisk):
+    """A disk that calls back once a file has lost its name."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.then: Callable[[str], None] = lambda _: None
+
+    def unlink(self, name: str) -> None:
+        """Remove a file's name, and say so."""
+        super().unlink(name)
+        self.then(name)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_audit_of_a_segment_that_is_just_being_unlinked_finds_nothing(
+    tmp_path: Path, shared: bool
+) -> None:
+    disk = Watched(str(tmp_path / "data"))
+    disk.make_dir("")
+    with opened(disk, replace(OPTIONS, shared=shared)) as shard:
+        audits = []
+
+        def look(name: str) -> None:
+            segment_id = segment_id_of(name.rpartition("/")[2])
+            if segment_id is not None:
+                audits.append(shard.audit_segment(segment_id, now=NOW))
+
+        disk.then = look
+        thin(shard, fill(shard))
+        work_until_idle(shard)
+    assert audits
+    assert not any(audit.damaged or audit.index_wrong for audit in audits)
+
+
+Steps = Generator[int, None, SegmentAudit]
+
+
+def begin(steps: Steps, *, footers: bool) -> Steps:
+    """Take an audit's first step, or all but looking through the footers; return the audit."""
+    for read in steps:
+        if not footers or read == FOOTER_COST_BYTES:
+            break
+    return steps
+
+
+def end(steps: Steps) -> SegmentAudit:
+    """Take an audit's other steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as last:
+            found: SegmentAudit = last.value
+            return found
+
+
+@pytest.mark.parametrize("footers", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_audit_goes_on_when_compaction_takes_away_what_it_reads(
+    tmp_path: Path, shared: bool, footers: bool
+) -> None:
+    disk = OsDisk(str(tmp_path / "data"))
+    disk.make_dir("")
+    with opened(disk, replace(OPTIONS, shared=shared)) as shard:
+        stored = fill(shard, 60)
+        junk = {(Kind.META, b"junk%d" % number): b"j" * 1_000 for number in range(60)}
+        for kind, key in junk:
+            put(shard, key, junk[kind, key])
+        gone = [key for _, key in list(stored)[::10]]
+        delete(shard, *gone)  # their old frames stay: only these deletes hide them
+        delete(shard, *(key for _, key in junk))
+        shard.checkpoint(NOW)
+        before = shard.audit_segments()
+        audits = [
+            begin(shard._auditor.audit_steps(sid, NOW.unix_s), footers=footers) for sid in before
+        ]
+        work_until_idle(shard)
+        assert set(before[:2]) < set(shard.audit_segments()), "the first ones stay"
+        assert set(before) - set(shard.audit_segments()), "others are rewritten"
+        for audit in map(end, audits):
+            assert (audit.damaged, audit.index_wrong) == ((), ())
+        assert audit_all(shard) == (0, set())

@@ -11,7 +11,7 @@ import pytest
 
 from molia.base.now import Now
 from molia.sim.campaign import SAMPLE, Failure, scratch, try_seed
-from molia.store import frame, index, opening, reader, recovery, runs, segment, upkeep
+from molia.store import frame, index, opening, plain, reader, recovery, runs, segment, upkeep
 from molia.store.batch import Batch
 from molia.store.checkpoint import Checkpoint
 from molia.store.compact import Copy
@@ -25,7 +25,7 @@ from molia.store.memtable import Generation
 from molia.store.ops import Reply, Transaction
 from molia.store.recovery import Recovery
 from molia.store.runs import Runs
-from molia.store.segment import COMPACTED, HEADER_SIZE, Gap, Seal, Walker
+from molia.store.segment import COMPACTED, HEADER_SIZE, Found, Gap, Seal, Walker
 from molia.store.shard import Shard
 
 STATES_MAX = 12_000
@@ -58,12 +58,32 @@ def no_directory_sync_at_a_new_segment(patch: Patch) -> None:
 def no_checksum_at_all(patch: Patch) -> None:
     """Every CRC is zero."""
     patch.setattr(frame, "crc32c", lambda data, start=0: 0)
+    patch.setattr(plain, "crc32c", lambda data, start=0: 0)
 
 
 def no_checksum_of_values(patch: Patch) -> None:
     """Heads are checked, values are not."""
     patch.setattr(segment, "value_sound", lambda head, value: len(value) == head.vlen)
     patch.setattr(reader, "_sound", lambda sums, base, value: True)
+
+
+class _Whatever(int):
+    """A number that differs from none."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+def no_checksum_of_values_read_in_bulk(patch: Patch) -> None:
+    """Of plain frames the heads are checked, the values are not."""
+    check: Callable[..., int] = vars(plain)["crc32c"]
+
+    def check_heads(data: Buffer, seed: int | None = None) -> int:
+        return check(data, seed) if seed is not None else _Whatever()
+
+    patch.setattr(plain, "crc32c", check_heads)
 
 
 def no_truncation_in_recovery(patch: Patch) -> None:
@@ -122,6 +142,11 @@ def transactions_taken_in_part(patch: Patch) -> None:
     patch.setattr(Head, "more", property(lambda head: False))
 
 
+def transactions_taken_in_part_in_bulk(patch: Patch) -> None:
+    """The same, of plain frames."""
+    patch.setattr(plain, "MORE", 0)
+
+
 def a_torn_seal_accepted(patch: Patch) -> None:
     """A SEAL frame counts by its head, whatever became of the footer."""
 
@@ -140,18 +165,17 @@ def a_torn_seal_accepted(patch: Patch) -> None:
     patch.setattr(recovery, "read_seal", read_any_seal)
 
 
-def deletes_ignored_in_a_rebuild(patch: Patch) -> None:
-    """An index built anew does not know what was deleted."""
-    take = Recovery._take
+def deletes_ignored_in_recovery(patch: Patch) -> None:
+    """What is read from the log is never a delete."""
+    puts = {kind: tag for kind, tag in plain._TAG_OF.items() if not tag[1]}
+    patch.setattr(plain, "_TAG_OF", puts)
+    take = Recovery.take_frame
 
-    def take_puts(
-        self: Recovery, segment_id: int, kind: int, *rest: Any, **named: Any
-    ) -> bytes | None:
-        if kind == Kind.DELETE and self._rebuilding:
-            return None
-        return take(self, segment_id, kind, *rest, **named)
+    def take_put(self: Recovery, segment_id: int, found: Found) -> None:
+        if found.head.kind != Kind.DELETE:
+            take(self, segment_id, found)
 
-    patch.setattr(Recovery, "_take", take_puts)
+    patch.setattr(Recovery, "take_frame", take_put)
 
 
 def punched_before_the_delete_is_durable(patch: Patch) -> None:
@@ -273,14 +297,16 @@ MUTANTS: list[Callable[[Patch], None]] = [
     no_directory_sync_at_a_new_segment,
     no_checksum_at_all,
     no_checksum_of_values,
+    no_checksum_of_values_read_in_bulk,
     no_truncation_in_recovery,
     recovery_relies_on_what_is_not_synced,
     no_truncation_of_a_batch_that_did_not_fit,
     a_position_ahead_of_the_index,
     an_index_ahead_of_the_log,
     transactions_taken_in_part,
+    transactions_taken_in_part_in_bulk,
     a_torn_seal_accepted,
-    deletes_ignored_in_a_rebuild,
+    deletes_ignored_in_recovery,
     punched_before_the_delete_is_durable,
     punched_before_a_later_frame_vouches,
     a_run_whose_older_entry_counts,

@@ -259,6 +259,32 @@ def test_work_checkpoints_in_slices_when_there_are_enough_keys(tmp_path: Path) -
     shard.close(NOW)
 
 
+def test_a_large_index_is_written_for_more_keys_at_once(tmp_path: Path) -> None:
+    options = ShardOptions(
+        ballast_bytes=0, reserve_bytes=0, map_bytes=64 << 20, checkpoint_keys=10, slice_keys=50
+    )
+
+    def keys_of_a_checkpoint(shard: Shard) -> int:
+        before, count = shard.stats().counters.checkpoints, 0
+        while shard.stats().counters.checkpoints == before:
+            put(shard, b"one more %d" % shard.stats().counters.frames, b"1")
+            count += 1
+            while (shard.work(NOW, idle=False) or 0) == NOW.mono_s:
+                pass
+        return count
+
+    disk = disk_at(tmp_path)
+    with opened(disk, options) as shard:
+        assert keys_of_a_checkpoint(shard) == 10
+        for count, many in ((500, 25), (5_000, 30)):
+            for key, value in values(count, 10):
+                put(shard, key, value)
+            shard.checkpoint(NOW)
+            assert abs(keys_of_a_checkpoint(shard) - many) <= 1
+    with opened(disk, options) as shard:
+        assert keys_of_a_checkpoint(shard) == 30
+
+
 def test_many_keys_in_memory_never_pile_up(tmp_path: Path) -> None:
     options = ShardOptions(
         ballast_bytes=0, reserve_bytes=0, map_bytes=64 << 20, checkpoint_keys=50, slice_keys=20

@@ -250,6 +250,21 @@ def test_a_peer_that_restarts_ends_the_streams_and_the_requests_with_it() -> Non
     assert receiver.got == b"fresh"
 
 
+def test_a_stream_to_a_peer_that_restarted_unheard_ends_in_seconds() -> None:
+    net, ours, theirs, peer = pair()
+    receiver = Receiver(net, theirs)
+    Sender(net, ours, peer, b"first")
+    assert net.run(20.0, until=lambda: receiver.done)
+    net.run(6.0)  # a handshake is begun every five seconds at most
+    net.hosts[1] = Host(2, {ECHO: echo}, seed=9)
+    late = Sender(net, ours, peer, b"second")
+    assert net.run(5.0, until=lambda: any(_is_broken(event) for event in late.events))
+
+
+def _is_broken(event: object) -> bool:
+    return isinstance(event, StreamEvent) and isinstance(event.event, Broken)
+
+
 # ---------------------------------------------------------------------------- bad input
 
 

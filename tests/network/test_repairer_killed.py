@@ -1,0 +1,56 @@
+"""A node that is killed while it repairs: another one takes over."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.network.crowd import QUICK_REPAIR, Crowd, Member, crowd_of, got, put_well
+from tests.node.process import MIB, body_of, until
+
+NODES = 18
+SIZE = 20 * MIB
+REPAIR_S = 180.0
+MADE_MAX = 12
+"""Shares that may be made in all where four are gone: each of them by three at most."""
+Record = Callable[[str, object], None]
+
+
+def repairs(node: Member) -> dict[str, Any]:
+    """Return what a node says of its repairs."""
+    shown: dict[str, Any] = node.client()("GET", "/repair").json()
+    return shown
+
+
+def running(nodes: list[Member]) -> list[Member]:
+    """Return the nodes that repair something now."""
+    return [
+        node for node in nodes
+        if any(repair["state"] == "running" for repair in repairs(node)["repairs"])
+    ]  # fmt: skip
+
+
+def test_a_repairer_killed_at_its_work_is_replaced_and_nothing_is_made_many_times(
+    tmp_path: Path, record_property: Record
+) -> None:
+    with crowd_of(tmp_path, NODES, QUICK_REPAIR) as crowd:
+        body, publisher = body_of(3, SIZE), crowd.nodes[0]
+        cid = put_well(publisher, body)
+        holders = [node for node in crowd.holders(cid, publisher) if node is not publisher]
+        crowd.kill([publisher, holders[0]])
+        at_it = until(lambda: running(crowd.up()), "nobody repairs", within_s=REPAIR_S)
+        crowd.kill(at_it[:1])
+        spare = [node for node in crowd.up() if node not in holders]
+        until(partial(_is_whole, crowd, spare[0], cid), "nobody took over", within_s=REPAIR_S)
+        made = sum(int(repairs(node)["shares_made"]) for node in crowd.up())
+        assert got(cid, spare[0]) == body
+        assert made <= MADE_MAX, f"{made} shares were made for the three that were gone"
+        record_property(
+            "summary",
+            f"repairer killed: {made} shares of {SIZE // MIB} MiB made by who took over",
+        )
+
+
+def _is_whole(crowd: Crowd, node: Member, cid: str) -> bool:
+    shares = node.health(cid)["shares"]
+    return all(share["holders"] for share in shares)
