@@ -11,6 +11,7 @@ from molia.base.errors import BadAnswer, Busy, ConnectionLost, PeerLacks, PeerRe
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import PeerKey
 from molia.base.limits import HAVE_CIDS_MAX, RAW_SIZE_STOP, WHOLE_SHARE
+from molia.blobs.elastic import Supplement
 from molia.blobs.merkle import path_length
 from molia.node.network import Network
 from molia.node.stream_messages import OnPart, read_reply, read_some, send_request
@@ -26,6 +27,7 @@ from molia.wire.blob_messages import (
 from molia.wire.cookies import Address
 from molia.wire.messages import Number
 
+SUPPLEMENT_S: Final = 5.0
 BUSY_WAIT_S: Final = 0.5
 """How long a node that is busy is left alone; the core's own deadline ends the trying."""
 
@@ -42,6 +44,25 @@ class Block(NamedTuple):
 
     block: bytes
     path: tuple[bytes, ...]
+
+
+async def ask_supplement(network: Network, holder: Holder, cid: Cid) -> Supplement | None:
+    """Return what a node says that the roots of a blob's added shares are; None: it does not know.
+
+    Raises ConnectionLost, TimedOut.
+    """
+    try:
+        async with (
+            network.open_stream(holder.key, holder.address, Number.GET_MANIFEST) as stream,
+            asyncio.timeout(SUPPLEMENT_S),
+        ):
+            await send_request(stream, GetManifest(cid, supplement=True))
+            stream.end()
+            reply = await read_reply(stream)
+    except (BadAnswer, Busy, PeerLacks, PeerRefused, TimeoutError):
+        return None
+    found = Supplement.decode(reply.manifest) if isinstance(reply, Manifest) else None
+    return found if found is not None and found.cid == cid else None
 
 
 async def ask_manifest(

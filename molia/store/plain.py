@@ -125,10 +125,10 @@ class Listed(NamedTuple):
     """How many LSNs are left out, place by place."""
 
 
-def read_lines(lines: bytes, *, segment_id: int, above: int, expected: int) -> Listed:
+def read_lines(lines: bytes, *, segment_id: int, above: int, dense: bool, expected: int) -> Listed:
     """Return what a footer's lines say.
 
-    expected: the first LSN of a segment in which they follow on each other; 0 for another.
+    dense: LSNs follow on each other, from `expected` on; 0 when the first is not known.
     """
     keys: list[bytes] = []
     entries: list[bytes] = []
@@ -139,10 +139,9 @@ def read_lines(lines: bytes, *, segment_id: int, above: int, expected: int) -> L
         kind, klen, vlen, expiry, lsn, value_offset = unpack(lines, at)
         at += LINE.size + klen
         frames += 1
-        if expected:
-            if lsn > expected:
-                missing.append(lsn - expected)
-            expected = lsn + 1
+        if dense and lsn > expected > 0:
+            missing.append(lsn - expected)
+        expected = lsn + 1
         if expiry:
             max_expiry = max(max_expiry, expiry)
         if lsn <= above:

@@ -161,6 +161,12 @@ class ValueReader(ABC):
         cut = value[low - base : high - base]
         return cut if len(cut) == high - low else "it ends too soon"
 
+    def _forget_all(self) -> None:
+        """Let go of all files, and of what is known of them."""
+        self._files.forget_all()
+        with self._heads_lock:
+            self._heads.clear()
+
     def _look_at(
         self, file: File, tagged: bytes, packed: bytes, entry: tuple[int, ...]
     ) -> Sums | None:

@@ -266,7 +266,7 @@ class Recovery:
         self.findings.bytes_scanned += size - seal.offset
         listed = read_lines(
             seal.entries, segment_id=segment_id, above=self._position.lsn,
-            expected=row.min_lsn if row.kind != COMPACTED else 0,
+            dense=row.kind != COMPACTED, expected=row.min_lsn,
         )  # fmt: skip
         for missing in listed.missing:
             self.findings.damage(segment_id, 0, f"{missing} frames are missing")

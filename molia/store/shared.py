@@ -122,7 +122,7 @@ class SharedReader(ValueReader):
                 if self._view is not None:
                     self._view.close()
                     self._view = None
-                self._files.forget_all()  # a name may stand for another file by now
+                self._forget_all()  # a name may stand for another file by now
                 self._view = open_view(self._home, self._options)
                 return self._view
             finally:
@@ -137,7 +137,7 @@ class SharedReader(ValueReader):
             if self._view is not None:
                 self._view.close()
                 self._view = None
-        self._files.forget_all()
+        self._forget_all()
 
     def _enter(self) -> View:
         with self._gate:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from molia.base.hashing import blake3_digest
 from molia.blobs import gather
-from molia.blobs.erasure import encode_stripe
+from molia.blobs.erasure import decode_stripe, encode_stripe
 from molia.blobs.gather import Gather
 from molia.blobs.geometry import Geometry
 from molia.blobs.manifest import Manifest
@@ -47,6 +47,22 @@ def coded(size: int, seed: int = 1) -> Coded:
     roots = tuple(share_root(column) for column in leaves)
     manifest = Manifest(size, roots, blake3_digest(data))
     return Coded(data, manifest, blocks, tuple(map(bytes, leaves)))
+
+
+def with_added(blob: Coded, count: int) -> tuple[Coded, list[bytes]]:
+    """Return a blob with parity from 14 on, and its roots."""
+    blocks, geometry = dict(blob.blocks), blob.manifest.geometry
+    columns = [bytearray() for _ in range(count)]
+    for index in range(geometry.stripe_count):
+        shape = geometry.stripe(index)
+        here = {share: blocks[share, index] for share in shape.stored_shares}
+        more = decode_stripe(here, shape, tuple(range(14, 14 + count)))
+        for share, block in more.items():
+            blocks[share, index] = block
+            columns[share - 14] += blake3_digest(block)
+    leaves = (*blob.leaves, *map(bytes, columns))
+    made = Coded(blob.data, blob.manifest, blocks, leaves)
+    return made, [share_root(bytes(column)) for column in columns]
 
 
 @dataclass
@@ -89,9 +105,13 @@ class World:
     def read(
         self, start: int = 0, stop: int | None = None, *, config: GatherConfig | None = None,
         stop_s: float = 1_000.0, found: Sequence[Source] | None = None, ends: bool = True,
+        added: Sequence[bytes] = (),
     ) -> Gather:  # fmt: skip
         """Run a read to its end, or to a moment."""
-        it = Gather(self.blob.manifest.cid, start=start, stop=stop, now_s=self.now_s, config=config)
+        it = Gather(
+            self.blob.manifest.cid, start=start, stop=stop, now_s=self.now_s, config=config,
+            added=added,
+        )  # fmt: skip
         it.on_sources(self.sources() if found is None else found, now_s=self.now_s)
         if ends:
             it.on_lookup_over(now_s=self.now_s)

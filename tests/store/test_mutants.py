@@ -11,7 +11,7 @@ import pytest
 
 from molia.base.now import Now
 from molia.sim.campaign import SAMPLE, Failure, scratch, try_seed
-from molia.store import frame, index, opening, plain, reader, recovery, runs, segment, upkeep
+from molia.store import batch, frame, index, opening, plain, reader, recovery, runs, segment, upkeep
 from molia.store.batch import Batch
 from molia.store.checkpoint import Checkpoint
 from molia.store.compact import Copy
@@ -57,8 +57,8 @@ def no_directory_sync_at_a_new_segment(patch: Patch) -> None:
 
 def no_checksum_at_all(patch: Patch) -> None:
     """Every CRC is zero."""
-    patch.setattr(frame, "crc32c", lambda data, start=0: 0)
-    patch.setattr(plain, "crc32c", lambda data, start=0: 0)
+    for module in (frame, plain, batch):
+        patch.setattr(module, "crc32c", lambda data, start=0: 0)
 
 
 def no_checksum_of_values(patch: Patch) -> None:

@@ -9,7 +9,7 @@ from molia.store.disk import File
 from molia.store.frame import CHUNK_SIZE, MORE, encode_head, parse_head, store_seed
 from molia.store.index import ENTRY, TAGS, TOMBSTONE
 from molia.store.keys import Kind
-from molia.store.plain import Plain, read_frames, read_lines
+from molia.store.plain import Listed, Plain, read_frames, read_lines
 from molia.store.segment import Found, Gap, Walker, encode_entry
 from tests.store.shards import UUID, disk_at
 
@@ -139,7 +139,17 @@ def test_a_footer_is_read_as_its_entries_say() -> None:
         target, flags = (Kind.META, TOMBSTONE) if is_delete else (Kind.RECORD, 0)
         place = (SEGMENT, 4_096 + number, 0, number, flags)
         expected.append((TAGS[target] + key, ENTRY.pack(*place)))
-    listed = read_lines(b"".join(lines), segment_id=SEGMENT, above=BASE_LSN + 99, expected=BASE_LSN)
-    assert list(zip(listed.keys, listed.entries, strict=True)) == expected[100:]
-    assert (listed.frames, listed.new_frames) == (1_000, 900)
-    assert (listed.max_expiry, listed.missing) == (999, [3])
+
+    def listed(*, dense: bool = True, expected: int = BASE_LSN) -> Listed:
+        return read_lines(
+            b"".join(lines), segment_id=SEGMENT, above=BASE_LSN + 99, dense=dense,
+            expected=expected,
+        )  # fmt: skip
+
+    found = listed()
+    assert list(zip(found.keys, found.entries, strict=True)) == expected[100:]
+    assert (found.frames, found.new_frames) == (1_000, 900)
+    assert (found.max_expiry, found.missing) == (999, [3])
+    assert listed(expected=BASE_LSN - 2).missing == [2, 3]
+    assert listed(expected=0).missing == [3], "where it begins is not known"
+    assert listed(dense=False).missing == []
