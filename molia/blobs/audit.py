@@ -47,8 +47,25 @@ def epoch_start_s(digest: bytes, share: int, unix_s: float) -> int:
 
 def auditor_of(digest: bytes, share: int, epoch_s: int, candidates: Sequence[bytes]) -> bytes:
     """Return which of the candidates' keys audits a share in an epoch; at least one is given."""
-    head = digest + share.to_bytes(2, "big") + (epoch_s // EPOCH_S).to_bytes(4, "big")
+    head = _audit_head(digest, share, epoch_s)
     return min(candidates, key=lambda key: (purpose_digest("audit", head + key), key))
+
+
+def is_auditor(
+    digest: bytes, share: int, epoch_s: int, candidates: Sequence[bytes], *, own: bytes
+) -> bool:
+    """Tell whether `auditor_of` gives `own`, one of the candidates.
+
+    The first that comes before it settles that: of thirteen some three are looked at.
+    """
+    head = _audit_head(digest, share, epoch_s)
+    mine = purpose_digest("audit", head + own), own
+    others = (key for key in candidates if key != own)
+    return not any((purpose_digest("audit", head + key), key) < mine for key in others)
+
+
+def _audit_head(digest: bytes, share: int, epoch_s: int) -> bytes:
+    return digest + share.to_bytes(2, "big") + (epoch_s // EPOCH_S).to_bytes(4, "big")
 
 
 class Answer(Enum):
@@ -122,8 +139,10 @@ def due_audits(
             continue
         epoch_s = epoch_start_s(digest, place.share, unix_s)
         record = records.get(place, AuditRecord())
-        is_ours = auditor_of(digest, place.share, epoch_s, candidates) == own
-        if (is_ours or 0 < record.failures < AUDIT_FAILURES_MAX) and record.is_due(epoch_s, unix_s):
+        if not record.is_due(epoch_s, unix_s):
+            continue
+        has_failed = 0 < record.failures < AUDIT_FAILURES_MAX
+        if has_failed or is_auditor(digest, place.share, epoch_s, candidates, own=own):
             due.append(place)
     return due
 

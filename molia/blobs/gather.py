@@ -17,7 +17,7 @@ from molia.base.cid import Cid, Codec
 from molia.base.deadlines import DeadlineTable
 from molia.base.errors import BadManifest, TimedOut
 from molia.base.hashing import blake3_digest
-from molia.base.limits import DATA_SHARES, TOTAL_SHARES
+from molia.base.limits import DATA_SHARES, KIB, TOTAL_SHARES
 from molia.blobs.erasure import decode_stripe
 from molia.blobs.geometry import StripeShape
 from molia.blobs.manifest import Manifest, cid_of_manifest
@@ -29,6 +29,10 @@ _SLOW_ALL: Final = 3.0
 _SLOW_FEW: Final = 10.0
 """How much slower than usual a data block's holder may be before others are asked in its place:
 for most of a stripe that costs nothing, for a small part of one it costs ten blocks."""
+
+
+_PROGRESS_BYTES: Final = 64 * KIB
+"""Parts of blocks that count as progress when no stripe becomes whole: who drips does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,8 @@ class Gather(OneRead[Act]):
         self._manifest_asked: dict[bytes, None] = {}
         self._undelivered = self._ask_next = self._give_next = 0
         self._todo = range(0)
+        self._part_bytes = 0
+        """Of blocks that are not whole yet, since progress was seen last."""
         self._hurry_s = now_s
         self.hedged = self.decoded = 0
         self._begin(now_s)
@@ -184,6 +190,19 @@ class Gather(OneRead[Act]):
                 self._hurry()
             stripe.blocks.setdefault(share, block)
         self._step(now_s)
+
+    def on_part(
+        self, key: bytes, share: int, stripe_index: int, *, size: int, now_s: float
+    ) -> None:
+        """Take that so many bytes of a block came, and more are to come: on a thin line a block
+        takes long, and a node that sends is there."""
+        stripe = self._stripes.get(stripe_index)
+        if self.is_over or stripe is None or (key, share) not in stripe.asked:
+            return
+        self._deadlines.set(("dead", key, share, stripe_index), now_s + self.config.block_s)
+        self._part_bytes += size
+        if self._part_bytes >= _PROGRESS_BYTES:
+            self._watch_progress(now_s)
 
     def on_lost(self, key: bytes, *, now_s: float) -> None:
         """Take that a node cannot be reached, or broke off: others are asked in its place."""
@@ -467,6 +486,7 @@ class Gather(OneRead[Act]):
 
     def _watch_progress(self, now_s: float) -> None:
         """Time the wait of a reader that takes what comes; not of one that lets us wait."""
+        self._part_bytes = 0
         if self._undelivered:
             self._deadlines.clear(("progress", b"", 0, 0))
         else:

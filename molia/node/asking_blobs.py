@@ -14,7 +14,7 @@ from molia.base.limits import HAVE_CIDS_MAX, RAW_SIZE_STOP, WHOLE_SHARE
 from molia.blobs.elastic import Supplement
 from molia.blobs.merkle import path_length
 from molia.node.network import Network
-from molia.node.stream_messages import read_reply, read_some, send_request
+from molia.node.stream_messages import OnPart, read_reply, read_some, send_request
 from molia.wire.blob_messages import (
     Blocks,
     GetBlocks,
@@ -83,15 +83,16 @@ async def ask_manifest(
 
 async def ask_block(
     network: Network, holder: Holder, cid: Cid, *, share: int, stripe_index: int, size: int,
-    leaf_count: int,
+    leaf_count: int, on_part: OnPart | None = None,
 ) -> Block | None:  # fmt: skip
     """Return a block; None when the node does not have it. One byte more than `size` is too many.
 
+    on_part: told how many bytes came, while more are to come.
     Raises ConnectionLost, TimedOut.
     """
     asked = GetBlocks(cid=cid, share=share, first_stripe=stripe_index, paths=True)
     path_size = path_length(stripe_index, leaf_count) * DIGEST_SIZE
-    data = await _ask_bytes(network, holder, asked, path_size + size)
+    data = await _ask_bytes(network, holder, asked, path_size + size, on_part)
     if data is None:
         return None
     path = data[:path_size]
@@ -99,10 +100,12 @@ async def ask_block(
     return Block(data[path_size:], hashes)
 
 
-async def ask_whole(network: Network, holder: Holder, cid: Cid) -> bytes | None:
-    """Return a small blob; None when the node does not have it. Raises as `ask_block`."""
+async def ask_whole(
+    network: Network, holder: Holder, cid: Cid, on_part: OnPart | None = None
+) -> bytes | None:
+    """Return a small blob; None when the node does not have it. As `ask_block`."""
     asked = GetBlocks(cid=cid, share=WHOLE_SHARE)
-    return await _ask_bytes(network, holder, asked, RAW_SIZE_STOP)
+    return await _ask_bytes(network, holder, asked, RAW_SIZE_STOP, on_part)
 
 
 async def ask_have(
@@ -116,7 +119,9 @@ async def ask_have(
     return answer.held
 
 
-async def _ask_bytes(network: Network, holder: Holder, asked: GetBlocks, size: int) -> bytes | None:
+async def _ask_bytes(
+    network: Network, holder: Holder, asked: GetBlocks, size: int, on_part: OnPart | None
+) -> bytes | None:
     """Return at most one byte more than `size` of what a node sends; ask again while it is busy,
     and once when it has restarted."""
     is_again = False
@@ -128,7 +133,7 @@ async def _ask_bytes(network: Network, holder: Holder, asked: GetBlocks, size: i
                 reply = await read_reply(stream)
                 if not isinstance(reply, Blocks):
                     return None
-                return await read_some(stream, size + 1)
+                return await read_some(stream, size + 1, on_part)
         except PeerLacks:
             return None
         except Busy:

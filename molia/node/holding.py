@@ -61,7 +61,7 @@ MEMORY_S: Final = 10.0
 """How long a share waits for memory: less than its sender waits for it."""
 LATER_MS: Final = 2_000
 LOOK_S: Final = 5.0
-PASS_SHARE: Final = 100
+PASS_SHARE: Final = 200
 """A pass over what is held takes at most one part in this many of the time."""
 LEASE_TRIES: Final = 4
 Sign = Callable[[Cid, tuple[int, ...]], bytes]

@@ -8,6 +8,7 @@ Source: docs/reference/audit-and-repair.md, "Watching".
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from molia.base import limits
 from molia.base.cid import Cid, Codec
@@ -16,6 +17,12 @@ from molia.blobs.geometry import Geometry
 from molia.blobs.placement import Place
 from molia.blobs.standing import Holding, Presence, Standing
 from molia.node.watched import Watched
+
+
+@lru_cache(maxsize=1_024)
+def _stored_shares(size: int) -> tuple[int, ...]:
+    """Return the shares that a blob of `size` bytes has; asked for each holder at each look."""
+    return Geometry.of(size).stored_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Here:
         """The shares that the manifest lists; one with empty blocks only is none."""
         if self.cid.codec is Codec.RAW:
             return (limits.WHOLE_SHARE,)
-        return Geometry.of(self.size).stored_shares
+        return _stored_shares(self.size)
 
     def has_place(self, share: int) -> bool:
         """Tell whether a blob may have this share: one of the manifest, or one that was added."""

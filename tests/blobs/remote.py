@@ -16,6 +16,9 @@ from molia.blobs.merkle import inclusion_path, share_root
 from molia.blobs.one_read import GatherConfig
 from molia.blobs.sources import Source
 
+THIN_S, THIN_BYTES = 40.0, 6_500
+"""What a block takes on a thin line, and what comes of it in a second."""
+
 
 @dataclass(frozen=True)
 class Coded:
@@ -69,7 +72,8 @@ class Remote:
     number: int
     shares: tuple[int, ...]
     manners: str = "good"
-    """good, wrong, truncated, endless, stale, mute, slow, lost, forger (of manifests)."""
+    """good, wrong, truncated, endless, stale, mute, slow, lost, forger (of manifests), thin (of
+    line), dripping."""
     rtt_s: float = 0.05
     asked: int = 0
 
@@ -196,7 +200,20 @@ class World:
                 block = None
             case "slow":
                 wait_s = 5.0
+            case "thin":
+                wait_s = THIN_S
+                self._part(it, remote, share, index, THIN_BYTES)
+            case "dripping":
+                self._part(it, remote, share, index, 1)
+                return
         self.later(wait_s, lambda: self._arrive(it, remote, share, index, block, path))
+
+    def _part(self, it: Gather, remote: Remote, share: int, index: int, size: int) -> None:
+        """Send a part a second, until the block is whole or not wanted any more."""
+        if it.is_over or (remote.key, share, index) in self._cancelled:
+            return
+        it.on_part(remote.key, share, index, size=size, now_s=self.now_s)
+        self.later(1.0, lambda: self._part(it, remote, share, index, size))
 
     def _arrive(
         self, it: Gather, remote: Remote, share: int, index: int, block: bytes | None,

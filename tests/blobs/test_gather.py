@@ -171,6 +171,30 @@ def test_slow_holders_of_data_are_passed_over_for_faster_parity() -> None:
     assert world.now_s < 2.5
 
 
+def test_a_read_over_a_thin_line_ends_well() -> None:
+    world = World(BLOB, [Remote(n, (n,), "thin") for n in range(14)])
+    world.read()
+    assert bytes(world.got) == BLOB.data
+
+
+def test_holders_that_drip_are_no_progress() -> None:
+    world = World(BLOB, [Remote(n, (n,), "dripping") for n in range(14)])
+    world.read()
+    assert isinstance(world.outcome, Failed)
+    assert isinstance(world.outcome.error, TimedOut)
+    assert 30.0 <= world.now_s < 35.0
+
+
+def test_a_line_that_stands_still_is_given_up() -> None:
+    world = World(BLOB, [Remote(n, (n,), "mute") for n in range(14)])
+    it = Gather(BLOB.manifest.cid, now_s=0, manifest=BLOB.manifest)
+    it.on_sources(world.sources(), now_s=0)
+    it.on_lookup_over(now_s=0)
+    world.run(it)
+    assert isinstance(world.outcome, Failed)
+    assert world.now_s < 30.0
+
+
 def test_what_is_held_is_bounded_when_the_reader_is_slow() -> None:
     world = World(BLOB, fourteen(), taking_s=50.0)
     it = world.read(stop_s=49.0)
