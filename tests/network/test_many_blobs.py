@@ -18,7 +18,7 @@ LARGE = max(SMALL // 100, 4)
 IS_LONG = SMALL >= 10_000
 RESTART_S = 10.0 if IS_LONG else 3.0
 """How often one node in ten is killed and started again."""
-ENTRIES, WRITERS, TRIES_S = 4, 16, 120.0
+ENTRIES, WRITERS, TRIES_S = 4, 16, 600.0
 Record = Callable[[str, object], None]
 
 

@@ -40,4 +40,5 @@ def test_what_nobody_has_is_not_found_in_ten_seconds(crowd: Crowd) -> None:
     reader = crowd.nodes[0]
     done = reader.molia("get", ABSENT, "-o", "none.bin", "--json")
     assert done.returncode == NOT_FOUND, done
-    assert json.loads(done.stdout or done.stderr)["error"]
+    (told,) = [json.loads(line) for line in done.stdout.splitlines() if b'"error"' in line]
+    assert (told["type"], told["code"]) == ("error", "no-holders")
