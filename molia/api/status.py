@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 from fastapi.responses import Response
 
+from molia.api.garbage_schemas import Garbage, GarbageRequest
 from molia.api.negotiation import TEXT
 from molia.api.schemas import Live, Node, Ready
 from molia.node.service import NodeService
@@ -17,6 +18,11 @@ def add_status_routes(app: FastAPI, service: NodeService) -> None:
     async def node() -> Node:
         """Say who this node is, what its store holds and how its shards are."""
         return Node.of(await service.node())
+
+    @app.post("/gc", tags=["node"])
+    async def collect_garbage(request: GarbageRequest) -> Garbage:
+        """Remove what nobody wants any more now, or only say what would go."""
+        return Garbage.of(await service.collect_garbage(dry_run=request.dry_run))
 
     @app.post("/clock/trust", tags=["node"], status_code=204, response_class=Response)
     async def trust_clock() -> Response:

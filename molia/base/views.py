@@ -165,6 +165,33 @@ class RepairsView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """What nobody wants any more: what went, or would go."""
+
+    blobs: int = 0
+    """The user's, whose time is over."""
+    blob_bytes: int = 0
+    trashed: int = 0
+    """Removed ones that cannot be brought back any more."""
+    trashed_bytes: int = 0
+    held: int = 0
+    """Blobs of which something is kept for others whose leases have all ended."""
+    held_bytes: int = 0
+    doubt: str = ""
+    """Why nothing goes for its age at the moment; empty when it does."""
+
+    def __add__(self, other: "Garbage") -> "Garbage":
+        """Return both together."""
+        return Garbage(
+            blobs=self.blobs + other.blobs, blob_bytes=self.blob_bytes + other.blob_bytes,
+            trashed=self.trashed + other.trashed,
+            trashed_bytes=self.trashed_bytes + other.trashed_bytes,
+            held=self.held + other.held, held_bytes=self.held_bytes + other.held_bytes,
+            doubt=self.doubt or other.doubt,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestView:
     """A blob's manifest: its own bytes, and what they say."""
 

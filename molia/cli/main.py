@@ -27,6 +27,9 @@ VERBS: Final = {
     "repair": LazyVerb(
         "molia.cli.repair:repair", "Show what lacks shares on other nodes, or repair it now."
     ),
+    "gc": LazyVerb(
+        "molia.cli.gc:gc", "Remove what nobody wants any more now, not within the hour."
+    ),
     "doctor": LazyVerb("molia.cli.doctor:doctor", "Say how the node and its disk are doing."),
     "record": LazyVerb("molia.cli.record:record", "Small signed values that can change."),
     "peers": LazyVerb("molia.cli.peers:peers", "List the nodes that the node knows."),

@@ -19,7 +19,7 @@ from molia.base.cid import Cid
 from molia.base.errors import Busy, Damaged, MoliaError, ShardUnavailable
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.now import Now
-from molia.base.views import HoldingView
+from molia.base.views import Garbage, HoldingView
 from molia.blobs.elastic import Supplement
 from molia.blobs.intake import Intake
 from molia.blobs.leases import Quotas, Verdict, settle
@@ -452,15 +452,23 @@ class Holder:
 
     async def sweep(self) -> int:
         """Count what is held, and end what no live lease wants; return how many blobs went."""
+        return (await self.collect()).held
+
+    async def collect(self, *, dry_run: bool = False) -> Garbage:
+        """Make one pass as `sweep` does; return what went, or with `dry_run` what would."""
         now = self._context.now()
         seen = await self._context.offload.run(self._walk, now)
-        self.quotas, self.share_count = seen.quotas, seen.shares
-        self._is_counted = True
+        if not dry_run:
+            self.quotas, self.share_count = seen.quotas, seen.shares
+            self._is_counted = True
         if any(writer.shard.clock_doubt(now) for writer in self._context.shards.own):
-            return 0
-        for held, owner in seen.lapsed:
-            await self._context.home_writer(held.cid).write(self.held.lapse(held, owner))
-        return sum([await self._end(held, owners) for held, owners in seen.unwanted])
+            return Garbage()
+        gone = [held for held, _ in seen.unwanted]
+        if not dry_run:
+            for held, owner in seen.lapsed:
+                await self._context.home_writer(held.cid).write(self.held.lapse(held, owner))
+            gone = [held for held, owners in seen.unwanted if await self._end(held, owners)]
+        return Garbage(held=len(gone), held_bytes=sum(held.cost for held in gone))
 
     async def _end(self, held: Held, owners: list[bytes]) -> bool:
         """Remove what is kept of a blob, unless it has changed meanwhile."""

@@ -61,7 +61,7 @@ from molia.node.remote import unpack_transaction
 from molia.node.scrubs import ScrubWatch
 from molia.node.service import BlobReader
 from molia.node.space import Space
-from molia.node.store_service import TRUST_VERB, StoreFace
+from molia.node.store_service import COLLECT_VERB, TRUST_VERB, StoreFace
 from molia.node.sweep import Sweeper
 from molia.node.team_jobs import TeamJobs
 from molia.node.trash import trash_bound
@@ -318,6 +318,8 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
                 await self._take_damage(*arguments)
             case verb if verb == TRUST_VERB:
                 self.trust_own_clock()
+            case verb if verb == COLLECT_VERB:
+                return await self.answer_collect(arguments)
             case _ if verb in VERBS and self.member is not None:
                 return await self.member.answer(verb, arguments)
             case _ if verb in team_jobs.VERBS:

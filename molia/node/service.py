@@ -15,6 +15,7 @@ from molia.base.views import (
     BlobInfo,
     BlobPage,
     BlobState,
+    Garbage,
     JobEvent,
     JobView,
     LookupEvent,
@@ -129,6 +130,13 @@ class NodeService(Protocol):
 
     async def readiness(self) -> Readiness:
         """Return whether the node takes work."""
+        ...
+
+    async def collect_garbage(self, *, dry_run: bool) -> Garbage:
+        """Remove what nobody wants any more now; return what went, or with `dry_run` what would.
+
+        Some thousand blobs at most; what is left goes with the next pass.
+        """
         ...
 
     async def trust_clock(self) -> None:

@@ -1,27 +1,34 @@
-"""The part of `NodeService` that an operator of the store asks: the trash, and the clock."""
+"""The part of `NodeService` that an operator of the store asks: trash, garbage, and the clock."""
 
-from typing import Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from molia.base import limits
 from molia.base.cid import Cid
-from molia.base.views import BlobInfo, TrashedBlob
+from molia.base.views import BlobInfo, Garbage, TrashedBlob
 from molia.node.context import Context
 from molia.node.shards import ReadShard
 from molia.node.sweep import Sweeper
 from molia.node.trash import Trashed, list_trash, undelete
 
+if TYPE_CHECKING:
+    from molia.node.member import Member
+
 log = structlog.get_logger(__name__)
 
 TRUST_VERB: Final = "trust_clock"
 """What one worker tells the others."""
+COLLECT_VERB: Final = "collect_garbage"
+"""What one worker asks of the others."""
 
 
 class StoreFace:
     """What a node answers of its store beside blobs."""
 
     context: Context
+    member: "Member | None"
     _sweeper: Sweeper
 
     async def trash(self) -> tuple[TrashedBlob, ...]:
@@ -35,6 +42,24 @@ class StoreFace:
     async def undelete_blob(self, cid: Cid) -> BlobInfo:
         """See `NodeService.undelete_blob`."""
         return (await undelete(self.context, cid)).info
+
+    async def collect_garbage(self, *, dry_run: bool) -> Garbage:
+        """See `NodeService.collect_garbage`."""
+        total = await self.collect_own(dry_run=dry_run)
+        for told in (await self.context.team.ask_all(COLLECT_VERB, dry_run)).values():
+            total += Garbage(**told)
+        return total
+
+    async def collect_own(self, *, dry_run: bool) -> Garbage:
+        """Make a pass over this worker's shards."""
+        found = await self._sweeper.collect(dry_run=dry_run)
+        if self.member is not None and not found.doubt:
+            found += await self.member.holder.collect(dry_run=dry_run)
+        return found
+
+    async def answer_collect(self, dry_run: object) -> dict[str, object]:
+        """Return as CBOR values what another worker asks."""
+        return asdict(await self.collect_own(dry_run=bool(dry_run)))
 
     async def trust_clock(self) -> None:
         """See `NodeService.trust_clock`."""

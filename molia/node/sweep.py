@@ -12,6 +12,7 @@ import structlog
 from molia.base.errors import Damaged, MoliaError
 from molia.base.ids import ObjectId
 from molia.base.now import Now
+from molia.base.views import Garbage
 from molia.blobs.leases import Claim, Effect, Lapse, Lease, LeaseSweep, Remove, Renew
 from molia.node.cache import relieve
 from molia.node.catalog import Bound
@@ -69,28 +70,42 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Make one pass now; return how many blobs went."""
+        return (await self.collect()).blobs
+
+    async def collect(self, *, dry_run: bool = False) -> Garbage:
+        """Make one pass now; return what went, or with `dry_run` what would."""
         now = self._context.now()
-        if self.doubt(now):
-            return 0
-        await empty_trash(self._context)
-        await relieve(self._context)
+        if doubt := self.doubt(now):
+            return Garbage(doubt=doubt)
+        trashed = await empty_trash(self._context, dry_run=dry_run)
+        if not dry_run:
+            await relieve(self._context)
         decided = await self._context.offload.run(self._decide, now)
-        removed = 0
-        for bound, effect in decided:
-            match effect:
-                case Remove():
-                    if await remove_bound(self._context, bound):
-                        removed += 1
-                        self._context.metrics.leases_ended.inc()
-                        self._context.leaves.forget(bound.row.object_id)
-                        log.info("blob_expired", blob=bound.cid.short, size_bytes=bound.row.size)
-                case Renew():
-                    until = int(now.unix_s) + self._context.config.leases.default_s
-                    change = self._context.catalog.renew(bound, until)
-                    await self._context.home_writer(bound.cid).write(change)
-                case Lapse(lease=lease):
-                    await self._end_lease(bound, lease)
-        return removed
+        if dry_run:
+            gone = [bound for bound, effect in decided if isinstance(effect, Remove)]
+        else:
+            gone = [bound for bound, effect in decided if await self._act(bound, effect, now)]
+        return Garbage(
+            blobs=len(gone), blob_bytes=sum(bound.row.size for bound in gone),
+            trashed=len(trashed), trashed_bytes=sum(each.bind.size for each in trashed),
+        )  # fmt: skip
+
+    async def _act(self, bound: Bound, effect: Effect, now: Now) -> bool:
+        """Do what was decided about a blob; True when it went."""
+        match effect:
+            case Remove():
+                if await remove_bound(self._context, bound):
+                    self._context.metrics.leases_ended.inc()
+                    self._context.leaves.forget(bound.row.object_id)
+                    log.info("blob_expired", blob=bound.cid.short, size_bytes=bound.row.size)
+                    return True
+            case Renew():
+                until = int(now.unix_s) + self._context.config.leases.default_s
+                change = self._context.catalog.renew(bound, until)
+                await self._context.home_writer(bound.cid).write(change)
+            case Lapse(lease=lease):
+                await self._end_lease(bound, lease)
+        return False
 
     async def _end_lease(self, bound: Bound, lease: Lease) -> None:
         """Our own row stays as long as its blob: it also says that the object is bound."""

@@ -174,13 +174,11 @@ async def undelete(context: Context, cid: Cid) -> Bound:
     return Bound(cid, still.bind, still.row.bind, still.row.pinned)
 
 
-async def empty_trash(context: Context) -> int:
-    """End blobs of this worker's shards whose time in the trash is over; return how many."""
+async def empty_trash(context: Context, *, dry_run: bool = False) -> list[Trashed]:
+    """End blobs of this worker's shards whose time in the trash is over; return them."""
     own: list[ReadShard] = [writer.shard for writer in context.shards.own]
-    ended = 0
-    for trashed in await context.offload.run(overdue, own, context.now()):
-        ended += await _end(context, trashed)
-    return ended
+    found = await context.offload.run(overdue, own, context.now())
+    return [trashed for trashed in found if dry_run or await _end(context, trashed)]
 
 
 async def _end(context: Context, trashed: Trashed) -> bool:

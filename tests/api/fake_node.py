@@ -27,6 +27,7 @@ from molia.base.views import (
     BlobPage,
     BlobState,
     DhtView,
+    Garbage,
     JobEvent,
     JobState,
     JobView,
@@ -212,6 +213,13 @@ class FakeNode(FakeNetwork):
             raise Conflict(f"{cid} was put again")
         self.kept[cid] = self.removed.pop(cid)
         return self.kept[cid].info
+
+    async def collect_garbage(self, *, dry_run: bool) -> Garbage:
+        gone = [cid for cid, kept in self.removed.items()]
+        size = sum(self.removed[cid].info.size for cid in gone)
+        if not dry_run:
+            self.removed.clear()
+        return Garbage(trashed=len(gone), trashed_bytes=size)
 
     async def trust_clock(self) -> None:
         self.clock_trusted += 1

@@ -93,6 +93,17 @@ async def test_what_was_removed_is_listed_and_comes_back_once(client: Client) ->
     assert (await client("POST", "/trash/what")).code == "bad-cid"
 
 
+async def test_garbage_is_told_then_removed(client: Client) -> None:
+    cid = await put(client, b"xyz")
+    await client("DELETE", f"/blob/{cid}")
+    for dry_run in (True, False):
+        body = json.dumps({"dry_run": dry_run}).encode()
+        told = await client("POST", "/gc", headers=JSON, body=body)
+        assert (told.json()["trashed"], told.json()["trashed_bytes"]) == (1, 3)
+        assert bool((await client("GET", "/trash")).json()["blobs"]) is dry_run
+    assert (await client("POST", "/gc", headers=JSON, body=b'{"dry": 1}')).status == 400
+
+
 async def test_an_operator_may_say_that_the_clock_is_right(client: Client) -> None:
     assert (await client("POST", "/clock/trust")).status == 204
     assert client.node.clock_trusted == 1

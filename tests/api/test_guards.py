@@ -13,6 +13,7 @@ CONTROL = [
     ("DELETE", f"/pin/{CID}"),
     ("POST", f"/trash/{CID}"),
     ("POST", "/clock/trust"),
+    ("POST", "/gc"),
     ("POST", "/jobs"),
     ("DELETE", "/jobs/x"),
     ("PATCH", "/blob"),
@@ -143,7 +144,7 @@ async def test_the_token_opens_control() -> None:
         (await client(method, target, headers={"authorization": f"bearer {TOKEN}"})).status
         for method, target in CONTROL
     ]
-    assert statuses == [404, 404, 404, 404, 204, 400, 404, 405, 404]
+    assert statuses == [404, 404, 404, 404, 204, 400, 400, 404, 405, 404]
 
 
 async def test_the_unix_socket_has_full_rights_under_any_host() -> None:

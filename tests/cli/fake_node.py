@@ -47,6 +47,8 @@ RESULT = {"closest": [{"peer": PEER, "address": "198.51.100.7:7071"}], "rpcs": 3
           "why": "the closest answered"}  # fmt: skip
 REPAIR = {"cid": str(Cid(Codec.MANIFEST, bytes(32))), "state": "waiting", "reachable": 13,
           "needed": 10, "missing": 1, "due_s": 3_600.5}  # fmt: skip
+UNWANTED = {"blobs": 2, "blob_bytes": 3_000, "trashed": 0, "trashed_bytes": 0, "held": 1,
+            "held_bytes": 70, "doubt": ""}  # fmt: skip
 TOKEN = "token-of-the-home"
 JOB = "j" * 26
 
@@ -110,6 +112,7 @@ class World:
     """A blob that others have: a pin of it is a job."""
     cut_events_after: int = 0
     records: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    unwanted: dict[str, object] = field(default_factory=lambda: dict(UNWANTED))
     """Seq and value by name."""
     steps: list[dict[str, object]] = field(default_factory=list)
     """What a traced lookup streams; `kind` names each."""
@@ -227,6 +230,9 @@ class Handler(BaseHTTPRequestHandler):
             case ("POST", "peers", peer, "ping"):
                 self._controls()
                 self._json(200, {"peer": peer, **PONG})
+            case ("POST", "gc"):
+                self._controls()
+                self._json(200, self.world.unwanted | {"asked": json.loads(self._body())})
             case ("GET", "repair"):
                 self._json(200, {"enabled": True, "repairs": [REPAIR], "repaired": 2,
                                  "shares_made": 5, "failed": 0})  # fmt: skip

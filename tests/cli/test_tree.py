@@ -54,6 +54,7 @@ SAMPLES: dict[tuple[str, ...], list[str]] = {
     ("pin", "ls"): [],
     ("verify",): [],
     ("repair",): [],
+    ("gc",): ["--dry-run"],
     ("record", "put"): ["name", "file"],
     ("record", "get"): ["kept"],
     ("record", "ls"): [],

@@ -9,7 +9,7 @@ from molia.base.cid import Cid
 from molia.base.config import Config, LeaseConfig, StoreConfig
 from molia.base.errors import BlobNotFound
 from molia.base.now import Now
-from molia.base.views import PutOptions
+from molia.base.views import Garbage, PutOptions
 from molia.node.app import open_node
 from molia.node.home import init_home
 from molia.node.local import LocalNode
@@ -88,6 +88,23 @@ async def test_a_lease_ends_and_a_pin_holds(home: Path) -> None:
         assert node.context.metrics.blob_count == 0
         assert (await node.readiness()).reasons == ()
     assert assert_no_orphans(home) == {}
+
+
+async def test_garbage_is_told_before_it_goes(home: Path) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        await put(node, 1, expires_s=100)
+        kept = await put(node, 2, pin=True)
+        assert await node.collect_garbage(dry_run=False) == Garbage()
+        clock.forward(101)
+        told = await node.collect_garbage(dry_run=True)
+        assert (told.blobs, told.blob_bytes) == (1, 2_000)
+        assert await node.collect_garbage(dry_run=True) == told, "a look removes nothing"
+        assert await node.collect_garbage(dry_run=False) == told
+        assert await node.collect_garbage(dry_run=False) == Garbage()
+        clock.unix_s += 400 * DAY_S  # the wall clock alone
+        assert "clock" in (await node.collect_garbage(dry_run=False)).doubt
+    assert set(assert_no_orphans(home)) == {kept}
 
 
 async def test_an_expiry_counts_at_once_and_a_put_without_one_ends_it(home: Path) -> None:
