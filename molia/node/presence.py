@@ -69,8 +69,12 @@ class Presences:
         return 0.0 if node is None else node.longest_absence_s
 
     def counts(self, keys: Iterable[bytes]) -> tuple[int, int]:
-        """Return how often these nodes answered, of how many times."""
-        known = [node for key in keys if (node := self._nodes.get(key)) is not None]
+        """Return how often those of these nodes that are here answered, of how many times.
+
+        One that is away now may be gone for good: that is a matter of repair.
+        """
+        named = [node for key in keys if (node := self._nodes.get(key)) is not None]
+        known = [node for node in named if node.away_since_s is None]
         return sum(node.reached for node in known), sum(node.asked for node in known)
 
     async def _ask(self, node: _Node, ask: Ask) -> bool:

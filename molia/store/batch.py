@@ -4,11 +4,9 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from crc32c import crc32c
-
 from molia.base.limits import KEY_SIZE_MAX, VALUE_SIZE_MAX
 from molia.store.disk import Buffer
-from molia.store.frame import BODY, CHUNK_SIZE, FIXED_SIZE, MAGIC, MORE, encode_head
+from molia.store.frame import BODY, CHUNK_SIZE, FIXED_SIZE, MAGIC, MORE, encode_head, raw_crc
 from molia.store.index import ENTRY, TAGS, TOMBSTONE, Entry, punch_range
 from molia.store.keys import Kind
 from molia.store.log import Log
@@ -80,9 +78,9 @@ class Batch:
                     staged[tagged] = op
                     at = offset + FIXED_SIZE + klen
                     body = _BODY_PACK(
-                        kind, 0, klen, vlen, lsn, durable, expiry, crc32c(value), unix_s, 0
+                        kind, 0, klen, vlen, lsn, durable, expiry, raw_crc(value), unix_s, 0
                     ) + key  # fmt: skip
-                    add_buffer(_START_PACK(MAGIC, crc32c(body, seed)) + body)
+                    add_buffer(_START_PACK(MAGIC, raw_crc(body, seed)) + body)
                     add_buffer(value)
                     add_key(tagged)
                     add_packed(_PACK(segment_id, at, vlen, expiry, 0))

@@ -8,10 +8,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from crc32c import crc32c
-
 from molia.base.limits import KEY_SIZE_MAX, MIB
-from molia.store.frame import CHUNK_SIZE, FIXED_SIZE, MAGIC, MORE
+from molia.store.frame import CHUNK_SIZE, FIXED_SIZE, MAGIC, MORE, raw_crc
 from molia.store.index import ENTRY, TAGS, TOMBSTONE
 from molia.store.keys import DATA_KINDS, Kind
 from molia.store.segment import ENTRY as LINE
@@ -85,8 +83,8 @@ def read_plain(walker: Walker, start: int, lsn: int, *, segment_id: int) -> Plai
         end = value_at + vlen
         if (
             found != lsn or magic != MAGIC or vlen > CHUNK_SIZE or end > size or rest
-            or klen > KEY_SIZE_MAX or crc32c(view[at + 8 : value_at], seed) != head_crc
-            or crc32c(view[value_at:end]) != vcrc
+            or klen > KEY_SIZE_MAX or raw_crc(view[at + 8 : value_at], seed) != head_crc
+            or raw_crc(view[value_at:end]) != vcrc
         ):  # fmt: skip
             break
         kind |= flags & 0xF0

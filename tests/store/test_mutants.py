@@ -57,8 +57,9 @@ def no_directory_sync_at_a_new_segment(patch: Patch) -> None:
 
 def no_checksum_at_all(patch: Patch) -> None:
     """Every CRC is zero."""
-    for module in (frame, plain, batch):
-        patch.setattr(module, "crc32c", lambda data, start=0: 0)
+    patch.setattr(frame, "crc32c", lambda data, start=0: 0)
+    for module in (plain, batch):
+        patch.setattr(module, "raw_crc", lambda data, start=0: 0)
 
 
 def no_checksum_of_values(patch: Patch) -> None:
@@ -78,12 +79,12 @@ class _Whatever(int):
 
 def no_checksum_of_values_read_in_bulk(patch: Patch) -> None:
     """Of plain frames the heads are checked, the values are not."""
-    check: Callable[..., int] = vars(plain)["crc32c"]
+    check: Callable[..., int] = vars(plain)["raw_crc"]
 
     def check_heads(data: Buffer, seed: int | None = None) -> int:
         return check(data, seed) if seed is not None else _Whatever()
 
-    patch.setattr(plain, "crc32c", check_heads)
+    patch.setattr(plain, "raw_crc", check_heads)
 
 
 def no_truncation_in_recovery(patch: Patch) -> None:
