@@ -32,7 +32,8 @@ WALK_S: Final = 20.0
 CALM_S: Final = 5.0
 CALM_MAX_S: Final = 600.0
 BUSY: Final = 0.10
-"""Of a core: above it the node is still at what its start brought with it."""
+PACKETS_PER_S: Final = 40.0
+"""A part of a core, and packets: above them the node is still at what its start brought with it."""
 assert COMMON["MOLIA_NETWORK"] == NETWORK_NAME
 
 
@@ -106,10 +107,16 @@ def _wait_calm(holder: NetNode, within_s: float) -> None:
     """Return once what a start brings with it is over, or took too long."""
     until_s = time.monotonic() + within_s
     while time.monotonic() < until_s:
-        used_s, at_s = holder.cpu_s(), time.monotonic()
+        moved, used_s, at_s = _packets(holder), holder.cpu_s(), time.monotonic()
         time.sleep(min(CALM_S, within_s / 2))
-        if holder.cpu_s() - used_s < BUSY * (time.monotonic() - at_s):
+        took_s = time.monotonic() - at_s
+        is_calm = holder.cpu_s() - used_s < BUSY * took_s
+        if is_calm and _packets(holder) - moved < PACKETS_PER_S * took_s:
             return
+
+
+def _packets(holder: NetNode) -> float:
+    return holder.metric("molia_wire_packets_total")
 
 
 def _did(holder: NetNode) -> dict[str, float]:
@@ -117,5 +124,5 @@ def _did(holder: NetNode) -> dict[str, float]:
     return {
         "audits of others": holder.metric("molia_audits_total"),
         "requests sent": holder.metric("molia_wire_requests_total"),
-        "packets": holder.metric("molia_wire_packets_total"),
+        "packets": _packets(holder),
     }
