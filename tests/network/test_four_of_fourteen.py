@@ -10,9 +10,10 @@ import pytest
 
 from tests.network.crowd import Crowd, got, put_well
 from tests.network.cuts import cut, heal
+from tests.network.reads import get_soon
 from tests.node.inside import Inside, config_of, with_network
 from tests.node.process import body_of, until
-from tests.node.test_reading_inside import get, holders
+from tests.node.test_reading_inside import holders
 
 FOURTEEN = 1_180_000, 1_310_720
 """Between these sizes a blob has one stripe, and each of its 14 shares a block."""
@@ -67,7 +68,7 @@ def test_fifty_draws_of_four_inside_one_process_give_the_same_bytes(tmp_path: Pa
             others = [node for node in nodes if node not in gone]
             cut(gone, others)
             readers = rng.sample(others, min(READERS, len(others)))
-            read = await asyncio.gather(*(get(node, cid) for node in readers))
+            read = await asyncio.gather(*(get_soon(node, cid) for node in readers))
             assert set(read) == {body}
             heal(nodes)
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from molia.base.cid import Cid
-from molia.base.errors import MoliaError
 from tests.network.cuts import cut, heal
+from tests.network.reads import get_soon, read_or_reason
 from tests.node.inside import Inside, config_of, until, with_network
 from tests.node.process import body_of
-from tests.node.test_reading_inside import get, holders, silence
+from tests.node.test_reading_inside import holders, silence
 from tests.node.test_repairs_inside import QUICK, hurry, shares_at
 
 PATIENT = replace(QUICK, takeover_s=10)
 """A repair has four and a half times that."""
 NODES = 18
 BLOBS, SIZE = 2, 1_300_000
-APART_S, QUIET_S = 12.0, 6.0
+APART_S, QUIET_S = 8.0, 6.0
 """How long they are apart; and how long nothing may be made once all is well."""
 WHOLE_S = 240.0
 Record = Callable[[str, object], None]
@@ -40,14 +40,6 @@ def sent(nodes: list[Inside]) -> int:
     """Return the bytes that nodes have sent."""
     pumps = [pump for node in nodes for pump in node.member.network.driver.pumps]
     return sum(pump.counters.bytes_out for pump in pumps)
-
-
-async def read_or_reason(node: Inside, cid: Cid) -> bytes | None:
-    """Return a blob; None where the node says why it has not."""
-    try:
-        return await get(node, cid)
-    except MoliaError:
-        return None
 
 
 @pytest.mark.parametrize("is_publisher_there", [True, False])
@@ -81,8 +73,8 @@ def test_halves_that_repair_for_themselves_find_together_again_and_then_rest(
         for cid in bodies:
             await until(partial(_is_whole, left, cid), "it is not whole", within_s=WHOLE_S)
         for cid, body in bodies.items():
-            assert await _get_soon(left[-1], cid) == body
-            assert await _get_soon(left[0], cid) == body
+            assert await get_soon(left[-1], cid) == body
+            assert await get_soon(left[0], cid) == body
         await _rests(left)
         healed = sent(left) - before - apart
         record_property(
@@ -109,11 +101,3 @@ async def _rests(nodes: list[Inside]) -> None:
             await asyncio.sleep(QUIET_S)
             if made(nodes) == before:
                 return
-
-
-async def _get_soon(node: Inside, cid: Cid) -> bytes:
-    """Return a blob, once those that were apart have found each other."""
-    async with asyncio.timeout(120.0):
-        while (body := await read_or_reason(node, cid)) is None:
-            await asyncio.sleep(1.0)
-    return body
