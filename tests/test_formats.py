@@ -111,7 +111,7 @@ def test_the_page_of_the_store_names_the_keys_of_every_row() -> None:
         "ALIAS": rows.AliasRow(cid).encode(),
         "JOB": rows.JobRow("verify", {}, "done", 1, 2, {}, {}, "", []).encode(),
         "UPLOAD": rows.UploadRow(1).encode(),
-        "HELD": rows.HeldRow(ObjectId(UUID), 1, b"", (0,), 2).encode(),
+        "HELD": rows.HeldRow(ObjectId(UUID), 1, b"", (0,), 2, b"supplement").encode(),
         "PLACED": rows.PlacedRow(is_done=True, survives=1, lease=b"", cursor={}).encode(),
         "WATCHED": rows.WatchedRow(1, {}).encode(),
         "TRASH": rows.TrashRow(b"bind", pinned=True, until_unix_s=1).encode(),

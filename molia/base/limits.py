@@ -33,6 +33,8 @@ FULL_HOLDERS: Final = 3
 """Nodes that get a readable set each where there are too few nodes for the floor."""
 SURVIVES_EXACT_MAX: Final = 16
 """Shares up to which duplicates are counted exactly when losses are."""
+ADDED_SHARES_MAX: Final = 32
+"""Shares that are added to a blob at most: with their supplement they fit the head of a share."""
 SUPPLEMENT_SIZE_MAX: Final = 1_652
 """The roots of 50 shares."""
 LEASE_SIZE: Final = 145

@@ -47,8 +47,25 @@ def epoch_start_s(digest: bytes, share: int, unix_s: float) -> int:
 
 def auditor_of(digest: bytes, share: int, epoch_s: int, candidates: Sequence[bytes]) -> bytes:
     """Return which of the candidates' keys audits a share in an epoch; at least one is given."""
-    head = digest + share.to_bytes(2, "big") + (epoch_s // EPOCH_S).to_bytes(4, "big")
+    head = _audit_head(digest, share, epoch_s)
     return min(candidates, key=lambda key: (purpose_digest("audit", head + key), key))
+
+
+def is_auditor(
+    digest: bytes, share: int, epoch_s: int, candidates: Sequence[bytes], *, own: bytes
+) -> bool:
+    """Tell whether `auditor_of` gives `own`, one of the candidates.
+
+    The first that comes before it settles that: of thirteen some three are looked at.
+    """
+    head = _audit_head(digest, share, epoch_s)
+    mine = purpose_digest("audit", head + own), own
+    others = (key for key in candidates if key != own)
+    return not any((purpose_digest("audit", head + key), key) < mine for key in others)
+
+
+def _audit_head(digest: bytes, share: int, epoch_s: int) -> bytes:
+    return digest + share.to_bytes(2, "big") + (epoch_s // EPOCH_S).to_bytes(4, "big")
 
 
 class Answer(Enum):
@@ -122,8 +139,10 @@ def due_audits(
             continue
         epoch_s = epoch_start_s(digest, place.share, unix_s)
         record = records.get(place, AuditRecord())
-        is_ours = auditor_of(digest, place.share, epoch_s, candidates) == own
-        if (is_ours or 0 < record.failures < AUDIT_FAILURES_MAX) and record.is_due(epoch_s, unix_s):
+        if not record.is_due(epoch_s, unix_s):
+            continue
+        has_failed = 0 < record.failures < AUDIT_FAILURES_MAX
+        if has_failed or is_auditor(digest, place.share, epoch_s, candidates, own=own):
             due.append(place)
     return due
 
@@ -133,19 +152,23 @@ def due_audits(
 
 def judge(
     cid: Cid, manifest: Manifest | None, share: int, stripe_index: int, data: bytes,
-    path: Sequence[bytes],
+    path: Sequence[bytes], *, added: Sequence[bytes] = (),
 ) -> Answer:  # fmt: skip
-    """Return what a block and its path are worth. For a thread, if many come."""
+    """Return what a block and its path are worth. For a thread, if many come.
+
+    added: the roots of shares from 14 on.
+    """
     leaf = blake3_digest(data)
     if cid.codec is Codec.RAW:
         return Answer.SOUND if leaf == cid.digest and share == WHOLE_SHARE else Answer.WRONG
     assert manifest is not None, "a large blob is audited with its manifest"
     shape = manifest.geometry.stripe(stripe_index)
-    fits = share < len(manifest.roots) and len(data) == shape.size_of(share)
+    roots = (*manifest.roots, *added)
+    fits = share < len(roots) and len(data) == shape.size_of(share)
     if not fits:
         return Answer.WRONG
     sound = verify_path(
-        root=manifest.roots[share], leaf=leaf, index=stripe_index,
+        root=roots[share], leaf=leaf, index=stripe_index,
         leaf_count=manifest.geometry.stripe_count, path=path,
     )  # fmt: skip
     return Answer.SOUND if sound else Answer.WRONG
@@ -171,6 +194,8 @@ class AuditTask:
     place: Place
     manifest: Manifest | None = None
     rtt_s: float = 0.5
+    added: tuple[bytes, ...] = ()
+    """Roots of shares from 14 on, which no manifest lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +263,7 @@ class Auditor:
         asked = self._asked.get((cid, place))
         if asked is not None:
             task, stripe = asked
-            answer = judge(cid, task.manifest, place.share, stripe, data, path)
+            answer = judge(cid, task.manifest, place.share, stripe, data, path, added=task.added)
             self._end((cid, place), answer, now_s)
 
     def on_absent(self, cid: Cid, place: Place, *, now_s: float) -> None:

@@ -17,7 +17,7 @@ from molia.base.cid import Cid, Codec
 from molia.base.deadlines import DeadlineTable
 from molia.base.errors import BadManifest, TimedOut
 from molia.base.hashing import blake3_digest
-from molia.base.limits import DATA_SHARES
+from molia.base.limits import DATA_SHARES, KIB, TOTAL_SHARES
 from molia.blobs.erasure import decode_stripe
 from molia.blobs.geometry import StripeShape
 from molia.blobs.manifest import Manifest, cid_of_manifest
@@ -29,6 +29,10 @@ _SLOW_ALL: Final = 3.0
 _SLOW_FEW: Final = 10.0
 """How much slower than usual a data block's holder may be before others are asked in its place:
 for most of a stripe that costs nothing, for a small part of one it costs ten blocks."""
+
+
+_PROGRESS_BYTES: Final = 64 * KIB
+"""Parts of blocks that count as progress when no stripe becomes whole: who drips does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,10 @@ class Gather(OneRead[Act]):
     def __init__(
         self, cid: Cid, *, start: int = 0, stop: int | None = None, now_s: float,
         manifest: Manifest | None = None, shares: Sequence[int] | None = None,
-        config: GatherConfig | None = None,
+        added: Sequence[bytes] = (), config: GatherConfig | None = None,
     ) -> None:  # fmt: skip
+        """added: the roots of shares from 14 on, which are then read as any. They are a hint: what
+        comes out has to be compared with the content's own hash."""
         assert cid.codec is Codec.MANIFEST, "small blobs are gathered whole"
         assert 0 <= start <= (start if stop is None else stop), "a range goes forward"
         super().__init__(cid, now_s=now_s, config=config)
@@ -132,10 +138,13 @@ class Gather(OneRead[Act]):
         self.manifest = manifest
         self._start, self._stop = start, stop
         self._shares = None if shares is None else tuple(shares)
+        self._added = tuple(added)
         self._stripes: dict[int, _Stripe] = {}
         self._manifest_asked: dict[bytes, None] = {}
         self._undelivered = self._ask_next = self._give_next = 0
         self._todo = range(0)
+        self._part_bytes = 0
+        """Of blocks that are not whole yet, since progress was seen last."""
         self._hurry_s = now_s
         self.hedged = self.decoded = 0
         self._begin(now_s)
@@ -181,6 +190,19 @@ class Gather(OneRead[Act]):
                 self._hurry()
             stripe.blocks.setdefault(share, block)
         self._step(now_s)
+
+    def on_part(
+        self, key: bytes, share: int, stripe_index: int, *, size: int, now_s: float
+    ) -> None:
+        """Take that so many bytes of a block came, and more are to come: on a thin line a block
+        takes long, and a node that sends is there."""
+        stripe = self._stripes.get(stripe_index)
+        if self.is_over or stripe is None or (key, share) not in stripe.asked:
+            return
+        self._deadlines.set(("dead", key, share, stripe_index), now_s + self.config.block_s)
+        self._part_bytes += size
+        if self._part_bytes >= _PROGRESS_BYTES:
+            self._watch_progress(now_s)
 
     def on_lost(self, key: bytes, *, now_s: float) -> None:
         """Take that a node cannot be reached, or broke off: others are asked in its place."""
@@ -305,6 +327,8 @@ class Gather(OneRead[Act]):
     def _ask_direct(self, stripe: _Stripe, missing: Sequence[int], now_s: float) -> bool:
         """Ask the holders of the wanted blocks; False when that is not possible or not wise."""
         pending = stripe.pending()
+        if max(missing) >= TOTAL_SHARES:  # such parity is made, not fetched
+            return False
         most = 2 * len(stripe.wanted) >= stripe.shape.needed
         slow_s = self.sources.usual_s() * (_SLOW_ALL if most else _SLOW_FEW)
         chosen = []
@@ -321,7 +345,7 @@ class Gather(OneRead[Act]):
 
     def _can_decode(self, shape: StripeShape) -> bool:
         """Tell whether enough is known to do without the wanted blocks: else more may be found."""
-        known = (share for share in shape.stored_shares if self.sources.of(share))
+        known = (share for share in self._readable(shape) if self.sources.of(share))
         return sum(1 for _ in known) >= shape.needed
 
     def _ask_any(self, stripe: _Stripe, missing: tuple[int, ...], now_s: float) -> None:
@@ -332,7 +356,7 @@ class Gather(OneRead[Act]):
             self._unask_stripe(stripe)
             self._effects.append(Decode(shape, dict(stripe.blocks), missing))
             return
-        for share, peer in self.sources.fastest(shape.stored_shares, without=stripe.asked):
+        for share, peer in self.sources.fastest(self._readable(shape), without=stripe.asked):
             if len(stripe.blocks) + len(pending) >= shape.needed:
                 return
             if share in stripe.blocks or share in pending:
@@ -341,6 +365,16 @@ class Gather(OneRead[Act]):
             pending[share] = None
         if len(stripe.blocks) + len(pending) < shape.needed and self._is_lookup_over:
             self._check_short(stripe, now_s)
+
+    def _readable(self, shape: StripeShape) -> tuple[int, ...]:
+        """Return the shares whose blocks help: those of the manifest, and those that were added."""
+        added = range(TOTAL_SHARES, TOTAL_SHARES + len(self._added))
+        return (*shape.stored_shares, *added)
+
+    def _root(self, share: int) -> bytes | None:
+        assert self.manifest is not None, "blocks are asked for with a manifest"
+        roots = (*self.manifest.roots, *self._added)
+        return roots[share] if share < len(roots) else None
 
     def _check_short(self, stripe: _Stripe, now_s: float) -> None:
         """Fail when not even late answers could make up what is missing."""
@@ -411,8 +445,11 @@ class Gather(OneRead[Act]):
         self, shape: StripeShape, share: int, block: bytes, path: Sequence[bytes]
     ) -> bool:
         assert self.manifest is not None, "blocks are asked for with a manifest"
-        return len(block) == shape.size_of(share) and verify_path(
-            root=self.manifest.roots[share], leaf=blake3_digest(block), index=shape.index,
+        root = self._root(share)
+        if root is None or len(block) != shape.size_of(share):
+            return False
+        return verify_path(
+            root=root, leaf=blake3_digest(block), index=shape.index,
             leaf_count=self.manifest.geometry.stripe_count, path=path,
         )  # fmt: skip
 
@@ -449,6 +486,7 @@ class Gather(OneRead[Act]):
 
     def _watch_progress(self, now_s: float) -> None:
         """Time the wait of a reader that takes what comes; not of one that lets us wait."""
+        self._part_bytes = 0
         if self._undelivered:
             self._deadlines.clear(("progress", b"", 0, 0))
         else:

@@ -67,6 +67,13 @@ class GatherWhole(OneRead[Act]):
             self._effects.append(Whole(data))
         self._step(now_s)
 
+    def on_part(self, key: bytes, *, now_s: float) -> None:
+        """Take that a node has sent a part; it is waited for longer, up to `progress_s` in all."""
+        asked_s = self._asked.get(key)
+        if not self.is_over and asked_s is not None:
+            until_s = min(now_s + self.config.block_s, asked_s + self.config.progress_s)
+            self._deadlines.set(("dead", key, 0, 0), until_s)
+
     def on_deadline(self, *, now_s: float) -> None:
         """Take that it is `now_s`."""
         for what, key, _, _ in self._deadlines.take_due(now_s):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from molia.base.limits import DATA_SHARES, TOTAL_SHARES
+from molia.base.limits import COPIES_MIN, DATA_SHARES, TOTAL_SHARES
 from molia.blobs.placement import losses_survived
 
 _FULL: Final = TOTAL_SHARES - DATA_SHARES
@@ -77,6 +77,11 @@ class Standing:
     needed: int = DATA_SHARES
 
     @property
+    def listed(self) -> int:
+        """How many every blob has: the shares of a manifest, or the copies of a small blob."""
+        return COPIES_MIN if self.needed == 1 else TOTAL_SHARES
+
+    @property
     def reachable(self) -> tuple[int, ...]:
         """The distinct shares that can be read now."""
         here = [h.share for h in self.holdings if h.presence is Presence.HERE]
@@ -84,9 +89,17 @@ class Standing:
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """The shares that cannot be read now."""
+        """The shares that are to be made again, as soon as their grace is over.
+
+        Those that cannot be read now; where there is added parity, and as many as without it can
+        be read, not those whose holders are only away: that is what it was added for.
+        """
         here = self.reachable
-        return tuple(share for share in range(self.shares) if share not in here)
+        lacking = [share for share in range(self.shares) if share not in here]
+        if self.shares > self.listed and len(here) >= self.listed:
+            away = [h.share for h in self.holdings if h.presence is Presence.OFFLINE]
+            lacking = [share for share in lacking if share not in away]
+        return tuple(lacking)
 
     @property
     def losses_left(self) -> int:
@@ -95,9 +108,14 @@ class Standing:
 
     @property
     def has_lost(self) -> bool:
-        """Whether a share that is missing is lost, not only offline, or known nowhere at all."""
+        """Whether a share that is missing is lost, not only offline, or known nowhere at all.
+
+        Added parity that nobody has made yet is not lost.
+        """
         offline = [h.share for h in self.holdings if h.presence is Presence.OFFLINE]
-        return any(share not in offline for share in self.missing)
+        known = [h.share for h in self.holdings]
+        lost = [share for share in self.missing if share not in offline]
+        return any(share < self.listed or share in known for share in lost)
 
     @property
     def survives(self) -> int:
@@ -115,7 +133,8 @@ class Standing:
             return State.LOST
         if self.losses_left == 0:
             return State.CRITICAL
-        return State.HEALTHY if not self.missing else State.DEGRADED
+        is_whole = len(self.reachable) >= self.listed or not self.missing
+        return State.HEALTHY if is_whole else State.DEGRADED
 
     @property
     def is_repairable(self) -> bool:

@@ -11,9 +11,10 @@ from molia.base.errors import BadAnswer, Busy, ConnectionLost, PeerLacks, PeerRe
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import PeerKey
 from molia.base.limits import HAVE_CIDS_MAX, RAW_SIZE_STOP, WHOLE_SHARE
+from molia.blobs.elastic import Supplement
 from molia.blobs.merkle import path_length
 from molia.node.network import Network
-from molia.node.stream_messages import read_reply, read_some, send_request
+from molia.node.stream_messages import OnPart, read_reply, read_some, send_request
 from molia.wire.blob_messages import (
     Blocks,
     GetBlocks,
@@ -26,6 +27,7 @@ from molia.wire.blob_messages import (
 from molia.wire.cookies import Address
 from molia.wire.messages import Number
 
+SUPPLEMENT_S: Final = 5.0
 BUSY_WAIT_S: Final = 0.5
 """How long a node that is busy is left alone; the core's own deadline ends the trying."""
 
@@ -42,6 +44,25 @@ class Block(NamedTuple):
 
     block: bytes
     path: tuple[bytes, ...]
+
+
+async def ask_supplement(network: Network, holder: Holder, cid: Cid) -> Supplement | None:
+    """Return what a node says that the roots of a blob's added shares are; None: it does not know.
+
+    Raises ConnectionLost, TimedOut.
+    """
+    try:
+        async with (
+            network.open_stream(holder.key, holder.address, Number.GET_MANIFEST) as stream,
+            asyncio.timeout(SUPPLEMENT_S),
+        ):
+            await send_request(stream, GetManifest(cid, supplement=True))
+            stream.end()
+            reply = await read_reply(stream)
+    except (BadAnswer, Busy, PeerLacks, PeerRefused, TimeoutError):
+        return None
+    found = Supplement.decode(reply.manifest) if isinstance(reply, Manifest) else None
+    return found if found is not None and found.cid == cid else None
 
 
 async def ask_manifest(
@@ -62,15 +83,16 @@ async def ask_manifest(
 
 async def ask_block(
     network: Network, holder: Holder, cid: Cid, *, share: int, stripe_index: int, size: int,
-    leaf_count: int,
+    leaf_count: int, on_part: OnPart | None = None,
 ) -> Block | None:  # fmt: skip
     """Return a block; None when the node does not have it. One byte more than `size` is too many.
 
+    on_part: told how many bytes came, while more are to come.
     Raises ConnectionLost, TimedOut.
     """
     asked = GetBlocks(cid=cid, share=share, first_stripe=stripe_index, paths=True)
     path_size = path_length(stripe_index, leaf_count) * DIGEST_SIZE
-    data = await _ask_bytes(network, holder, asked, path_size + size)
+    data = await _ask_bytes(network, holder, asked, path_size + size, on_part)
     if data is None:
         return None
     path = data[:path_size]
@@ -78,10 +100,12 @@ async def ask_block(
     return Block(data[path_size:], hashes)
 
 
-async def ask_whole(network: Network, holder: Holder, cid: Cid) -> bytes | None:
-    """Return a small blob; None when the node does not have it. Raises as `ask_block`."""
+async def ask_whole(
+    network: Network, holder: Holder, cid: Cid, on_part: OnPart | None = None
+) -> bytes | None:
+    """Return a small blob; None when the node does not have it. As `ask_block`."""
     asked = GetBlocks(cid=cid, share=WHOLE_SHARE)
-    return await _ask_bytes(network, holder, asked, RAW_SIZE_STOP)
+    return await _ask_bytes(network, holder, asked, RAW_SIZE_STOP, on_part)
 
 
 async def ask_have(
@@ -95,7 +119,9 @@ async def ask_have(
     return answer.held
 
 
-async def _ask_bytes(network: Network, holder: Holder, asked: GetBlocks, size: int) -> bytes | None:
+async def _ask_bytes(
+    network: Network, holder: Holder, asked: GetBlocks, size: int, on_part: OnPart | None
+) -> bytes | None:
     """Return at most one byte more than `size` of what a node sends; ask again while it is busy,
     and once when it has restarted."""
     is_again = False
@@ -107,7 +133,7 @@ async def _ask_bytes(network: Network, holder: Holder, asked: GetBlocks, size: i
                 reply = await read_reply(stream)
                 if not isinstance(reply, Blocks):
                     return None
-                return await read_some(stream, size + 1)
+                return await read_some(stream, size + 1, on_part)
         except PeerLacks:
             return None
         except Busy:

@@ -90,6 +90,10 @@ class Courier:
         nodes that were not there when it was placed. Read in a thread."""
 
         self.on_placed: list[OnPlaced] = []
+        self.copies: Callable[[Cid], int] = lambda _: limits.COPIES_MIN
+        """On how many nodes a small blob shall be."""
+        self.supplement = b""
+        """Of a blob that has shares from 14 on."""
 
     @property
     def has_peers(self) -> bool:
@@ -223,6 +227,10 @@ class Courier:
         """Return what this node has of the shares of a blob that it places: all."""
         return shares
 
+    def copies_of(self, bound: Bound) -> int:
+        """See `Carrier.copies_of`."""
+        return self.copies(bound.cid) if bound.is_raw else limits.COPIES_MIN
+
     @property
     def _room_bytes(self) -> int:
         """What this node takes beside what it has: nothing, where it has everything."""
@@ -237,18 +245,19 @@ class Courier:
         return Given(is_kept=False, outcome="nowhere")
 
     async def would_move(
-        self, bound: Bound, row: PlacedRow, *, only: Collection[int], here: Collection[bytes]
-    ) -> int:
+        self, bound: Bound, row: PlacedRow, *, only: Collection[int], here: Collection[bytes],
+        added: int = 0,
+    ) -> int:  # fmt: skip
         """Return how many of these shares a new plan would bring to others, none of them twice.
 
         here: who answered a moment ago; without one of them a plan would place its shares anew.
         """
         known = tuple(dict.fromkeys((*here, *holdings_of(row))))
-        shares = shares_of(bound)
+        shares = shares_of(bound, added)
         found = await self.find(bound, shares, core.FindHolders(2 * len(shares), known))
         if not set(here) <= {candidate.key for candidate in found}:
             return 0
-        plan = await self._context.offload.run(planner_of(bound, floor=0), found)
+        plan = await self._context.offload.run(planner_of(bound, floor=0, added=added), found)
         return sum(move.share in only and not self.is_own(move.key) for move in plan.moves)
 
     def note(self, holder: Holder) -> None:
@@ -261,7 +270,7 @@ class Courier:
 
     def giver(self, bound: Bound, lease: bytes) -> Giver:
         """Return what sends the shares of a blob."""
-        return Giver(self._context, self._network, bound, lease)
+        return Giver(self._context, self._network, bound, lease, self.supplement)
 
     @property
     def now_s(self) -> float:

@@ -27,12 +27,15 @@ from molia.base.errors import (
     outcome_of,
 )
 from molia.base.ids import PeerKey
+from molia.base.limits import TOTAL_SHARES
+from molia.blobs.elastic import Supplement
 from molia.blobs.gather import Gather
 from molia.blobs.gather_whole import GatherWhole, Whole
 from molia.blobs.manifest import Manifest
 from molia.blobs.one_read import Failed, GatherConfig
 from molia.blobs.sources import Source
 from molia.dht.blinding import content_cid
+from molia.node.asking_blobs import ask_supplement
 from molia.node.caching import Cache
 from molia.node.catalog import Bound
 from molia.node.context import Context
@@ -207,6 +210,22 @@ class Fetcher:
         )  # fmt: skip
         self._running.add(running)
         return running
+
+    async def supplement(self, find: Find) -> Supplement | None:
+        """Return what is said of the roots of shares that were added; None: nobody has any.
+
+        It is a hint, which nobody signs: what is read by it has to hash to the content.
+        """
+        having = {key: max(shares, default=0) for key, shares in find.shares.items()}
+        names = [key for key in having if TOTAL_SHARES <= having[key] < limits.SHARES_MAX]
+        for key in sorted(names, key=lambda key: -having[key])[:HINTS_MAX]:
+            try:
+                found = await ask_supplement(self.network, find.holder(key), find.cid)
+            except MoliaError:
+                continue
+            if found is not None:
+                return found
+        return None
 
     def explain(self, error: MoliaError, find: Find) -> MoliaError:
         """Return why a read failed, and count it: nobody found is no answer without a search."""

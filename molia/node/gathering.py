@@ -7,7 +7,8 @@ gives goes straight back to them, so that a read goes on while its reader takes 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from molia.base.cid import Cid
 from molia.base.errors import Busy, MoliaError
@@ -24,6 +25,8 @@ from molia.node.network import Network
 from molia.node.pieces import Pieces
 from molia.node.whereabouts import Find
 
+STOOD_STILL_S: Final = 1.0
+CATCH_UP_S: Final = 0.05
 Ending = cores.Deliver | whole.Whole | cores.Done | Failed
 OnLiar = Callable[[Cid, bytes, int | None], None]
 SourcesOf = Callable[[Find], list[Source]]
@@ -93,8 +96,12 @@ class Gathering:
             self.core.on_lookup_over(now_s=self._now_s)
         self._turn()
 
-    def _on_timer(self) -> None:
+    def _on_timer(self, due_s: float) -> None:
         self._timer = None
+        if self._now_s - due_s > STOOD_STILL_S:
+            # this process did not run: what came meanwhile is read before anybody is called late
+            self._timer = self._loop.call_later(CATCH_UP_S, self._on_timer, self._now_s)
+            return
         self.core.on_deadline(now_s=self._now_s)
         self._turn()
 
@@ -110,7 +117,8 @@ class Gathering:
             self._timer = None
         due_s = self.core.next_deadline_s()
         if due_s is not None:
-            self._timer = self._loop.call_later(max(0.0, due_s - self._now_s), self._on_timer)
+            wait_s = max(0.0, due_s - self._now_s)
+            self._timer = self._loop.call_later(wait_s, self._on_timer, self._now_s + wait_s)
 
     def _carry_out(self, effect: cores.Effect | whole.Effect) -> None:
         match effect:
@@ -198,21 +206,33 @@ class Gathering:
             self._network, self._find.holder(asked.key), self._find.cid, share=asked.share,
             stripe_index=asked.stripe_index, size=asked.size,
             leaf_count=self.core.manifest.geometry.stripe_count,
+            on_part=partial(self._on_part, asked),
         )  # fmt: skip
         if found is None:
             return None, ()
         self._context.metrics.fetched_bytes.inc(len(found.block))
         return found.block, found.path
 
+    def _on_part(self, asked: cores.AskBlock, size: int) -> None:
+        assert isinstance(self.core, Gather), "a small blob has no blocks"
+        self.core.on_part(
+            asked.key, asked.share, asked.stripe_index, size=size, now_s=self._now_s
+        )  # deadlines only move back by it: the timer that is set rings too early
+
     async def _ask_whole(self, key: bytes) -> None:
-        assert isinstance(self.core, GatherWhole), "it asked"
+        core = self.core
+        assert isinstance(core, GatherWhole), "it asked"
+
+        def on_part(_: int) -> None:
+            core.on_part(key, now_s=self._now_s)
+
         try:
-            data = await ask_whole(self._network, self._find.holder(key), self._find.cid)
+            data = await ask_whole(self._network, self._find.holder(key), self._find.cid, on_part)
         except MoliaError:
             data = None
         if data is not None:
             self._context.metrics.fetched_bytes.inc(len(data))
-        self.core.on_whole(key, data, now_s=self._now_s)
+        core.on_whole(key, data, now_s=self._now_s)
         self._turn()
 
     async def _decode(self, wanted: cores.Decode) -> None:

@@ -11,8 +11,9 @@ import structlog
 
 from molia.base.cid import Cid
 from molia.base.errors import BadAnswer, BlobDamaged, MoliaError
-from molia.base.limits import WHOLE_SHARE
+from molia.base.limits import SHARES_MAX, TOTAL_SHARES, WHOLE_SHARE
 from molia.blobs.download import fetch_sound
+from molia.blobs.elastic import Supplement
 from molia.blobs.manifest import Manifest
 from molia.node.asking_blobs import Holder, ask_have
 from molia.node.catalog import Bound
@@ -48,9 +49,13 @@ class Given(NamedTuple):
 class Giver:
     """Sends the shares of one blob that is kept whole here."""
 
-    def __init__(self, context: Context, network: Network, bound: Bound, lease: bytes) -> None:
+    def __init__(
+        self, context: Context, network: Network, bound: Bound, lease: bytes,
+        supplement: bytes = b"",
+    ) -> None:  # fmt: skip
+        """supplement: what lists the roots of shares from 14 on, if there are any to send."""
         self._context, self._network, self._bound = context, network, bound
-        self._lease = lease
+        self._lease, self._supplement = lease, supplement
 
     async def give(self, to: Holder, share: int, first_stripe: int, on_stripes: OnStripes) -> Given:
         """Return how it ended. Raises BlobDamaged when our own copy cannot be read."""
@@ -83,8 +88,13 @@ class Giver:
 
     def head(self, share: int, first_stripe: int) -> PutShare:
         """Return what a share begins with."""
-        row = self._bound.row
+        row, root = self._bound.row, b""
+        if TOTAL_SHARES <= share < SHARES_MAX:
+            added = Supplement.decode(self._supplement)
+            assert added is not None, "shares from 14 on come with what lists them"
+            root = added.roots[share - TOTAL_SHARES]
         return PutShare(
+            root=root, supplement=self._supplement if root else b"",
             cid=self._bound.cid, share=share, manifest=row.manifest, lease=self._lease,
             first_stripe=first_stripe, size=row.size if share == WHOLE_SHARE else 0,
         )  # fmt: skip

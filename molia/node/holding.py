@@ -9,6 +9,7 @@ Source: docs/reference/holding.md.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -19,6 +20,7 @@ from molia.base.errors import Busy, Damaged, MoliaError, ShardUnavailable
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.now import Now
 from molia.base.views import HoldingView
+from molia.blobs.elastic import Supplement
 from molia.blobs.intake import Intake
 from molia.blobs.leases import Quotas, Verdict, settle
 from molia.blobs.statements import Kind, Statement, check
@@ -33,7 +35,6 @@ from molia.node.taking import Incoming, Takings
 from molia.store import keys
 from molia.store.ops import Reply
 from molia.store.quota import QuotaMarks
-from molia.store.rows import HeldRow
 from molia.wire import blob_messages, messages
 from molia.wire.blob_messages import (
     Has,
@@ -60,7 +61,7 @@ MEMORY_S: Final = 10.0
 """How long a share waits for memory: less than its sender waits for it."""
 LATER_MS: Final = 2_000
 LOOK_S: Final = 5.0
-PASS_SHARE: Final = 100
+PASS_SHARE: Final = 200
 """A pass over what is held takes at most one part in this many of the time."""
 LEASE_TRIES: Final = 4
 Sign = Callable[[Cid, tuple[int, ...]], bytes]
@@ -295,7 +296,7 @@ class Holder:
     async def put(self, stream: Incoming, put: PutShare) -> ShareKept:
         """Return what to say of a share, once all that was wanted of it was read."""
         context, now = self._context, self._context.now()
-        is_known = put.share == keys.WHOLE_SHARE or put.share < limits.TOTAL_SHARES
+        is_known = put.share == keys.WHOLE_SHARE or _is_listed(put)
         if not self.is_offering or not self._is_counted or not is_known:
             return ShareKept(code=KeptCode.REFUSED)
         lease = check(Kind.LEASE, put.lease, context.network, unix_s=now.unix_s)
@@ -314,8 +315,9 @@ class Holder:
         if not self._takings.may_take(put.cid, put.share, stream.peer):
             return ShareKept(code=KeptCode.REFUSED)
         core = Intake(
-            put.cid, put.share, manifest=put.manifest, first_stripe=put.first_stripe, size=put.size
-        )
+            put.cid, put.share, manifest=put.manifest, first_stripe=put.first_stripe, size=put.size,
+            root=put.root,
+        )  # fmt: skip
         if core.is_over:
             return ShareKept(code=KeptCode.BAD_MANIFEST)
         return await self._take(stream, put, core, lease)
@@ -335,8 +337,9 @@ class Holder:
             async with asyncio.timeout(MEMORY_S):
                 drawn = await self._context.budget.draw(_memory_of(core))
             taken = await self._takings.take(
-                stream, core, lease, first_stripe=put.first_stripe, size=cost
-            )
+                stream, core, lease, first_stripe=put.first_stripe, size=cost,
+                supplement=put.supplement,
+            )  # fmt: skip
         except (Busy, TimeoutError):
             return ShareKept(code=KeptCode.REFUSED)
         finally:
@@ -387,7 +390,7 @@ class Holder:
         objects, row = self._context.objects, held.row
         left = tuple(share for share in row.shares if share not in shares)
         assert left, "a blob is let go of by its leases"
-        fewer = HeldRow(row.object_id, row.size, row.manifest, left, row.created_unix_s)
+        fewer = replace(row, shares=left)
         gone = [share for share in row.shares if share in shares]
         owners = await self._context.offload.run(self.held.leases, held, self._context.now())
         async with objects.alone(row.object_id):
@@ -507,6 +510,15 @@ class Holder:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _is_listed(put: PutShare) -> bool:
+    """Tell whether the manifest lists a share's root, or a supplement that comes with it does."""
+    if put.share < limits.TOTAL_SHARES:
+        return True
+    added = Supplement.decode(put.supplement)
+    at = put.share - limits.TOTAL_SHARES
+    return added is not None and added.cid == put.cid and added.roots[at : at + 1] == (put.root,)
 
 
 def _memory_of(core: Intake) -> int:

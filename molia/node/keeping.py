@@ -18,6 +18,7 @@ from molia.base.cid import Cid, Codec
 from molia.base.errors import BadManifest, Damaged, MoliaError, ShardUnavailable
 from molia.base.ids import PeerKey
 from molia.blobs.audit import Answer, AuditRecord, AuditTask, due_audits
+from molia.blobs.elastic import copies_wanted, shares_wanted
 from molia.blobs.manifest import Manifest
 from molia.blobs.placement import Place
 from molia.blobs.standing import Standing
@@ -100,6 +101,8 @@ class Keeper:
         self._gate = asyncio.Semaphore(limits.LOOKS_AT_ONCE)
         self._rows_lock, self._look_up_pace = asyncio.Lock(), asyncio.Lock()
         self.looks = self.look_ups = 0
+        self.node_count: Callable[[], int] = lambda: limits.TOTAL_SHARES
+        """How many nodes are known: more parity than nodes helps nobody."""
         self.have_s = HAVE_S
         """How long a holder may take to say that it is there."""
 
@@ -176,7 +179,10 @@ class Keeper:
             return None  # its job is at it
         if held is not None:
             row = held.row
-            return Here(cid, row.size, row.manifest, row.shares, is_whole=bound is not None)
+            return Here(
+                cid, row.size, row.manifest, row.shares, is_whole=bound is not None,
+                supplement=row.supplement,
+            )  # fmt: skip
         if bound is not None:
             return Here(cid, bound.row.size, bound.row.manifest, (), is_whole=True)
         return None
@@ -298,8 +304,29 @@ class Keeper:
 
         await asyncio.gather(*(ask(key, seen) for key, seen in watched.holders.items()))
         facts.denied = frozenset(denied)
+        facts.wanted = self._wanted(facts)
         facts.absences_s = {key: self.presences.longest_absence_s(key) for key in watched.holders}
         return facts
+
+    def _wanted(self, facts: Facts) -> int:
+        """Return how many shares, or copies, a blob shall have by what its holders are worth."""
+        reached, asked = self.presences.counts(facts.watched.holders)
+        if facts.here.cid.codec is Codec.RAW:
+            copies = copies_wanted(reached=reached, asked=asked, reads_a_day=0.0)
+            return min(copies, max(self.node_count(), limits.COPIES_MIN))
+        present = facts.added()
+        if facts.here.is_whole:  # who holds for others adds parity, and makes it again
+            return limits.TOTAL_SHARES
+        most = limits.TOTAL_SHARES + limits.ADDED_SHARES_MAX
+        wanted = shares_wanted(reached=reached, asked=asked, present=present)
+        return max(min(wanted, most, self.node_count()), present)
+
+    def copies(self, cid: Cid) -> int:
+        """Return on how many nodes a small blob shall be; in a thread."""
+        watched = self.rows.get(cid, self._context.now())
+        reached, asked = self.presences.counts(watched.holders)
+        copies = copies_wanted(reached=reached, asked=asked, reads_a_day=0.0)
+        return min(copies, max(self.node_count(), limits.COPIES_MIN))
 
     # ------------------------------------------------------------------ audits
 
@@ -319,9 +346,12 @@ class Keeper:
             return
         if manifest is None and here.cid.codec is Codec.MANIFEST:
             return
+        added = here.added_roots
         for place in (*due, *self._spare_audits(facts)):
+            if limits.TOTAL_SHARES + len(added) <= place.share != limits.WHOLE_SHARE:
+                continue  # only who has such a share knows what it must be
             if facts.presence.get(place.key):  # who is away is not asked, and loses nothing by it
-                task = AuditTask(here.cid, place, manifest, RTT_S)
+                task = AuditTask(here.cid, place, manifest, RTT_S, added)
                 self.auditing.add(task, watched.holders[place.key].address)
 
     def _spare_audits(self, facts: Facts) -> list[Place]:

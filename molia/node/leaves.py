@@ -47,7 +47,7 @@ class LeafCache:
         block = keys.block_key(object_id, share, keys.LEAVES_STRIPE)
         try:
             return self._shards.shard_of(Kind.BLOCK, block).get(
-                Kind.BLOCK, block, now=now, check=False
+                Kind.BLOCK, block, now=now, check=share >= limits.TOTAL_SHARES
             )
         except Damaged:
             return None

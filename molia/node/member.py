@@ -81,6 +81,8 @@ class Member:
         )  # fmt: skip
         made.courier.lost = lambda cid: keeper.rows.get(cid, context.now()).lost
         made.courier.watched = keeper.addresses
+        made.courier.copies = keeper.copies
+        keeper.node_count = lambda: len(dht.engine.contacts()) + 1
         made.courier.on_placed.append(keeper.take_placed)
         mender.on_placed.append(keeper.take_placed)
         made.spreader.announce_soon = announcer.announce_soon

@@ -13,12 +13,14 @@ from typing import Any
 
 import structlog
 
+from molia.base import limits
 from molia.base.cid import Cid, Codec
 from molia.base.crypto import Identity
 from molia.base.errors import BlobNotFound
 from molia.base.ids import ObjectId, PeerKey, new_object_id
 from molia.blobs import gather as cores
 from molia.blobs.distribution import FindHolders
+from molia.blobs.elastic import Supplement
 from molia.blobs.gather import Gather
 from molia.blobs.geometry import STRIPE_SIZE_MAX
 from molia.blobs.manifest import Manifest
@@ -134,9 +136,12 @@ class Mender:
         if cid.codec is Codec.RAW:
             placed = await Placing(courier, held.bound, row).run(_ignore)
         else:
-            shares = tuple(share for share in missing if share in shares_of(held.bound))
-            async with self._made(held, shares) as bound:
-                placed = await Placing(courier, bound, row, only=shares).run(_ignore)
+            added = _added(held, missing, watched)
+            shares = tuple(share for share in missing if share in shares_of(held.bound, added))
+            async with self._made(held, shares, added) as (bound, supplement):
+                courier.supplement = supplement or held.row.supplement
+                placing = Placing(courier, bound, row, only=shares, added=added)
+                placed = await placing.run(_ignore)
         await self._note(cid, courier, placed, watched, leases)
         return placed
 
@@ -150,11 +155,15 @@ class Mender:
         """
         held, leases = await self._wanted(cid)
         courier, row = self._courier(held, leases, watched)
-        moves = await courier.would_move(held.bound, row, only=held.row.shares, here=here)
+        added, only = _added(held, (), watched), held.row.shares
+        courier.supplement = held.row.supplement
+        moves = await courier.would_move(held.bound, row, only=only, here=here, added=added)
         if not moves or not await may_begin(moves * cost_of(held.row.size, held.row.shares[0])):
             return False
         before = {key: set(seen.shares) for key, seen in watched.holders.items()}
-        placed = await Placing(courier, held.bound, row, only=held.row.shares, floor=0).run(_ignore)
+        placed = await Placing(courier, held.bound, row, only=only, floor=0, added=added).run(
+            _ignore
+        )
         await self._note(cid, courier, placed, watched, leases)
         after = holdings_of(placed.row)
         return any(set(shares) - before.get(key, set()) for key, shares in after.items())
@@ -200,20 +209,33 @@ class Mender:
     # ------------------------------------------------------------------ making shares
 
     @asynccontextmanager
-    async def _made(self, held: Held, shares: tuple[int, ...]) -> AsyncIterator[Bound]:
-        """Give the blob with these shares, made anew, under an object that goes in the end."""
+    async def _made(
+        self, held: Held, shares: tuple[int, ...], added: int
+    ) -> AsyncIterator[tuple[Bound, bytes]]:
+        """Give the blob with these shares, made anew, under an object that goes in the end.
+
+        And the supplement that lists those from 14 on, if there are any.
+        """
         objects, object_id = self._context.objects, new_object_id(self._context.entropy)
         await objects.begin(object_id)
         try:
-            if shares:
-                await self._make(held, shares, object_id)
+            supplement = await self._make(held, shares, added, object_id) if shares else b""
             bound = held.bound
-            yield replace(bound, row=replace(bound.row, object_id=object_id))
+            yield replace(bound, row=replace(bound.row, object_id=object_id)), supplement
         finally:
             self._context.leaves.forget(object_id)
             await objects.drop(object_id)
 
-    async def _make(self, held: Held, shares: tuple[int, ...], object_id: ObjectId) -> None:
+    async def _make(
+        self, held: Held, wanted: tuple[int, ...], added: int, object_id: ObjectId
+    ) -> bytes:
+        """Store what is wanted; return the supplement where that holds shares from 14 on.
+
+        A supplement lists all of them, so all are made then, and those kept that are wanted.
+        """
+        listed = tuple(share for share in wanted if share < limits.TOTAL_SHARES)
+        more = tuple(range(limits.TOTAL_SHARES, limits.TOTAL_SHARES + added))
+        shares = wanted if listed == wanted else (*listed, *more)
         context, fetcher, here = self._context, self._fetcher, held.bound
         manifest = Manifest.decode(held.row.manifest)
         find = fetcher.finds.get(held.cid)
@@ -231,7 +253,7 @@ class Mender:
                     match await running.next():
                         case cores.Deliver(stripe_index=index, chunks=chunks):
                             blocks = await context.offload.run(rebuilt.on_stripe, index, chunks)
-                            made = [(share, index, block) for share, block in blocks]
+                            made = [(it, index, block) for it, block in blocks if it in wanted]
                             await context.objects.store(object_id, made)
                             running.delivered(index)
                         case Failed(error=error):
@@ -244,11 +266,25 @@ class Mender:
         finally:
             context.budget.release(cost)
         leaves = await context.offload.run(rebuilt.leaves)
-        lists = [(share, keys.LEAVES_STRIPE, column) for share, column in leaves.items()]
+        lists = [(share, keys.LEAVES_STRIPE, leaves[share]) for share in wanted]
         await context.objects.store(object_id, lists)
-        self.shares_made += len(shares)
-        context.metrics.repairs.labels("shares_made").inc(len(shares))
-        log.info("shares_made", blob=held.cid.short, shares=len(shares))
+        self.shares_made += len(wanted)
+        context.metrics.repairs.labels("shares_made").inc(len(wanted))
+        log.info("shares_made", blob=held.cid.short, shares=len(wanted))
+        if listed == wanted:
+            return b""
+        context.metrics.repairs.labels("parity_added").inc(len(wanted) - len(listed))
+        return Supplement(held.cid, tuple(rebuilt.root(share) for share in more)).encode()
+
+
+def _added(held: Held, missing: Sequence[int], watched: Watched) -> int:
+    """Return how many shares from 14 on there are, those that are to be made included."""
+    known = [*missing, *held.row.shares]
+    for seen in watched.holders.values():
+        known += [] if seen.is_whole else seen.shares
+    stop = limits.TOTAL_SHARES + limits.ADDED_SHARES_MAX
+    last = max((share for share in known if share < stop), default=0)
+    return max(last + 1 - limits.TOTAL_SHARES, 0)
 
 
 def _cursor(watched: Watched) -> dict[str, object]:

@@ -5,7 +5,7 @@ Source: docs/reference/gathering.md, "Health".
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from molia.base import limits
@@ -60,10 +60,11 @@ async def _shares_at(fetcher: Fetcher, find: Find, key: bytes) -> Collection[int
 
 def _health(info: BlobInfo, holdings: Holdings) -> BlobHealth:
     is_raw = info.cid.codec is Codec.RAW
-    every = (limits.WHOLE_SHARE,) if is_raw else tuple(range(limits.TOTAL_SHARES))
+    every = (limits.WHOLE_SHARE,) if is_raw else tuple(range(_stop(holdings.values())))
     # a share that has only empty blocks lies nowhere, and is known: it counts as there
-    stored = every if is_raw else Geometry.of(info.size).stored_shares
-    needed = 1 if is_raw else len(stored) - (limits.TOTAL_SHARES - limits.DATA_SHARES)
+    listed = every if is_raw else Geometry.of(info.size).stored_shares
+    stored = (*listed, *every[limits.TOTAL_SHARES :])
+    needed = 1 if is_raw else len(listed) - (limits.TOTAL_SHARES - limits.DATA_SHARES)
     held = [[share for share in shares if share in stored] for shares in holdings.values()]
     found = {share for shares in held for share in shares}
     return BlobHealth(
@@ -75,6 +76,12 @@ def _health(info: BlobInfo, holdings: Holdings) -> BlobHealth:
             for index, share in enumerate(every)
         ),
     )  # fmt: skip
+
+
+def _stop(held: Iterable[Collection[int]]) -> int:
+    """Return up to which number there are shares: 14, or more where some were added."""
+    added = [share for shares in held for share in shares if share < limits.SHARES_MAX]
+    return max([limits.TOTAL_SHARES - 1, *added]) + 1
 
 
 def _share(index: int, share: int, holdings: Holdings, *, is_sound: bool) -> ShareHealth:

@@ -5,10 +5,11 @@ from typing import Final, Protocol
 
 from molia.base import limits
 from molia.base.cid import Cid, Codec
-from molia.base.errors import IntegrityFailure, MoliaError
-from molia.base.hashing import ContentHasher
+from molia.base.errors import IntegrityFailure, MoliaError, SharesOutOfReach
+from molia.base.hashing import ContentHasher, blake3_digest
 from molia.base.views import BlobInfo
 from molia.blobs import gather as cores
+from molia.blobs.elastic import Supplement
 from molia.blobs.gather import Gather
 from molia.blobs.geometry import STRIPE_SIZE_MAX
 from molia.blobs.manifest import Manifest
@@ -20,6 +21,7 @@ from molia.node.gathering import Gathering
 from molia.node.whereabouts import Find
 
 CHUNK_SIZE: Final = limits.BLOCK_SIZE_MAX
+_MARK_SIZE: Final = 16
 
 
 class Reads(Protocol):
@@ -35,6 +37,10 @@ class Reads(Protocol):
 
     def explain(self, error: MoliaError, find: Find) -> MoliaError:
         """Return why a read failed, and count it."""
+        ...
+
+    async def supplement(self, find: Find) -> Supplement | None:
+        """Return what is said of shares that were added to a blob; None: nobody has any."""
         ...
 
     def note_read(self, core: Gather) -> None:
@@ -71,8 +77,11 @@ class NetworkReader:
     """A blob that others hold, or of which not enough is here."""
 
     def __init__(
-        self, reads: Reads, find: Find, manifest: Manifest, here: tuple[Bound, ...] = ()
-    ) -> None:
+        self, reads: Reads, find: Find, manifest: Manifest, here: tuple[Bound, ...] = (),
+        added: tuple[bytes, ...] = (),
+    ) -> None:  # fmt: skip
+        """added: what somebody says that the roots of shares from 14 on are; read with care."""
+        self._added = added
         self._reads, self._find, self.manifest, self._here = reads, find, manifest, here
 
     @property
@@ -83,14 +92,39 @@ class NetworkReader:
         return info_of(self._find.cid, size=self.manifest.size, content=self.manifest.content)
 
     async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        """See `service.BlobReader.read`; raises as `Fetcher.open`."""
+        """See `service.BlobReader.read`; raises as `Fetcher.open`.
+
+        Where what the manifest lists is not enough, shares that were added are read as well. What
+        they must be is a stranger's word, so all of the blob is read then, and has to hash to its
+        content before the range is given, or the last of it.
+        """
+        at = start
+        try:
+            async for chunk in self._read(start, stop):
+                at += len(chunk)
+                yield chunk
+            return
+        except SharesOutOfReach as error:
+            short, added = error, await self._reads.supplement(self._find)
+        if self._added or added is None:
+            raise short
+        patched = NetworkReader(self._reads, self._find, self.manifest, self._here, added.roots)
+        async for chunk in AddedReader(patched, self.manifest.content).read(at, stop):
+            yield chunk
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        return self.manifest.size
+
+    async def _read(self, start: int, stop: int) -> AsyncIterator[bytes]:
         context = self._reads.context
         stripes = len(self.manifest.geometry.stripes_of(start, stop))
         cost = await context.budget.draw(min(stripes, self._reads.patience.ahead) * STRIPE_SIZE_MAX)
         try:
             core = Gather(
                 self._find.cid, start=start, stop=stop, now_s=context.now().mono_s,
-                manifest=self.manifest, config=self._reads.patience,
+                manifest=self.manifest, added=self._added, config=self._reads.patience,
             )  # fmt: skip
             is_whole = (start, stop) == (0, self.manifest.size)
             async for chunk in self._chunks(core, is_whole=is_whole):
@@ -172,6 +206,55 @@ class HintedReader:
             )
         self._reads.note_checked(self._content, info.cid)
         yield last
+
+
+class AddedReader:
+    """A blob of which too little can be read but for shares that were added to it.
+
+    Their roots are a stranger's word, so of the whole the last chunk is held back until all of it
+    has hashed to the content. A range is given once all has, block by block as it was then.
+    """
+
+    def __init__(self, reader: NetworkReader, content: bytes) -> None:
+        self._reader, self._content = reader, content
+
+    async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """See `service.BlobReader.read`; raises IntegrityFailure for shares that are not its."""
+        if (start, stop) == (0, self._reader.size):
+            async for chunk in self._checked(0, 0, bytearray()):
+                yield chunk
+            return
+        marks = bytearray()
+        async for _ in self._checked(start, stop, marks):
+            pass
+        at = 0
+        async for chunk in self._reader.read(start, stop):
+            if blake3_digest(chunk)[:_MARK_SIZE] != marks[at : at + _MARK_SIZE]:
+                raise self._wrong()
+            at += _MARK_SIZE
+            yield chunk
+
+    async def _checked(self, start: int, stop: int, marks: bytearray) -> AsyncIterator[bytes]:
+        """Yield all of the blob; raise before the last chunk if it is another.
+
+        marks: takes what the blocks of a range are known by.
+        """
+        hasher, at = ContentHasher(), 0
+        async for chunk in self._reader.read(0, self._reader.size):
+            hasher.update(chunk)
+            piece = chunk[max(start - at, 0) : max(stop - at, 0)]
+            if piece:
+                marks += blake3_digest(piece)[:_MARK_SIZE]
+            at += len(chunk)
+            if at == self._reader.size and hasher.digest() != self._content:
+                raise self._wrong()
+            yield chunk
+
+    def _wrong(self) -> IntegrityFailure:
+        return IntegrityFailure(
+            "what was added to this blob by others is not part of it",
+            hint="try again when more of its holders can be reached",
+        )
 
 
 def info_of(cid: Cid, *, size: int, content: bytes) -> BlobInfo:

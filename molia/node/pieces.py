@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from molia.base.cid import Cid
 from molia.base.errors import BadManifest, ShardUnavailable
 from molia.base.ids import ObjectId
-from molia.base.limits import TOTAL_SHARES, TREE_CACHE_BYTES, WHOLE_SHARE
+from molia.base.limits import SHARES_MAX, TREE_CACHE_BYTES, WHOLE_SHARE
 from molia.blobs.download import fetch_sound
 from molia.blobs.manifest import Manifest
 from molia.blobs.merkle import path_in, tree_of
@@ -67,7 +67,7 @@ class Pieces:
 
     def _leaves(self, bound: Bound, share: int) -> bytes | None:
         manifest = manifest_of(bound)
-        if manifest is None or share >= TOTAL_SHARES:
+        if manifest is None or not share < SHARES_MAX:
             return None
         try:
             return leaf_lists(self._context, bound, manifest)(share)

@@ -306,17 +306,19 @@ class Placements:
             lease = lease_of(row)
             return row.is_done and lease is not None and renewal_due_s(lease) <= now_s
 
-        for cid in await self._context.offload.run(self._rows_that, is_due):
+        for cid in await self._context.offload.run(self._rows_that, is_due, set()):
             assert self._courier is not None, "only who has joined renews"
             renewed += await self._courier.renew_lease(cid) > 0
         return renewed
 
     async def _take_up(self) -> None:
         """Begin to place what the store says is to be placed and nobody places."""
-        known = await self._in_jobs()
-        for cid in await self._context.offload.run(self._rows_that, _is_unplaced):
-            if cid not in known and cid not in self._ends:
+        known = await self._in_jobs() | set(self._ends)
+        left = await self._context.offload.run(self._rows_that, _is_unplaced, known)
+        for cid in left:
+            if cid not in self._ends:
                 await self._start(cid, wait=False)
+        self._is_left_over |= len(left) >= limits.PLACINGS_MAX
 
     async def _in_jobs(self) -> set[Cid]:
         """Return the blobs with a job that did not fail: one that was cancelled stays so."""
@@ -328,9 +330,12 @@ class Placements:
             if view.kind == JOB_KIND and view.state in kept
         }
 
-    def _rows_that(self, holds: Callable[[PlacedRow], bool]) -> list[Cid]:
+    def _rows_that(self, holds: Callable[[PlacedRow], bool], but: Collection[Cid]) -> list[Cid]:
         """Return blobs of our shards of whose rows something holds, some thousand at most; in a
-        thread."""
+        thread.
+
+        but: blobs that are not wanted: they must not take the place of others.
+        """
         now, prefix, found = self._context.now(), bytes((Space.PLACED,)), list[Cid]()
         for shard in (writer.shard for writer in self._context.shards.own):
             after = b""
@@ -338,9 +343,10 @@ class Placements:
                 rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
                 for row in rows:
                     try:
-                        value = shard.get(Kind.META, row.key, now=now)
+                        cid = keys.split_blob_key(row.key)
+                        value = None if cid in but else shard.get(Kind.META, row.key, now=now)
                         if value is not None and holds(PlacedRow.decode(value)):
-                            found.append(keys.split_blob_key(row.key))
+                            found.append(cid)
                     except (Damaged, ShardUnavailable, ValueError):
                         continue
                 if len(rows) < _SLICE:

@@ -96,6 +96,10 @@ class Carrier(Protocol):
         """Keep a share of those that are sent on this node itself."""
         ...
 
+    def copies_of(self, bound: Bound) -> int:
+        """Return on how many nodes a small blob shall be."""
+        ...
+
     def is_own(self, key: bytes) -> bool:
         """Tell whether it is this node."""
         ...
@@ -105,11 +109,15 @@ class Carrier(Protocol):
         ...
 
 
-def shares_of(bound: Bound) -> tuple[int, ...]:
-    """Return the shares of a blob that are placed: those that have any block."""
+def shares_of(bound: Bound, added: int = 0) -> tuple[int, ...]:
+    """Return the shares of a blob that are placed: those that have any block.
+
+    added: how many there are from 14 on.
+    """
     if bound.is_raw:
         return (keys.WHOLE_SHARE,)
-    return Geometry.of(bound.row.size).stored_shares
+    more = range(limits.TOTAL_SHARES, limits.TOTAL_SHARES + added)
+    return (*Geometry.of(bound.row.size).stored_shares, *more)
 
 
 def needed_of(bound: Bound) -> int:
@@ -138,16 +146,17 @@ class Placing:
 
     def __init__(
         self, carrier: Carrier, bound: Bound, row: PlacedRow, *,
-        only: Collection[int] | None = None, floor: int | None = None,
+        only: Collection[int] | None = None, floor: int | None = None, added: int = 0,
     ) -> None:  # fmt: skip
         """only: the shares that there are to send; what a plan has of others is left as it is.
 
-        floor: another one than the carrier's.
+        floor: another one than the carrier's. added: shares that the blob has from 14 on.
         """
         self._carrier, self._bound, self._row = carrier, bound, row
-        self._shares = shares_of(bound)
+        self._shares = shares_of(bound, added)
         floor = carrier.floor if floor is None else floor
-        self._core = _distribution(carrier, bound, self._shares, row, only, floor)
+        copies = carrier.copies_of(bound)
+        self._core = _distribution(carrier, bound, self._shares, row, only, floor, copies)
         self._giver = carrier.giver(bound, row.lease)
         self._tasks: dict[tuple[bytes, int], asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
@@ -296,15 +305,17 @@ class Placing:
         return task
 
 
-def planner_of(bound: Bound, *, floor: int) -> Planner:
+def planner_of(
+    bound: Bound, *, floor: int, added: int = 0, copies: int = limits.COPIES_MIN
+) -> Planner:
     """Return what plans where a blob shall lie: copies of a small one, shares of others.
 
-    floor: losses to survive, if it takes duplicates.
+    floor: losses to survive, if it takes duplicates. added: shares from 14 on.
     """
-    shares = shares_of(bound)
+    shares = shares_of(bound, added)
     largest = max(cost_of(bound.row.size, share) for share in shares)
     if bound.is_raw:
-        return partial(plan_copies, size=largest, copies=limits.COPIES_MIN)
+        return partial(plan_copies, size=largest, copies=copies)
     return partial(
         plan_shares, share_bytes=largest, floor=floor, shares=shares, needed=needed_of(bound)
     )  # fmt: skip
@@ -312,10 +323,11 @@ def planner_of(bound: Bound, *, floor: int) -> Planner:
 
 def _distribution(
     carrier: Carrier, bound: Bound, shares: tuple[int, ...], row: PlacedRow,
-    only: Collection[int] | None, floor: int,
+    only: Collection[int] | None, floor: int, copies: int,
 ) -> Distribution:  # fmt: skip
     """Return the core."""
-    planner = planner_of(bound, floor=floor)
+    added = sum(limits.TOTAL_SHARES <= share < limits.SHARES_MAX for share in shares)
+    planner = planner_of(bound, floor=floor, added=added, copies=copies)
     if only is not None:
         planner = partial(_only, planner, only)
     return Distribution(

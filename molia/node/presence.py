@@ -6,7 +6,7 @@ who hold the others of them as often as if it held one.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,8 @@ from molia.base.errors import MoliaError
 
 TRIES: Final = 2
 """Requests without an answer after which a node that was there counts as away."""
+COUNT_MAX: Final = 1_024
+"""Answers and silences of a node that are counted before half of them are forgotten."""
 Ask = Callable[[], Awaitable[object]]
 
 
@@ -24,6 +26,9 @@ class _Node:
     is_here: bool = False
     away_since_s: float | None = None
     longest_absence_s: float = 0.0
+    reached: int = 0
+    asked: int = 0
+    """How often it answered, of how many times: the last some hundred."""
     asking: "asyncio.Future[bool] | None" = None
 
 
@@ -63,6 +68,15 @@ class Presences:
         node = self._nodes.get(key)
         return 0.0 if node is None else node.longest_absence_s
 
+    def counts(self, keys: Iterable[bytes]) -> tuple[int, int]:
+        """Return how often those of these nodes that are here answered, of how many times.
+
+        One that is away now may be gone for good: that is a matter of repair.
+        """
+        named = [node for key in keys if (node := self._nodes.get(key)) is not None]
+        known = [node for node in named if node.away_since_s is None]
+        return sum(node.reached for node in known), sum(node.asked for node in known)
+
     async def _ask(self, node: _Node, ask: Ask) -> bool:
         tries = TRIES if node.away_since_s is None else 1
         is_here = False
@@ -75,6 +89,9 @@ class Presences:
                 continue
         now_s = self._now_s()
         self.asked, self.reached = self.asked + 1, self.reached + is_here
+        node.asked, node.reached = node.asked + 1, node.reached + is_here
+        if node.asked >= COUNT_MAX:  # what was long ago counts for less and less
+            node.asked, node.reached = node.asked // 2, node.reached // 2
         node.asked_s, node.is_here = now_s, is_here
         if not is_here:
             node.away_since_s = now_s if node.away_since_s is None else node.away_since_s

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Final
 
 from molia.base import limits
-from molia.base.errors import ConnectionLost
+from molia.base.errors import ConnectionLost, Damaged, ShardUnavailable
 from molia.base.now import Now
 from molia.node.context import Context
+from molia.node.held import HeldShares
 from molia.node.network import Network, StreamHandler
 from molia.node.peer_streams import PeerStream
 from molia.node.pieces import Pieces
@@ -40,6 +41,7 @@ class BlobServer:
     def __init__(self, context: Context, network: Network) -> None:
         self._context, self._network = context, network
         self._pieces, self._turns = Pieces(context), _Turns()
+        self._held = HeldShares(context.shards)
         self._tasks: set[asyncio.Task[None]] = set()
         self.handlers: dict[int, Handler] = {Number.GET_MANIFEST: self._on_get_manifest}
         self.streams: dict[int, StreamHandler] = {
@@ -48,6 +50,7 @@ class BlobServer:
                 (Number.GET_LEAVES, self._give_leaves),
                 (Number.GET_BLOCKS, self._give_blocks),
                 (Number.AUDIT, self._give_block_to_audit),
+                (Number.GET_MANIFEST, self._give_supplement),
             )
         }
 
@@ -152,6 +155,19 @@ class BlobServer:
         code, size = said.AuditCode.HERE, len(piece.block)
         await send_reply(stream, said.Audited(code=code, path=piece.path, size=size))
         await self._send(stream, piece.block)
+
+    async def _give_supplement(self, stream: PeerStream, asked: Message) -> None:
+        assert isinstance(asked, said.GetManifest), "it was read by its number"
+        run, now = self._context.offload.run, self._context.now()
+        try:
+            held = await run(self._held.find, asked.cid, now)
+        except (Damaged, ShardUnavailable):
+            held = None
+        if held is None or not held.row.supplement or not asked.supplement:
+            await self._not_here(stream)
+            return
+        await send_reply(stream, said.Manifest(held.row.supplement))
+        self._count("supplements")
 
     async def _not_here(self, stream: PeerStream) -> None:
         self._count("not_here")

@@ -8,13 +8,21 @@ Source: docs/reference/audit-and-repair.md, "Watching".
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from molia.base import limits
 from molia.base.cid import Cid, Codec
+from molia.blobs.elastic import Supplement
 from molia.blobs.geometry import Geometry
 from molia.blobs.placement import Place
 from molia.blobs.standing import Holding, Presence, Standing
 from molia.node.watched import Watched
+
+
+@lru_cache(maxsize=1_024)
+def _stored_shares(size: int) -> tuple[int, ...]:
+    """Return the shares that a blob of `size` bytes has; asked for each holder at each look."""
+    return Geometry.of(size).stored_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +36,26 @@ class Here:
     """Kept for others."""
     is_whole: bool
     """The user here keeps all of it."""
+    supplement: bytes = b""
+    """What lists the roots of shares from 14 on, if one of them is here."""
+
+    @property
+    def added_roots(self) -> tuple[bytes, ...]:
+        """The roots of shares from 14 on, as far as they are known here."""
+        found = Supplement.decode(self.supplement)
+        return () if found is None or found.cid != self.cid else found.roots
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """The shares that the blob has; one with empty blocks only is none."""
+        """The shares that the manifest lists; one with empty blocks only is none."""
         if self.cid.codec is Codec.RAW:
             return (limits.WHOLE_SHARE,)
-        return Geometry.of(self.size).stored_shares
+        return _stored_shares(self.size)
+
+    def has_place(self, share: int) -> bool:
+        """Tell whether a blob may have this share: one of the manifest, or one that was added."""
+        added = range(limits.TOTAL_SHARES, limits.TOTAL_SHARES + limits.ADDED_SHARES_MAX)
+        return share in self.stored or (self.cid.codec is Codec.MANIFEST and share in added)
 
 
 @dataclass(slots=True)
@@ -48,6 +69,8 @@ class Facts:
     denied: frozenset[Place] = frozenset()
     """What a holder said that it has no more."""
     absences_s: Mapping[bytes, float] = field(default_factory=dict)
+    wanted: int = 0
+    """How many shares, or copies, the blob shall have; 0: as many as any."""
 
     def presence_of(self, place: Place) -> Presence:
         """Return what is known of one share."""
@@ -68,11 +91,21 @@ class Facts:
         """Return the shares that others keep for somebody, answer for, and have not lost."""
         found: dict[bytes, tuple[int, ...]] = {}
         for key, seen in self.watched.holders.items():
-            places = [Place(share, key) for share in seen.shares if share in self.here.stored]
+            places = [Place(share, key) for share in seen.shares if self.here.has_place(share)]
             kept = [each.share for each in places if self.presence_of(each) is Presence.HERE]
             if kept and not seen.is_whole:
                 found[key] = tuple(kept)
         return found
+
+    def added(self) -> int:
+        """Return up to which number shares were added: 14 where none was."""
+        last = [*self.here.shares]
+        for seen in self.watched.holders.values():
+            last += [] if seen.is_whole else seen.shares
+        known = [
+            share for share in last if share >= limits.TOTAL_SHARES and self.here.has_place(share)
+        ]
+        return max(known, default=limits.TOTAL_SHARES - 1) + 1
 
     def wholes(self) -> list[bytes]:
         """Return the others that have all of the blob for themselves, answering or not.
@@ -94,7 +127,7 @@ def places_of(facts: Facts, own: bytes) -> list[Place]:
     wholes = facts.wholes()
     for key, seen in watched.holders.items():
         if key not in wholes:
-            found += [Place(share, key) for share in seen.shares if share in here.stored]
+            found += [Place(share, key) for share in seen.shares if here.has_place(share)]
     return found
 
 
@@ -126,7 +159,7 @@ def standing_of(facts: Facts, own: bytes) -> Standing:
         reachable.update(mine if is_here else ())
     empty = [share for share in range(limits.TOTAL_SHARES) if share not in stored]
     holdings += [Holding(share=share, key=own, presence=Presence.HERE) for share in empty]
-    return Standing(holdings=tuple(holdings))
+    return Standing(holdings=tuple(holdings), shares=max(facts.wanted, limits.TOTAL_SHARES))
 
 
 def _holding(facts: Facts, place: Place, own: bytes) -> Holding:
@@ -148,4 +181,5 @@ def _of_copies(facts: Facts, own: bytes) -> Standing:
         )
         for number, each in enumerate(copies)
     ]  # fmt: skip
-    return Standing(holdings=tuple(numbered), shares=limits.COPIES_MIN, needed=1)
+    shares = max(facts.wanted, limits.COPIES_MIN)
+    return Standing(holdings=tuple(numbered), shares=shares, needed=1)

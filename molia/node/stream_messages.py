@@ -3,6 +3,7 @@
 Source: docs/reference/requests.md, "Large requests"; docs/reference/blob-messages.md, "Streams".
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from molia.base.errors import BadAnswer, Busy, ConnectionLost, PeerLacks, PeerRefused
@@ -15,17 +16,25 @@ from molia.wire.messages import Message, Number
 from molia.wire.requests import REPLY
 
 _SIZE_SIZE: Final = 2
+OnPart = Callable[[int], None]
 
 
-async def read_some(stream: PeerStream, size: int) -> bytes:
-    """Return the next `size` bytes, fewer only where the stream ends. Raises ConnectionLost."""
+async def read_some(stream: PeerStream, size: int, on_part: OnPart | None = None) -> bytes:
+    """Return the next `size` bytes, fewer only where the stream ends. Raises ConnectionLost.
+
+    on_part: told the size of each part that comes, but not of the last.
+    """
     data = await stream.receive(min(size, STREAM_READ_BYTES)) if size else b""
     if len(data) == size or not data:
         return data
     parts, left = [data], size - len(data)
+    if on_part is not None:
+        on_part(len(data))
     while left and (data := await stream.receive(min(left, STREAM_READ_BYTES))):
         parts.append(data)
         left -= len(data)
+        if left and on_part is not None:
+            on_part(len(data))
     return b"".join(parts)
 
 

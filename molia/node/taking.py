@@ -8,7 +8,7 @@ broke what came is kept for a while, and whoever sends it goes on from there.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import anyio
@@ -107,11 +107,13 @@ class Takings:
         )
 
     async def take(
-        self, stream: Incoming, core: Intake, lease: Statement, *, first_stripe: int, size: int
-    ) -> Taken:
+        self, stream: Incoming, core: Intake, lease: Statement, *, first_stripe: int, size: int,
+        supplement: bytes = b"",
+    ) -> Taken:  # fmt: skip
         """Read a share that may come to its end; return what came of it.
 
-        size: about what it takes, so that who sends slower than any is cut off.
+        supplement: of a share from 14 on. size: about what it takes, so that who sends slower than
+        any is cut off.
         """
         place = core.cid, core.share
         broken = self._broken.get(place)
@@ -121,6 +123,7 @@ class Takings:
         held = self._held.find(core.cid, self._context.now())
         object_id = self._object_of(core.cid, held)
         taking = self._running[place] = _Taking(self._context, core, object_id, stream.peer, size)
+        taking.supplement = supplement
         self._broken.pop(place, None)
         taken = Taken(KeptCode.CUT_OFF)
         try:
@@ -223,7 +226,7 @@ class _Taking:
         if core.share == keys.WHOLE_SHARE:
             count = context.shards.count
             self.object_id = keys.small_object_id(core.cid, count, context.entropy)
-        self.size = size
+        self.size, self.supplement = size, b""
         self.whole: bytes | None = None
         """The bytes of a small blob; they go with the rows, in one transaction."""
         self.ended = asyncio.Event()
@@ -336,7 +339,9 @@ def _with_share(held: Held | None, taking: _Taking, now: Now) -> HeldRow:
     if held is None:
         size = core.manifest.size if core.manifest is not None else len(taking.whole or b"")
         encoded = b"" if core.manifest is None else core.manifest.encode()
-        return HeldRow(taking.object_id, size, encoded, (core.share,), int(now.unix_s))
+        return HeldRow(
+            taking.object_id, size, encoded, (core.share,), int(now.unix_s), taking.supplement
+        )
     shares = tuple(sorted({*held.row.shares, core.share}))
-    row = held.row
-    return HeldRow(row.object_id, row.size, row.manifest, shares, row.created_unix_s)
+    longest = max(held.row.supplement, taking.supplement, key=len)
+    return replace(held.row, shares=shares, supplement=longest)

@@ -13,7 +13,7 @@ from typing import Final
 from molia.base.cid import Cid
 from molia.base.errors import LookupTimedOut, MoliaError
 from molia.base.ids import PeerKey
-from molia.base.limits import FINDS_MAX, SOURCES_MAX, TOTAL_SHARES, WHOLE_SHARE
+from molia.base.limits import FINDS_MAX, SHARES_MAX, SOURCES_MAX, TOTAL_SHARES, WHOLE_SHARE
 from molia.blobs.manifest import Manifest
 from molia.dht import providers
 from molia.dht.providers import Kind, Provided, ProviderRecord
@@ -159,7 +159,5 @@ def _shares_of(cid: Cid, record: ProviderRecord, provided: Provided) -> tuple[in
     if cid.codec is cid.codec.RAW:
         return (WHOLE_SHARE,)
     if record.kind is Kind.SHARE:
-        return tuple(
-            share for share in providers.shares_in(provided.shares) if share < TOTAL_SHARES
-        )
+        return tuple(share for share in providers.shares_in(provided.shares) if share < SHARES_MAX)
     return ALL_SHARES

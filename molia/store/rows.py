@@ -22,6 +22,7 @@ from molia.base.limits import (
     NAME_SIZE_MAX,
     RECORD_VALUE_MAX,
     SHARES_MAX,
+    SUPPLEMENT_SIZE_MAX,
     WHOLE_SHARE,
 )
 
@@ -110,13 +111,16 @@ class HeldRow:
     shares: tuple[int, ...]
     """Those that are complete, in order; of a small blob `WHOLE_SHARE` alone."""
     created_unix_s: int
+    supplement: bytes = b""
+    """What lists the roots of shares from 14 on, if any of those is here."""
 
     def encode(self) -> bytes:
         """Return the row's bytes."""
-        return _encode({
+        fields: dict[str, object] = {
             "object": bytes(self.object_id), "size": self.size, "manifest": self.manifest,
             "shares": list(self.shares), "created": self.created_unix_s,
-        })  # fmt: skip
+        }  # fmt: skip
+        return _encode(fields | ({"supplement": self.supplement} if self.supplement else {}))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -125,6 +129,7 @@ class HeldRow:
         return cls(
             ObjectId(row.blob("object", OBJECT_ID_SIZE, OBJECT_ID_SIZE)), row.number("size"),
             row.blob("manifest", 0, MANIFEST_SIZE_MAX), row.shares("shares"), row.number("created"),
+            row.maybe_blob("supplement", SUPPLEMENT_SIZE_MAX, size_min=0),
         )  # fmt: skip
 
 
@@ -373,8 +378,9 @@ class _Map:
             raise _wrong(name)
         return value
 
-    def maybe_blob(self, name: str, size: int) -> bytes:
-        return self.blob(name, size, size) if name in self._fields else b""
+    def maybe_blob(self, name: str, size: int, *, size_min: int | None = None) -> bytes:
+        least = size if size_min is None else size_min
+        return self.blob(name, least, size) if name in self._fields else b""
 
     def shares(self, name: str) -> tuple[int, ...]:
         value = self._fields.get(name)

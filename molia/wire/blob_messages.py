@@ -129,6 +129,8 @@ class PutShare:
     """Of a share that the manifest does not list."""
     size: int = 0
     """Of a small blob."""
+    supplement: bytes = b""
+    """What lists the root of such a share, unchecked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,9 +364,11 @@ def _put_share(body: bytes) -> PutShare | None:
         return None
     if it.size >= RAW_SIZE_STOP or (is_large and it.size) or (not is_large and it.first_stripe):
         return None
+    if len(it.supplement) > (SUPPLEMENT_SIZE_MAX if is_added else 0):
+        return None
     return PutShare(
         cid=cid, share=it.share, manifest=it.manifest, lease=it.lease,
-        first_stripe=it.first_stripe, root=it.root, size=it.size,
+        first_stripe=it.first_stripe, root=it.root, size=it.size, supplement=it.supplement,
     )  # fmt: skip
 
 
@@ -555,7 +559,15 @@ ENCODERS: Final[dict[Number, Callable[[Any], bytes]]] = {
     Number.OFFER: _fields(pb.Offer, "cid", "size", "shares", "owner"),
     Number.OFFERED: _fields(pb.Offered, "code", "accepted", "kept", "room", "retry_after_ms"),
     Number.PUT_SHARE: _fields(
-        pb.PutShare, "cid", "share", "manifest", "lease", "first_stripe", "root", "size"
+        pb.PutShare,
+        "cid",
+        "share",
+        "manifest",
+        "lease",
+        "first_stripe",
+        "root",
+        "size",
+        "supplement",
     ),
     Number.SHARE_KEPT: _fields(pb.ShareKept, "code", "stripes", "provider"),
     Number.GET_MANIFEST: _fields(pb.GetManifest, "cid", "supplement"),

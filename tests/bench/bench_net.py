@@ -66,8 +66,9 @@ class Sizes(NamedTuple):
     def at(cls, scale: float) -> "Sizes":
         """Return the sizes; small scales need fewer processes too."""
         blob, is_full = max(SIZE_MIN, int(SIZE * scale)), scale >= 0.05
+        few = FEW_HOLDERS if scale >= REPAIR_SCALE else 3
         return cls(
-            blob, holders=HOLDERS if is_full else FEW_HOLDERS, dead=DEAD if is_full else 1,
+            blob, holders=HOLDERS if is_full else few, dead=DEAD if is_full else 1,
             rounds=5 if scale >= 0.5 else 1, ranges=max(3, min(60, int(60 * scale))),
         )  # fmt: skip
 

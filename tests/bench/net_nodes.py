@@ -18,7 +18,7 @@ from typing import Any, Final
 from molia.base.limits import GIB
 from tests.bench.nodes import ROOT, Server, free_port
 
-JOIN_S: Final = 90.0
+JOIN_S: Final = 180.0
 POLL_S: Final = 0.1
 CONTACTS: Final = 5
 """With which a node finds the rest; those that were killed are not known for long."""

@@ -1,11 +1,19 @@
 """The harness of the benchmarks works; what they measure is for `make bench` alone."""
 
+import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from molia.node.app import open_node
+from molia.node.pieces import Pieces
 from tests.bench import report, run
+from tests.bench.held_blobs import SMALL, body, cid_of
+from tests.bench.held_peers import OTHERS
+from tests.bench.held_store import CONFIG, fill_home
 
 
 def test_a_figure_knows_whether_its_demand_is_met() -> None:
@@ -45,9 +53,35 @@ def test_the_list_for_programs_has_the_promised_keys(tmp_path: Path) -> None:
     assert "put" in report.table(figures)
 
 
-@pytest.mark.parametrize("name", list(run.BENCHES))
+@pytest.mark.parametrize("name", [name for name in run.BENCHES if name not in run.NETWORKS])
 def test_every_bench_runs_at_a_tiny_size(name: str, tmp_path: Path) -> None:
     figures = run.run([name], scale=0.002, folder=tmp_path)
     assert figures
     assert all(figure.value > 0 or figure.unit == "MB over idle" for figure in figures)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bench_of_a_network_runs_at_a_tiny_size(tmp_path: Path) -> None:
+    figures = {figure.name: figure for figure in run.run(["net"], scale=0.002, folder=tmp_path)}
+    assert figures["net put, on the clock"].value > 0
+    assert figures["net: first byte of a range, a blob never heard of, p50"].value > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_stage_is_a_function_that_there_is() -> None:
+    code = "from tests.bench.stages import install; install()"
+    subprocess.run([sys.executable, "-c", code], cwd=run.ROOT, check=True, timeout=120)
+
+
+def test_a_filled_home_holds_shares_that_read_well(tmp_path: Path) -> None:
+    others = [(bytes((share,)) * 32, ("127.0.0.1", 1)) for share in OTHERS]
+    fill_home(tmp_path / "home", 20, others)
+
+    async def look() -> None:
+        async with open_node(tmp_path / "home", CONFIG) as node:
+            here, piece = Pieces(node.context).open(cid_of(7), SMALL, 0)
+            assert len(here) == 1
+            assert piece is not None
+            assert piece.block == body().blocks[SMALL, 0]
+
+    asyncio.run(look())

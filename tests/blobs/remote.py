@@ -8,13 +8,16 @@ from functools import lru_cache
 
 from molia.base.hashing import blake3_digest
 from molia.blobs import gather
-from molia.blobs.erasure import encode_stripe
+from molia.blobs.erasure import decode_stripe, encode_stripe
 from molia.blobs.gather import Gather
 from molia.blobs.geometry import Geometry
 from molia.blobs.manifest import Manifest
 from molia.blobs.merkle import inclusion_path, share_root
 from molia.blobs.one_read import GatherConfig
 from molia.blobs.sources import Source
+
+THIN_S, THIN_BYTES = 40.0, 6_500
+"""What a block takes on a thin line, and what comes of it in a second."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,22 @@ def coded(size: int, seed: int = 1) -> Coded:
     return Coded(data, manifest, blocks, tuple(map(bytes, leaves)))
 
 
+def with_added(blob: Coded, count: int) -> tuple[Coded, list[bytes]]:
+    """Return a blob with parity from 14 on, and its roots."""
+    blocks, geometry = dict(blob.blocks), blob.manifest.geometry
+    columns = [bytearray() for _ in range(count)]
+    for index in range(geometry.stripe_count):
+        shape = geometry.stripe(index)
+        here = {share: blocks[share, index] for share in shape.stored_shares}
+        more = decode_stripe(here, shape, tuple(range(14, 14 + count)))
+        for share, block in more.items():
+            blocks[share, index] = block
+            columns[share - 14] += blake3_digest(block)
+    leaves = (*blob.leaves, *map(bytes, columns))
+    made = Coded(blob.data, blob.manifest, blocks, leaves)
+    return made, [share_root(bytes(column)) for column in columns]
+
+
 @dataclass
 class Remote:
     """A node with shares, and its manners."""
@@ -53,7 +72,8 @@ class Remote:
     number: int
     shares: tuple[int, ...]
     manners: str = "good"
-    """good, wrong, truncated, endless, stale, mute, slow, lost, forger (of manifests)."""
+    """good, wrong, truncated, endless, stale, mute, slow, lost, forger (of manifests), thin (of
+    line), dripping."""
     rtt_s: float = 0.05
     asked: int = 0
 
@@ -85,9 +105,13 @@ class World:
     def read(
         self, start: int = 0, stop: int | None = None, *, config: GatherConfig | None = None,
         stop_s: float = 1_000.0, found: Sequence[Source] | None = None, ends: bool = True,
+        added: Sequence[bytes] = (),
     ) -> Gather:  # fmt: skip
         """Run a read to its end, or to a moment."""
-        it = Gather(self.blob.manifest.cid, start=start, stop=stop, now_s=self.now_s, config=config)
+        it = Gather(
+            self.blob.manifest.cid, start=start, stop=stop, now_s=self.now_s, config=config,
+            added=added,
+        )  # fmt: skip
         it.on_sources(self.sources() if found is None else found, now_s=self.now_s)
         if ends:
             it.on_lookup_over(now_s=self.now_s)
@@ -176,7 +200,20 @@ class World:
                 block = None
             case "slow":
                 wait_s = 5.0
+            case "thin":
+                wait_s = THIN_S
+                self._part(it, remote, share, index, THIN_BYTES)
+            case "dripping":
+                self._part(it, remote, share, index, 1)
+                return
         self.later(wait_s, lambda: self._arrive(it, remote, share, index, block, path))
+
+    def _part(self, it: Gather, remote: Remote, share: int, index: int, size: int) -> None:
+        """Send a part a second, until the block is whole or not wanted any more."""
+        if it.is_over or (remote.key, share, index) in self._cancelled:
+            return
+        it.on_part(remote.key, share, index, size=size, now_s=self.now_s)
+        self.later(1.0, lambda: self._part(it, remote, share, index, size))
 
     def _arrive(
         self, it: Gather, remote: Remote, share: int, index: int, block: bytes | None,

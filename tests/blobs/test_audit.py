@@ -24,6 +24,7 @@ from molia.blobs.audit import (
     drawn_stripe,
     due_audits,
     epoch_start_s,
+    is_auditor,
 )
 from molia.blobs.manifest import cid_of_bytes
 from molia.blobs.merkle import inclusion_path
@@ -52,6 +53,14 @@ def test_each_share_has_one_auditor_who_does_not_hold_it(unix_s: int) -> None:
     ]
     assert sorted(place for _, place in found) == PLACES
     assert all(own != place.key for own, place in found)
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 13), st.integers(2, 14))
+def test_one_candidate_is_the_auditor_and_knows_it(digest: bytes, share: int, count: int) -> None:
+    candidates = KEYS[:count]
+    first = auditor_of(digest, share, NOW, candidates)
+    told = [k for k in candidates if is_auditor(digest, share, NOW, candidates, own=k)]
+    assert told == [first]
 
 
 def test_auditors_change_with_the_epoch_and_are_spread() -> None:

@@ -10,7 +10,7 @@ from molia.blobs import gather
 from molia.blobs.gather import Gather
 from molia.blobs.one_read import Failed, GatherConfig, Liar
 from molia.blobs.sources import Source
-from tests.blobs.remote import Remote, World, coded, fourteen
+from tests.blobs.remote import Remote, World, coded, fourteen, with_added
 
 KIB = 1024
 SIZE = 5 * 2_621_440 + 12_345
@@ -171,6 +171,30 @@ def test_slow_holders_of_data_are_passed_over_for_faster_parity() -> None:
     assert world.now_s < 2.5
 
 
+def test_a_read_over_a_thin_line_ends_well() -> None:
+    world = World(BLOB, [Remote(n, (n,), "thin") for n in range(14)])
+    world.read()
+    assert bytes(world.got) == BLOB.data
+
+
+def test_holders_that_drip_are_no_progress() -> None:
+    world = World(BLOB, [Remote(n, (n,), "dripping") for n in range(14)])
+    world.read()
+    assert isinstance(world.outcome, Failed)
+    assert isinstance(world.outcome.error, TimedOut)
+    assert 30.0 <= world.now_s < 35.0
+
+
+def test_a_line_that_stands_still_is_given_up() -> None:
+    world = World(BLOB, [Remote(n, (n,), "mute") for n in range(14)])
+    it = Gather(BLOB.manifest.cid, now_s=0, manifest=BLOB.manifest)
+    it.on_sources(world.sources(), now_s=0)
+    it.on_lookup_over(now_s=0)
+    world.run(it)
+    assert isinstance(world.outcome, Failed)
+    assert world.now_s < 30.0
+
+
 def test_what_is_held_is_bounded_when_the_reader_is_slow() -> None:
     world = World(BLOB, fourteen(), taking_s=50.0)
     it = world.read(stop_s=49.0)
@@ -236,3 +260,38 @@ def test_who_never_answered_is_waited_for_as_long_as_the_others_take() -> None:
     world.read(0, 2_621_440, found=unknown)
     assert bytes(world.got) == BLOB.data[:2_621_440]
     assert world.now_s < 0.5, "not the two seconds that a node of unknown speed is given"
+
+
+def test_added_shares_are_read_with_their_roots_and_never_without() -> None:
+    blob, roots = with_added(BLOB, 3)
+    nodes = [Remote(n, (n,)) for n in (*range(1, 8), 11, 14, 16)]
+    world = World(blob, nodes)
+    world.read(added=roots)
+    assert isinstance(world.outcome, gather.Done)
+    assert bytes(world.got) == BLOB.data
+    alone = World(blob, nodes)
+    alone.read()
+    assert isinstance(alone.outcome, Failed)
+    assert isinstance(alone.outcome.error, SharesOutOfReach)
+    assert max(each.share for each in alone.blocks_asked()) < 14
+    wrong = World(blob, nodes)
+    wrong.read(added=[bytes(32)] * 3)
+    assert isinstance(wrong.outcome, Failed)
+    assert {each.key for each in wrong.seen if isinstance(each, Liar)} <= {
+        node.key for node in nodes if node.number >= 14
+    }
+
+
+def test_parity_to_be_added_is_made_from_ten_and_not_asked_for() -> None:
+    blob, _ = with_added(BLOB, 2)
+    world = World(blob, [*fourteen(), Remote(14, (14, 15))])
+    it = Gather(BLOB.manifest.cid, now_s=0.0, manifest=BLOB.manifest, shares=(14, 15))
+    it.on_sources(world.sources(), now_s=0.0)
+    it.on_lookup_over(now_s=0.0)
+    world.run(it)
+    assert isinstance(world.outcome, gather.Done)
+    stripes = range(BLOB.manifest.geometry.stripe_count)
+    assert bytes(world.got) == b"".join(
+        blob.blocks[share, index] for index in stripes for share in (14, 15)
+    )
+    assert max(each.share for each in world.blocks_asked()) < 14

@@ -96,3 +96,16 @@ def test_who_has_a_share_only_is_no_source() -> None:
     (failed,) = it.take_effects()
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, NoHolders)
+
+
+def test_a_node_that_sends_is_waited_for_longer() -> None:
+    it = GatherWhole(cid_of_bytes(DATA), now_s=0.0)
+    it.on_sources([source(1)], now_s=0.0)
+    it.on_lookup_over(now_s=0.0)
+    for now_s in range(1, 30):
+        it.on_part(key_of(1), now_s=float(now_s))
+        it.on_deadline(now_s=float(now_s))
+        assert not it.is_over
+    it.on_part(key_of(1), now_s=29.9)
+    it.on_deadline(now_s=30.0)
+    assert it.is_over

@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tests.node.process import ROOT, Node, until
+from tests.node.process import ROOT, Answer, Node, until
 from tests.node.test_dht import address, knows, peer, stay
 
 JOIN_S: Final = 120.0
 PLACE_S: Final = 120.0
+READ_S: Final = 120.0
+"""A holder that finds no processor for 8 s is given up by a read: then it is read again."""
 AT_ONCE: Final = 6
 CONTACTS: Final = 12
 """Contacts with which a node finds the rest by itself."""
@@ -225,5 +227,13 @@ def put_well(node: Member, body: bytes, query: str = "") -> str:
 
 
 def got(cid: str, node: Member) -> bytes:
-    """Return what a node gives for a CID."""
-    return node.client().get(cid)
+    """Return what a node gives for a CID; one that holders were too late for is asked again."""
+
+    def look() -> Answer | None:
+        answer = node.client()("GET", f"/blob/{cid}")
+        assert answer.status in (200, 503, 504), answer
+        return answer if answer.status == 200 and answer.whole else None
+
+    found = until(look, f"{node.home} does not give {cid}", within_s=READ_S)
+    assert found is not None
+    return found.body

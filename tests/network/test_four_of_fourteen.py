@@ -34,15 +34,20 @@ def test_any_four_holders_killed_every_other_node_gives_the_same_bytes(
     holders = crowd.holders(cid, publisher)
     assert len(holders) == 14 or sizes != FOURTEEN
     reader = rng.choice(crowd.up(*holders))
-    until(lambda: reader.survives(cid) == 4, "others are told something else")
+    told = until(lambda: at_least(reader.survives(cid), 4), "others are told something else")
     try:
         crowd.kill(rng.sample(holders, 4))
         read = crowd.each(crowd.up(), partial(got, cid))
         assert len(read) == len(crowd.nodes) - 4
         assert set(read) == {body}
-        assert reader.survives(cid) == 0
+        until(lambda: told - 4 <= reader.survives(cid) < told, "nobody misses them")
     finally:
         crowd.revive()
+
+
+def at_least(number: int, least: int) -> int:
+    """Return a number; nothing of one that is too small."""
+    return number if number >= least else 0
 
 
 def test_fifty_draws_of_four_inside_one_process_give_the_same_bytes(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.network.crowd import Crowd, put_well
+from tests.network.crowd import Crowd, got, put_well
 from tests.node.process import body_of
 
 SIZE = 1_300_000
@@ -33,11 +33,12 @@ def test_with_nine_of_fourteen_shares_left_it_says_so_and_who_was_asked(crowd: C
         assert (health["state"], health["survives"], health["spare_shares"]) == ("lost", 0, 0)
     finally:
         crowd.revive()
-    assert reader.client().get(cid) == body_of(9, SIZE)
+    assert got(cid, reader) == body_of(9, SIZE)
 
 
 def test_what_nobody_has_is_not_found_in_ten_seconds(crowd: Crowd) -> None:
     reader = crowd.nodes[0]
     done = reader.molia("get", ABSENT, "-o", "none.bin", "--json")
     assert done.returncode == NOT_FOUND, done
-    assert json.loads(done.stdout or done.stderr)["error"]
+    (told,) = [json.loads(line) for line in done.stdout.splitlines() if b'"error"' in line]
+    assert (told["type"], told["code"]) == ("error", "no-holders")

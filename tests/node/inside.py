@@ -153,10 +153,14 @@ async def network_of(
 async def join(
     stack: AsyncExitStack, directory: Path, nodes: list[Inside], configs: list[Config], *,
     disks: dict[int, OpenDisk] | None = None, clocks: dict[int, SystemClock] | None = None,
+    gone: int = 0,
 ) -> None:  # fmt: skip
-    """Begin more nodes and return when all know each other; the stack ends them."""
+    """Begin more nodes and return when all know each other; the stack ends them.
+
+    gone: nodes that have a home and are not among these any more.
+    """
     for config in configs:
-        index = len(list(directory.glob("home*")))
+        index = len(nodes) + gone
         firsts = tuple(node.member.network.addresses()[0] for node in nodes[:3])
         dht = DhtConfig(bootstrap=firsts, reachable="yes")
         told = Config(

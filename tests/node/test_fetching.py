@@ -35,7 +35,9 @@ BIG = coded(3 * 2_621_440 + 5)
 CID = BLOB.manifest.cid
 LIES = ("wrong", "truncated", "endless", "stale", "stalled", "slow", "mute", "gone", "forger",
         "refusing")  # fmt: skip
-PATIENT = GatherConfig(hedge_min_s=5.0, hedge_max_s=5.0, manifest_hedge_s=5.0)
+PATIENT = GatherConfig(
+    hedge_min_s=60.0, hedge_max_s=60.0, manifest_hedge_s=60.0, block_s=120.0, progress_s=120.0
+)
 """For tests that count who is asked, on a machine that may be busy."""
 SMALL = random.Random(5).randbytes(40_000)
 

@@ -19,7 +19,7 @@ from tests.node.process import body_of
 from tests.node.test_reading_inside import SIZE, get, silence
 
 QUICK = RepairConfig(
-    look_s=1, grace_13_s=2, grace_12_s=1, grace_urgent_s=1, takeover_s=4, budget_bytes=10**9
+    look_s=1, grace_13_s=2, grace_12_s=1, grace_urgent_s=1, takeover_s=10, budget_bytes=10**9
 )
 WITHIN_S = 120.0
 
@@ -92,7 +92,7 @@ def test_with_the_publisher_gone_nodes_that_join_get_what_lay_doubled_up(
                     within_s=WITHIN_S)  # fmt: skip
         assert len(named(await left[0].node.blob_health(put.cid))) <= 5
         async with AsyncExitStack() as stack, watching(left, put.cid):
-            await join(stack, tmp_path, left, [config_of(repair=QUICK)] * 4)
+            await join(stack, tmp_path, left, [config_of(repair=QUICK)] * 4, gone=1)
             hurry(left)
             await until(lambda: len(holdings(left, put.cid)) == 9, "the new nodes got nothing",
                         within_s=WITHIN_S)  # fmt: skip

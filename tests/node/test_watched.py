@@ -6,6 +6,7 @@ from molia.base.cid import Cid, Codec
 from molia.base.limits import TOTAL_SHARES, WHOLE_SHARE
 from molia.blobs.audit import Answer, AuditRecord
 from molia.blobs.placement import Place
+from molia.blobs.standing import State
 from molia.node.keeping import Others
 from molia.node.standings import Facts, Here, standing_of
 from molia.node.watched import FORGET_S, Seen, Watched
@@ -114,6 +115,24 @@ def test_the_copies_of_a_small_blob_are_counted() -> None:
     assert standing_of(Facts(here, it, everybody), OWN).missing == ()
     three = standing_of(Facts(here, it, {**everybody, key(1): False, key(2): False}), OWN)
     assert (len(three.missing), three.losses_left, three.has_lost) == (2, 2, False)
+
+
+def test_flaky_holders_make_more_copies_and_shares_wanted_and_none_of_these_is_lost() -> None:
+    copies = Watched(1, {key(n): Seen((WHOLE_SHARE,), n == 1, AT) for n in range(1, 5)})
+    here = Here(SMALL, 10, b"", (WHOLE_SHARE,), is_whole=False)
+    small = standing_of(Facts(here, copies, dict.fromkeys(copies.holders, True), wanted=7), OWN)
+    assert (small.missing, small.losses_left, small.has_lost) == ((5, 6), 4, False)
+    it = facts(watched())
+    it.wanted = 16
+    large = standing_of(it, OWN)
+    assert (large.missing, large.has_lost, large.state) == ((14, 15), False, State.HEALTHY)
+    it.watched.holders[key(20)] = Seen((14, 15), False, AT)
+    it.presence[key(20)] = True
+    assert (standing_of(it, OWN).missing, it.added()) == ((), 16)
+    it.presence[key(3)] = False  # that is what they were added for
+    assert standing_of(it, OWN).missing == ()
+    it.presence[key(4)] = it.presence[key(5)] = False
+    assert standing_of(it, OWN).missing == (3, 4, 5)
 
 
 def test_health_forgets_who_is_away_and_learns_who_came() -> None:

@@ -94,6 +94,9 @@ BLOB_EXPECTED: list[blobs.BlobMessage] = [
     blobs.Offered(code=blobs.OfferCode.LATER, retry_after_ms=3_600_000),
     blobs.PutShare(cid=LARGE, share=13, manifest=b"x" * 1024, lease=SIGNED, first_stripe=LAST),
     blobs.PutShare(cid=LARGE, share=14, manifest=b"m", lease=SIGNED, root=KEY),
+    blobs.PutShare(
+        cid=LARGE, share=45, manifest=b"m" * 620, lease=SIGNED, root=KEY, supplement=b"s" * 1_078
+    ),
     blobs.PutShare(cid=SMALL, share=WHOLE, lease=SIGNED, size=999_999),
     blobs.ShareKept(code=blobs.KeptCode.KEPT, stripes=419_431, provider=b"x" * 284),
     blobs.ShareKept(code=blobs.KeptCode.CUT_OFF),
