@@ -73,8 +73,7 @@ def read_plain(walker: Walker, start: int, lsn: int, *, segment_id: int) -> Plai
     keys: list[bytes] = []
     entries: list[bytes] = []
     lines: list[bytes] = []
-    at = durable = max_expiry = 0
-    whole = (0, 0, 0, 0, 0)
+    at = stop = durable = highest = max_expiry = cut_keys = cut_lines = 0
     while at + FIXED_SIZE <= size:
         magic, head_crc, kind, flags, klen, vlen, found, vouched, expiry, vcrc, _, rest = unpack(
             data, at
@@ -97,15 +96,19 @@ def read_plain(walker: Walker, start: int, lsn: int, *, segment_id: int) -> Plai
             break
         lines.append(LINE.pack(kind, klen, vlen, expiry, lsn, start + value_at) + key)
         at, lsn = end, lsn + 1
-        durable = vouched  # no frame vouches for less than the one before
         if expiry:
-            max_expiry = max(max_expiry, expiry)
-        if not flags & MORE:
-            whole = (len(keys), len(lines), at, durable, max_expiry)
-    known, count, stop, durable, max_expiry = whole
-    return Plain(
-        keys[:known], entries[:known], lines[:count], start + stop, durable, max_expiry
-    )  # fmt: skip
+            highest = max(highest, expiry)
+        if flags & MORE:
+            cut_lines += 1
+            cut_keys += tag is not None
+            continue
+        # no frame vouches for less than the one before
+        stop, durable, max_expiry = at, vouched, highest
+        cut_keys = cut_lines = 0
+    if cut_lines:  # of a transaction that goes on behind the window
+        del keys[len(keys) - cut_keys :], entries[len(entries) - cut_keys :]
+        del lines[len(lines) - cut_lines :]
+    return Plain(keys, entries, lines, start + stop, durable, max_expiry)
 
 
 class Listed(NamedTuple):
