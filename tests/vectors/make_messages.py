@@ -22,6 +22,7 @@ HELLO = f'features: 0x8000000000000002 software: "molia/0.1.0" workers: 2 networ
 CONTACTS = [f'contacts {{ key: "{KEY}" address: "{address}" }}' for address in (IPV4, IPV6)]
 LARGE, SMALL = (f'cid: "{head}{KEY}"' for head in (r"\001\161\036\040", r"\001\125\036\040"))
 LEASE = f'lease: "{"x" * 145}"'
+ADDED = f'root: "{KEY}" supplement: "{"s" * 1078}"'
 SHARES_64 = " ".join(f"shares: {n}" for n in range(64))
 
 ROWS = [
@@ -78,6 +79,7 @@ ROWS = [
     (129, "Offered", "code: 4 retry_after_ms: 3600000"),
     (130, "PutShare", f'{LARGE} share: 13 manifest: "{"x" * 1024}" {LEASE} first_stripe: 419430'),
     (130, "PutShare", f'{LARGE} share: 14 manifest: "m" {LEASE} root: "{KEY}"'),
+    (130, "PutShare", f'{LARGE} share: 45 manifest: "{"m" * 620}" {LEASE} {ADDED}'),
     (130, "PutShare", f"{SMALL} share: 65535 {LEASE} size: 999999"),
     (131, "ShareKept", f'stripes: 419431 provider: "{"x" * 284}"'),
     (131, "ShareKept", "code: 6"),
