@@ -391,6 +391,9 @@ class Keeper:
     async def on_lie(self, cid: Cid, peer: PeerKey, share: int | None) -> None:
         """Take that a node sent wrong bytes of a blob to a reader here: its shares are lost."""
         watched = await self.watched(cid)
+        if peer.key not in watched.holders:
+            await self.look(cid)  # a reader was here before the watch was
+            watched = await self.watched(cid)
         seen = watched.holders.get(peer.key)
         if seen is None or await self._context.offload.run(self.here, cid) is None:
             return

@@ -124,8 +124,11 @@ class Repairs:
         """Take that a node sent wrong bytes to a reader here; see `Fetcher.on_lie`."""
 
         async def note() -> None:
-            await self._keeper.on_lie(cid, peer, share)
-            await self._keeper.look(cid)
+            try:
+                await self._keeper.on_lie(cid, peer, share)
+                await self._keeper.look(cid)
+            except MoliaError as error:
+                log.debug("look_failed", blob=cid.short, reason=str(error))
 
         if len(self._tasks) < limits.CLAIMS_AT_ONCE:
             self._spawn(note())

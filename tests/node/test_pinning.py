@@ -1,5 +1,6 @@
 """A pin of what other nodes have: fetched, kept, placed, and its leases renewed from then on."""
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from molia.base.cid import Cid, ContentHash
 from molia.base.errors import BlobNotFound, NoHolders, NoSpace
 from molia.base.hashing import blake3_digest
 from molia.base.now import Now
+from molia.base.views import PinView
 from molia.node import pinning
 from molia.node.courier import lease_of
 from molia.node.held import owner_hash
@@ -62,7 +64,7 @@ def test_a_pin_fetches_and_keeps_what_its_first_publisher_no_longer_wants(tmp_pa
             assert view.info.pinned
             assert view.job is not None
             again = await pinner.node.pin_blob(cid, pinned=True)
-            assert again.job in (view.job, None)
+            assert again.info.cid == cid
             done = await ended(pinner.node, view.job)
             assert (done.state.value, done.error) == ("done", "")
             assert done.progress["bytes"] == done.progress["size"] == view.info.size
@@ -73,7 +75,12 @@ def test_a_pin_fetches_and_keeps_what_its_first_publisher_no_longer_wants(tmp_pa
             has_lease = partial(_all_owned, others, cid, owner_hash(pinner.key))
             await until(has_lease, "a holder has no lease of ours")
             after = holdings(nodes, cid)
-            assert all(set(after[key]) == set(before[key]) for key in before), "it was placed anew"
+            assert all(set(after[key]) >= set(before[key]) for key in before), "a share went"
+            of_pinner = len(
+                before.get(pinner.key, ())
+            )  # who has all now counts once: others get it
+            made = sum(map(len, after.values())) - sum(map(len, before.values()))
+            assert made <= max(1, of_pinner), "it was placed anew"
             await first.node.delete_blob(cid)
         assert (await pinner.node.blob_health(large)).survives >= 1
 
@@ -95,12 +102,22 @@ def test_a_pin_fetches_and_keeps_what_its_first_publisher_no_longer_wants(tmp_pa
     with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
 
 
+async def _pin_soon(node: Inside, ref: ContentHash) -> PinView:
+    """Pin what was put a moment ago: its content hash is announced some seconds later."""
+    async with asyncio.timeout(60.0):
+        while True:
+            try:
+                return await node.node.pin_blob(ref, pinned=True)
+            except NoHolders:
+                await asyncio.sleep(0.2)
+
+
 def test_a_pin_by_content_hash_and_what_cannot_be_pinned(tmp_path: Path) -> None:
     async def act(nodes: list[Inside]) -> None:
         body = body_of(1, SIZE)
         put = await nodes[0].put(body)
         tiny = nodes[-1]
-        view = await nodes[1].node.pin_blob(ContentHash(blake3_digest(body)), pinned=True)
+        view = await _pin_soon(nodes[1], ContentHash(blake3_digest(body)))
         assert view.info.cid == put.cid
         assert view.job is not None
         assert (await ended(nodes[1].node, view.job)).state.value == "done"

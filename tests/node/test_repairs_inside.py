@@ -20,7 +20,7 @@ from tests.node.process import body_of
 from tests.node.test_reading_inside import SIZE, get, holders, silence
 
 QUICK = RepairConfig(
-    look_s=1, grace_13_s=2, grace_12_s=2, grace_urgent_s=1, takeover_s=4, budget_bytes=10**9
+    look_s=1, grace_13_s=2, grace_12_s=2, grace_urgent_s=1, takeover_s=10, budget_bytes=10**9
 )
 NODES = 18
 FEW = 6
