@@ -43,9 +43,17 @@ def ended_jobs(node: Node) -> list[dict[str, Any]]:
     return [] if any(job["state"] in ("queued", "running") for job in jobs) else jobs
 
 
-def in_all(nodes: list[Member]) -> int:
-    """Return how many shares nodes keep for others, over all of them."""
-    return sum(node.shares() for node in nodes)
+def keepers(nodes: list[Member], cid: str) -> list[Member]:
+    """Return the nodes that keep shares of a blob for another, by what they logged."""
+
+    def count(node: Member, event: str) -> int:
+        lines = node.log.read_text("utf-8", "replace").splitlines()
+        return sum(f'"{cid[-8:]}"' in line and f'"{event}"' in line for line in lines)
+
+    return [
+        node for node in nodes
+        if count(node, "share_kept") and not count(node, "held_share_ended")
+    ]  # fmt: skip
 
 
 def test_killed_at_any_point_the_job_ends_and_what_was_acknowledged_is_read_elsewhere(
@@ -62,9 +70,9 @@ def test_killed_at_any_point_the_job_ends_and_what_was_acknowledged_is_read_else
         time.sleep(rng.uniform(0, took_s))  # the moment is what is drawn
         node.kill()
         put.join()
-        client = node.start()
+        node.start()
         content = blake3_digest(body).hex()
-        cids = [blob["cid"] for blob in client.listing() if blob["content"] == content]
+        cids = list(filter(None, [_cid_of(node, content)]))
         if put.answer is not None:
             acknowledged += 1
             assert put.answer.status == 201, put.answer
@@ -89,20 +97,29 @@ def _is_safe(node: Member, cid: str) -> bool:
     return node.survives(cid) >= 4
 
 
+def _cid_of(node: Member, content: str) -> str:
+    """Return the CID of what a node has stored; empty while it has not."""
+    found = [blob["cid"] for blob in node.client().listing() if blob["content"] == content]
+    return str(found[0]) if found else ""
+
+
 def test_what_a_publisher_that_never_comes_back_half_placed_goes_with_its_lease(
     crowd: Crowd,
 ) -> None:
     node = crowd.nodes[7]
-    others = crowd.up(node)
-    before = in_all(others)
+    others, content = crowd.up(node), blake3_digest(body_of(2_000, 4 * SIZE)).hex()
     until_unix_s = int(time.time()) + LIFE_S
     put = Put(node, body_of(2_000, 4 * SIZE), f"?pin=false&expires={until_unix_s}")
     put.start()
     try:
-        until(lambda: in_all(others) > before, "nothing is placed")
+        cid = until(lambda: _cid_of(node, content), "it is not stored", within_s=PLACE_S)
+        until(lambda: keepers(others, cid), "nothing is placed", within_s=PLACE_S)
         node.kill()
         put.join()
-        until(lambda: in_all(others) <= before, "what was half placed stays", within_s=LIFE_S + 120)
+        until(
+            lambda: not keepers(others, cid), "what was half placed stays",
+            within_s=LIFE_S + PLACE_S,
+        )  # fmt: skip
         assert time.time() >= until_unix_s, "it went before its time"
     finally:
         crowd.revive()
