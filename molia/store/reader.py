@@ -10,14 +10,13 @@ from molia.base.limits import KIB, SCAN_ROWS_MAX
 from molia.store.disk import File
 from molia.store.files import SegmentFiles
 from molia.store.frame import CHUNK_SIZE, chunks_sound, crc, expected_sums, head_size
-from molia.store.index import ENTRY, TAGS, TOMBSTONE, Entry, Index
+from molia.store.index import TAGS, TOMBSTONE, Entry, Index
 from molia.store.keys import Kind
 from molia.store.lmdb_env import IndexFailed
 from molia.store.memtable import Memtable
 from molia.store.ops import Counters, Row
 
 _TRIES: Final = 3
-_UNPACK: Final = ENTRY.unpack
 _ONE_READ_MAX: Final = 16 * KIB
 """Up to this size head and value come with one read; above, cutting the head off would copy the
 value, which costs more than a second read."""
@@ -70,7 +69,7 @@ class ValueReader(ABC):
         packed = self._find(TAGS[kind] + key)
         if packed is None:
             return None
-        entry = Entry.unpack(packed)
+        entry = _entry(packed)
         return None if 0 < entry.expiry <= unix_s else entry.vlen
 
     def get(
@@ -85,7 +84,7 @@ class ValueReader(ABC):
             packed = self._find(tagged)
             if packed is None:
                 return None
-            entry = _UNPACK(packed)
+            entry = _entry(packed)
             if 0 < entry[3] <= unix_s:
                 return None
             if packed == before:
@@ -109,10 +108,7 @@ class ValueReader(ABC):
         try:
             return self.find(tagged)
         except IndexFailed as error:
-            raise ShardUnavailable(
-                f"the index cannot be read: {error}",
-                hint="restart the node; molia verify --rebuild-index makes a new index",
-            ) from None
+            raise _unreadable(error) from None
 
     def _read(
         self,
@@ -199,7 +195,7 @@ class ValueReader(ABC):
         while len(rows) < limit and not complete:
             page, complete, after = self._page(kind, prefix, after, limit - len(rows))
             for key, packed in page:
-                entry = Entry.unpack(packed)
+                entry = _entry(packed)
                 expired = 0 < entry.expiry <= unix_s
                 if not entry.flags & TOMBSTONE and not expired:
                     rows.append(Row(key, entry.vlen, entry.expiry))
@@ -254,6 +250,21 @@ class OwnReader(ValueReader):
             newer.append(([(key, generation.entries[key]) for key in keys], complete))
         with self._index.read() as snapshot:
             return newer, snapshot.page(kind, after, prefix, count)
+
+
+def _entry(packed: bytes) -> Entry:
+    """Return what a look-up found. Raises ShardUnavailable when that is no entry."""
+    try:
+        return Entry.unpack(packed)
+    except IndexFailed as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: IndexFailed) -> ShardUnavailable:
+    return ShardUnavailable(
+        f"the index cannot be read: {error}",
+        hint="restart the node; molia verify --rebuild-index makes a new index",
+    )
 
 
 def _sound(sums: tuple[int, bytes], base: int, value: bytes) -> bool:
