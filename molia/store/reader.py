@@ -10,13 +10,14 @@ from molia.base.limits import KIB, SCAN_ROWS_MAX
 from molia.store.disk import File
 from molia.store.files import SegmentFiles
 from molia.store.frame import CHUNK_SIZE, chunks_sound, crc, expected_sums, head_size
-from molia.store.index import TAGS, TOMBSTONE, Entry, Index
+from molia.store.index import ENTRY, TAGS, TOMBSTONE, Entry, Index
 from molia.store.keys import Kind
 from molia.store.lmdb_env import IndexFailed
 from molia.store.memtable import Memtable
 from molia.store.ops import Counters, Row
 
 _TRIES: Final = 3
+_UNPACK: Final = ENTRY.unpack
 _ONE_READ_MAX: Final = 16 * KIB
 """Up to this size head and value come with one read; above, cutting the head off would copy the
 value, which costs more than a second read."""
@@ -84,7 +85,7 @@ class ValueReader(ABC):
             packed = self._find(tagged)
             if packed is None:
                 return None
-            entry = _entry(packed)
+            entry = _UNPACK(packed) if len(packed) == ENTRY.size else _entry(packed)
             if 0 < entry[3] <= unix_s:
                 return None
             if packed == before:
