@@ -12,10 +12,10 @@ TIMEOUT_S = 900
 """Eighteen processes on a busy machine."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of this directory more time."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the tests of this directory more time, where none is given on the command line."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and config.getoption("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 

@@ -20,7 +20,7 @@ FOURTEEN = 1_180_000, 1_310_720
 OTHERS = 1_000_000, 2_000_000
 """Of these fewer shares may have one, and fewer nodes a share."""
 DRAWS_INSIDE = 50
-READERS = int(os.environ.get("MOLIA_TEST_READERS", "2"))
+READERS = int(os.environ.get("MOLIA_TEST_READERS", "1"))
 """How many nodes read after each draw inside one process."""
 
 
