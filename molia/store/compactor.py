@@ -15,7 +15,7 @@ from molia.store.compact import CLASSES, Copy, Floors, Output, Stage, lowest
 from molia.store.delta import Delta
 from molia.store.disk import is_full
 from molia.store.files import SegmentFiles
-from molia.store.index import ENTRY, RETIRED, Index, SegmentRow
+from molia.store.index import ENTRY, RETIRED, Entry, Index, SegmentRow
 from molia.store.keys import Kind
 from molia.store.log import Home, Log
 from molia.store.memtable import Memtable
@@ -284,7 +284,7 @@ class Compactor:
         for tagged, packed, (output, entry) in zip(tagged_keys, found, piece, strict=True):
             if packed is None or entry.kind == Kind.DELETE:
                 continue
-            segment_id, _, _, _, flags = ENTRY.unpack(packed)
+            segment_id, _, _, _, flags = Entry.unpack(packed)
             if segment_id in victims and not flags:
                 place = (output.segment_id, entry.value_offset, entry.vlen, entry.expiry, 0)
                 moved.append((tagged, ENTRY.pack(*place)))

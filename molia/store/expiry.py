@@ -96,7 +96,7 @@ class Hand:
 
 def _tombstone(packed: bytes) -> bytes:
     """Return the entry at the same place that says `deleted`."""
-    return ENTRY.pack(*ENTRY.unpack(packed)[:4], TOMBSTONE)
+    return ENTRY.pack(*Entry.unpack(packed)[:4], TOMBSTONE)
 
 
 def _parse_mark(data: bytes) -> tuple[Kind, bytes]:

@@ -55,8 +55,11 @@ class Entry(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """Return the entry in its 17 bytes."""
-        return cls._make(ENTRY.unpack(packed))
+        """Return the entry in its 17 bytes. Raises IndexFailed when they are not 17."""
+        try:
+            return cls._make(_UNPACK(packed))
+        except struct.error:
+            raise IndexFailed("an index entry has another length") from None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -402,7 +405,7 @@ def _replace(
         if before is None or before == packed:
             continue
         segment_id, value_offset, vlen, _, flags = _UNPACK(packed)
-        gone = _unpack(before)
+        gone = Entry.unpack(before)
         if gone.place > (segment_id, value_offset) and not force:
             continue  # the index is ahead of what is replayed: it knows a later frame
         counts = live[gone.segment_id]
@@ -422,12 +425,6 @@ def _replace(
     if puts:
         writer.put_many(name, puts)
     return dead
-
-
-def _unpack(packed: bytes) -> Entry:
-    if len(packed) != ENTRY.size:
-        raise IndexFailed("an index entry has another length")
-    return Entry.unpack(packed)
 
 
 def _dead(key: bytes, data: bytes) -> Dead:

@@ -70,7 +70,7 @@ class ValueReader(ABC):
         packed = self._find(TAGS[kind] + key)
         if packed is None:
             return None
-        entry = Entry.unpack(packed)
+        entry = _entry(packed)
         return None if 0 < entry.expiry <= unix_s else entry.vlen
 
     def get(
@@ -85,7 +85,7 @@ class ValueReader(ABC):
             packed = self._find(tagged)
             if packed is None:
                 return None
-            entry = _UNPACK(packed)
+            entry = _UNPACK(packed) if len(packed) == ENTRY.size else _entry(packed)
             if 0 < entry[3] <= unix_s:
                 return None
             if packed == before:
@@ -109,10 +109,7 @@ class ValueReader(ABC):
         try:
             return self.find(tagged)
         except IndexFailed as error:
-            raise ShardUnavailable(
-                f"the index cannot be read: {error}",
-                hint="restart the node; molia verify --rebuild-index makes a new index",
-            ) from None
+            raise _unreadable(error) from None
 
     def _read(
         self,
@@ -199,7 +196,7 @@ class ValueReader(ABC):
         while len(rows) < limit and not complete:
             page, complete, after = self._page(kind, prefix, after, limit - len(rows))
             for key, packed in page:
-                entry = Entry.unpack(packed)
+                entry = _entry(packed)
                 expired = 0 < entry.expiry <= unix_s
                 if not entry.flags & TOMBSTONE and not expired:
                     rows.append(Row(key, entry.vlen, entry.expiry))
@@ -254,6 +251,21 @@ class OwnReader(ValueReader):
             newer.append(([(key, generation.entries[key]) for key in keys], complete))
         with self._index.read() as snapshot:
             return newer, snapshot.page(kind, after, prefix, count)
+
+
+def _entry(packed: bytes) -> Entry:
+    """Return what a look-up found. Raises ShardUnavailable when that is no entry."""
+    try:
+        return Entry.unpack(packed)
+    except IndexFailed as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: IndexFailed) -> ShardUnavailable:
+    return ShardUnavailable(
+        f"the index cannot be read: {error}",
+        hint="restart the node; molia verify --rebuild-index makes a new index",
+    )
 
 
 def _sound(sums: tuple[int, bytes], base: int, value: bytes) -> bool:

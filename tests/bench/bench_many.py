@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from molia.base.limits import GIB, KIB
+from molia.node.system import calm_collector
 from molia.store.keys import Kind
 from molia.store.shard import Shard, ShardOptions
 from molia.store.upkeep import KEYS_FACTOR
@@ -141,6 +142,7 @@ def _checkpoint(place: Path, many: int, scale: float) -> Iterator[Figure]:
 
 def bench_recovery(folder: Path, scale: float) -> Iterator[Figure]:
     """How long a shard that was killed takes until it is ready, for a tail of large and small."""
+    calm_collector()  # as `molia run` does
     for number, (name, size, total) in enumerate(TAILS):
         place, count = folder / str(number), max(64, int(total * scale) // size)
         shard = open_at(place, LAZY)

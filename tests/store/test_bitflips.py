@@ -138,6 +138,22 @@ def test_a_flipped_bit_anywhere_in_the_index_never_gives_a_wrong_value(tmp_path:
     assert died <= max(6, FLIPS // 10), "LMDB itself may stumble over its own pages, but not often"
 
 
+def test_an_index_entry_of_another_length_is_an_index_that_cannot_be_read(tmp_path: Path) -> None:
+    expected = build(tmp_path)
+    kind, key = next(named for named in expected if named[0] == Kind.BLOCK)
+    with opened(disk_at(tmp_path), OPTIONS) as shard:
+        shard._index._env.write(lambda writer: writer.put("b", key, bytes(16)))
+        for ask in (
+            lambda: shard.get(kind, key, now=NOW),
+            lambda: shard.size_of(kind, key, now=NOW),
+            lambda: shard.scan(kind, b"", now=NOW, limit=10),
+            lambda: audit_all(shard),
+        ):
+            with pytest.raises(ShardUnavailable, match="another length"):
+                ask()
+    assert read(tmp_path, expected, rebuild=True) == (0, 0, 0)
+
+
 def occurrences(data: bytes, key: bytes) -> list[int]:
     """Where a key stands in the index's file."""
     found, at = [], data.find(key)
