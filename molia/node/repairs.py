@@ -7,7 +7,7 @@ Source: docs/reference/audit-and-repair.md, "Who repairs".
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -131,7 +131,9 @@ class Repairs:
                 log.debug("look_failed", blob=cid.short, reason=str(error))
 
         if len(self._tasks) < limits.CLAIMS_AT_ONCE:
-            self._spawn(note())
+            task = asyncio.ensure_future(note())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     # ------------------------------------------------------------------ our turn
 
@@ -288,17 +290,6 @@ class Repairs:
             case _:
                 view = self.view()
                 return {**asdict(view), "repairs": [packed(each) for each in view.repairs]}
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except MoliaError as error:
-                log.debug("claim_not_answered", reason=str(error))
-
-        task = asyncio.ensure_future(guarded())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def packed(view: RepairView) -> dict[str, Any]:
