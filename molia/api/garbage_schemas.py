@@ -2,6 +2,8 @@
 
 from dataclasses import asdict
 
+from pydantic import StrictBool
+
 from molia.api.schemas import Count, Model
 from molia.base import views
 
@@ -9,7 +11,7 @@ from molia.base import views
 class GarbageRequest(Model):
     """With `dry_run` nothing is removed."""
 
-    dry_run: bool = False
+    dry_run: StrictBool = False
 
 
 class Garbage(Model):

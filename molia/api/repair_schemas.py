@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import Literal
 
+from pydantic import StrictBool
+
 from molia.api.schemas import CidText, Count, Model
 from molia.base.views import RepairsView, RepairView
 
@@ -11,7 +13,7 @@ class RepairRequest(Model):
     """A blob to repair. `dry_run` only looks how it stands."""
 
     cid: CidText
-    dry_run: bool = False
+    dry_run: StrictBool = False
 
 
 class Repair(Model):

@@ -5,6 +5,7 @@ from fastapi.responses import Response
 
 from molia.api.garbage_schemas import Garbage, GarbageRequest
 from molia.api.negotiation import TEXT
+from molia.api.openapi import problems
 from molia.api.schemas import Live, Node, Ready
 from molia.node.service import NodeService
 
@@ -19,7 +20,7 @@ def add_status_routes(app: FastAPI, service: NodeService) -> None:
         """Say who this node is, what its store holds and how its shards are."""
         return Node.of(await service.node())
 
-    @app.post("/gc", tags=["node"])
+    @app.post("/gc", tags=["node"], responses=problems(413))
     async def collect_garbage(request: GarbageRequest) -> Garbage:
         """Remove what nobody wants any more now, or only say what would go."""
         return Garbage.of(await service.collect_garbage(dry_run=request.dry_run))

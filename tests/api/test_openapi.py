@@ -13,7 +13,7 @@ from tests.api.live import running
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 HOOKS = {"SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py"))}
-OPERATIONS = 36
+OPERATIONS = 37
 
 
 def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
