@@ -10,33 +10,20 @@ import pytest
 from molia.base.cid import Cid, ContentHash
 from molia.base.errors import BlobNotFound, NoHolders, NoSpace
 from molia.base.hashing import blake3_digest
-from molia.base.now import Now
 from molia.base.views import PinView
 from molia.node import pinning
 from molia.node.courier import lease_of
 from molia.node.held import owner_hash
-from molia.node.system import SystemClock
 from molia.store import keys
 from molia.store.keys import Kind
 from molia.store.ops import Put, Transaction
 from molia.store.rows import PinRow
-from tests.node.inside import Inside, config_of, ended, running, until, with_network
+from tests.node.inside import Inside, Shifted, config_of, ended, running, until, with_network
 from tests.node.process import body_of
 from tests.node.test_reading_inside import SIZE, get, silence
 from tests.node.test_spreading_inside import holdings
 
 NODES = 5
-
-
-class Shifted(SystemClock):
-    """The machine's clock; its wall time can be put forward."""
-
-    ahead_s = 0
-
-    def now(self) -> Now:
-        """Return this instant, later by what was asked for."""
-        now = super().now()
-        return Now(now.mono_s, now.unix_s + self.ahead_s)
 
 
 def owners(node: Inside, cid: Cid) -> set[bytes]:

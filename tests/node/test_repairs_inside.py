@@ -9,13 +9,11 @@ from molia.base.config import RepairConfig
 from molia.base.errors import NoHolders, SharesOutOfReach
 from molia.base.ids import PeerKey
 from molia.base.limits import DATA_SHARES, TOTAL_SHARES
-from molia.base.now import Now
 from molia.blobs.placement import losses_survived
-from molia.node.system import SystemClock
 from molia.store import keys
 from molia.store.keys import Kind
 from molia.store.ops import Delete, Transaction
-from tests.node.inside import Inside, config_of, until, with_network
+from tests.node.inside import Inside, Shifted, config_of, until, with_network
 from tests.node.process import body_of
 from tests.node.test_reading_inside import SIZE, get, holders, silence
 
@@ -25,17 +23,6 @@ QUICK = RepairConfig(
 NODES = 18
 FEW = 6
 HOUR_S = 3_600
-
-
-class Shifted(SystemClock):
-    """The machine's clock; its wall time can be put forward."""
-
-    ahead_s = 0
-
-    def now(self) -> Now:
-        """Return this instant, later by what was asked for."""
-        now = super().now()
-        return Now(now.mono_s, now.unix_s + self.ahead_s)
 
 
 def hurry(nodes: list[Inside]) -> None:
