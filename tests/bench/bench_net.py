@@ -87,6 +87,7 @@ def bench_net(folder: Path, scale: float) -> Iterator[Figure]:
         if scale < REPAIR_SCALE:
             return
         publisher.kill()  # else it would be read from, or counted as a holder
+        _repaired(reader, _holders(net, reader, cids[-1])[-1], cids[-1])
         whole = _reachable(reader, cids[-1])
         dead = yield from _gets(net, reader, cids[-1], sizes)
         for node in dead:
@@ -261,10 +262,7 @@ def _repair(net: Net, reader: NetNode, cid: str, sizes: Sizes) -> Iterator[Figur
     before_s, own_s = net.cpu_s(), leader.cpu_s()
     read, made = _moved(leader)
     started_s = time.monotonic()
-    assert leader.ask("POST", "/repair", {"cid": cid})["missing"] >= 1
-    wait_until(
-        lambda: leader.ask("GET", "/repair")["repaired"] >= 1, "no repair", within_s=REPAIR_S
-    )
+    _repaired(reader, leader, cid)
     took_s = time.monotonic() - started_s
     all_s, own_s = net.cpu_s() - before_s, leader.cpu_s() - own_s
     read, made = _moved(leader)[0] - read, _moved(leader)[1] - made
@@ -277,6 +275,18 @@ def _repair(net: Net, reader: NetNode, cid: str, sizes: Sizes) -> Iterator[Figur
     yield against_limit("net repair: CPU of who repairs", own_s, "s", coding_s, at_most=3)
     yield seen("the same, CPU of all nodes", all_s, "s", coding_s)
     yield seen("the same, on the clock", took_s, "s")
+
+
+def _repaired(reader: NetNode, leader: NetNode, cid: str) -> None:
+    """Have a holder make again what is missing: the publisher's part, or that of who died."""
+    done = leader.ask("GET", "/repair")["repaired"]
+    assert leader.ask("POST", "/repair", {"cid": cid})["missing"] >= 1
+    wait_until(
+        lambda: leader.ask("GET", "/repair")["repaired"] > done, "no repair", within_s=REPAIR_S
+    )
+    wait_until(
+        lambda: _reachable(reader, cid) == TOTAL_SHARES, "repaired in part", within_s=REPAIR_S
+    )
 
 
 def _reachable(asked: NetNode, cid: str) -> int:

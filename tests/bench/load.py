@@ -89,7 +89,7 @@ class Reader:
             head_stop = self._buffer.find(b"\r\n\r\n", 0, filled)
         head = bytes(self._buffer[:head_stop]).lower()
         if not head.startswith((b"http/1.1 200", b"http/1.1 206")):
-            raise Answer(head[:300].decode("latin-1"))
+            raise Answer(head[:1200].decode("latin-1"))
         size = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
         left = size - (filled - head_stop - 4)
         while left > 0:
