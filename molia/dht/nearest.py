@@ -85,11 +85,12 @@ class Positions:
         is_small = len(self._ids) <= NODES_CONTACTS_MAX
         free = ID_BITS if is_small else max(free, self._bits(target, NODES_CONTACTS_MAX))
         low, high = self._run(target, free)
-        ids = self._ids[low:high]
+        ids, by_id = self._ids[low:high], self._by_id
         shift, mask = max(0, free - _SHORT_BITS), (1 << _SHORT_BITS) - 1
-        if len({one >> shift & mask for one in ids}) < len(ids):
+        encoded = {one >> shift & mask: by_id[one].encoded for one in ids}
+        if len(encoded) < len(ids):
             shift, mask = 0, (1 << ID_BITS) - 1
-        encoded = {one >> shift & mask: self._by_id[one].encoded for one in ids}
+            encoded = {one: by_id[one].encoded for one in ids}
         if len(self._cells) >= TABLE_CELLS_MAX:
             self._cells.clear()
         cell = _Cell(shift, mask, tuple(encoded), encoded, free, target >> free)

@@ -10,6 +10,7 @@ from molia.dht.bucket import Bucket, Entry, State, heard, is_faster
 from molia.dht.checks import Checks
 from molia.dht.contact import Contact, bucket_index
 from molia.dht.nearest import Positions
+from molia.wire.addresses import Address
 
 _FRESH_INTERVALS: Final = 4
 """Who answered within so many check intervals may still live, unasked."""
@@ -18,7 +19,7 @@ _FRESH_INTERVALS: Final = 4
 class Places:
     """The buckets of a table; `Table` says what happened, this decides who sits where."""
 
-    __slots__ = ("_bucket_size", "_buckets", "_checks", "_counts", "_group_per_bucket",
+    __slots__ = ("_at", "_bucket_size", "_buckets", "_checks", "_counts", "_group_per_bucket",
                  "_group_per_table", "_groups", "_own_id", "entries", "slot_count",
                  "verified")  # fmt: skip
 
@@ -36,6 +37,8 @@ class Places:
         self.slot_count = 0
         self._groups: dict[bytes, int] = {}
         """Contacts of each group, in slots and caches."""
+        self._at: dict[Address, Entry] = {}
+        """By address, at most one at each: who verifies at another's address takes its place."""
 
     def index(self, contact: Contact) -> int:
         """Return the bucket of a contact."""
@@ -54,11 +57,8 @@ class Places:
 
     def resident(self, contact: Contact) -> Entry | None:
         """Return whom the table believes to be at a contact's address, under another key."""
-        if contact.group not in self._groups:
-            return None
-        address, key = contact.address, contact.key.key
-        here = (e for e in self.entries.values() if e.contact.address == address)
-        return next((entry for entry in here if entry.contact.key.key != key), None)
+        entry = self._at.get(contact.address)
+        return None if entry is None or entry.contact.key == contact.key else entry
 
     def may_find_place(self, contact: Contact, now_s: float) -> bool:
         """Tell whether an unknown contact would get a slot, or a place in a cache that needs it."""
@@ -196,10 +196,10 @@ class Places:
         key, group = entry.contact.key.key, entry.contact.group
         if key not in self.entries:
             self._groups[group] = self._groups.get(group, 0) + 1
-        self.entries[key] = entry
+        self.entries[key] = self._at[entry.contact.address] = entry
 
     def _forget(self, entry: Entry) -> None:
-        del self.entries[entry.contact.key.key]
+        del self.entries[entry.contact.key.key], self._at[entry.contact.address]
         left = self._groups.pop(entry.contact.group) - 1
         if left:
             self._groups[entry.contact.group] = left
