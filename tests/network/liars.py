@@ -15,8 +15,8 @@ SLOW_PIECE, SLOW_S = 2_048, 0.2
 class _Lying:
     """A stream on which blocks are sent in a bad way."""
 
-    def __init__(self, stream: PeerStream, manners: str) -> None:
-        self._stream, self._manners = stream, manners
+    def __init__(self, stream: PeerStream, manners: str, before: bytes) -> None:
+        self._stream, self._manners, self._before = stream, manners, before
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -30,6 +30,8 @@ class _Lying:
         match self._manners:
             case "wrong":
                 await stream.send(bytes(len(data)))
+            case "stale":
+                await stream.send(self._before[: len(data)])
             case "truncated":
                 await stream.send(data[:-1])
             case "endless":
@@ -42,13 +44,16 @@ class _Lying:
                     await asyncio.sleep(SLOW_S)
 
 
-def lie(node: Inside, manners: str) -> None:
-    """Let a node lie from now on: wrong, truncated, endless, or slow as molasses."""
+def lie(node: Inside, manners: str, before: bytes) -> None:
+    """Let a node lie from now on: wrong, stale, truncated, endless, or slow as molasses.
+
+    before: what the file had in it once; a stale node answers with its beginning.
+    """
     network = node.member.network
     for number in (Number.GET_BLOCKS, Number.AUDIT):
         honest = network._stream_handlers[number]
 
         async def serve(stream: PeerStream, honest: Any = honest) -> None:
-            await honest(_Lying(stream, manners))
+            await honest(_Lying(stream, manners, before))
 
         network.serve({}, {number: serve})

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from molia.base.cid import Cid
 from molia.base.limits import TOTAL_SHARES
 from tests.network.liars import lie
@@ -17,7 +19,7 @@ PATIENT = replace(QUICK, takeover_s=10)
 """A repair has four and a half times that."""
 NODES = 19
 SIZE = 2_600_000
-MANNERS = ("wrong", "truncated", "endless", "molasses")
+MANNERS = (("wrong", "truncated", "endless", "molasses"), ("stale", "endless", "stale", "wrong"))
 RATIO_MAX, LEAST_S = 3.0, 20.0
 """How much longer the read may take; what a busy machine makes of a second is not the liars'."""
 Record = Callable[[str, object], None]
@@ -46,8 +48,9 @@ def lost_at(reader: Inside, cid: Cid) -> set[bytes]:
     return {place.key for place in watched.lost}
 
 
+@pytest.mark.parametrize("manners", MANNERS, ids=" ".join)
 def test_four_liars_at_once_are_recorded_and_what_they_had_is_made_again(
-    tmp_path: Path, record_property: Record
+    tmp_path: Path, record_property: Record, manners: tuple[str, ...]
 ) -> None:
     async def act(nodes: list[Inside]) -> None:
         hurry(nodes)
@@ -59,8 +62,8 @@ def test_four_liars_at_once_are_recorded_and_what_they_had_is_made_again(
         reader = holder_of(nodes, put.cid, max(kept))
         healthy_s = await timed_get(reader, put.cid, body)
         liars = [holder_of(nodes, put.cid, share) for share in data[:4]]
-        for node, manners in zip(liars, MANNERS, strict=True):
-            lie(node, manners)
+        for node, each in zip(liars, manners, strict=True):
+            lie(node, each, body_of(2, SIZE))
         # who has all of it could give all of it: it counts as slow, so that the others are asked
         reader.member.fetcher._pace._taken_s[nodes[0].key] = 10.0
         took_s = await timed_get(reader, put.cid, body)
