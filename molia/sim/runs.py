@@ -16,6 +16,7 @@ from typing import Any, Final
 from molia.sim.report import Bar, Report, baseline_lines
 from molia.sim.scenarios import churn, flash, flood, partition, steady, sybil, upgrade
 from molia.sim.scenarios.base import DEFENCES, Options
+from molia.sim.scenarios.churn import UNUSED_CPU
 
 SCENARIOS: Final[dict[str, Callable[[Options], Report]]] = {
     "steady": steady.run, "churn": churn.run, "sybil": sybil.run, "partition": partition.run,
@@ -93,7 +94,9 @@ def _count_cpu(report: Report) -> None:
 
 
 def _cpu_line(told: Mapping[str, object]) -> list[str]:
-    return [f"({told[_CPU]} s for a minute of 1,000 nodes)"] if _CPU in told else []
+    """Return the same for people, and of the minute of churn before anybody asked."""
+    unused = f", {told[UNUSED_CPU]} s for one that no user asks in" if UNUSED_CPU in told else ""
+    return [f"({told[_CPU]} s for a minute of 1,000 nodes{unused})"] if _CPU in told else []
 
 
 def _print_baselines(options: Options) -> None:

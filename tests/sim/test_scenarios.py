@@ -241,6 +241,7 @@ def test_a_seed_has_one_trace_whatever_python_hashes_by_and_json_says_what_was_f
     for one in (told, again):
         assert float(str(one.pop("cpu_s"))) > 0
         assert float(str(one.pop("cpu_s_of_1000_node_minutes"))) > 0
+        assert float(str(one.pop("cpu_s_of_1000_node_churn_minute"))) > 0
     assert told == again
     assert told.keys() >= FIELDS
     assert code == (0 if told["passed"] else 1)
