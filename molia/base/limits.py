@@ -43,6 +43,8 @@ HOLDER_CANDIDATES_MAX: Final = 200
 """Nodes that one job looks at as holders."""
 SHARE_STREAMS_MAX: Final = 64
 """Shares of one blob that are sent at once."""
+GIVEN_BLOCKS_MAX: Final = 4
+"""Blocks of one share that are read at once to be sent: 1 MiB."""
 SOURCES_MAX: Final = 128
 """Nodes that one read knows to have shares."""
 ASKED_SHOWN_MAX: Final = 20

@@ -1,19 +1,21 @@
-"""Sending one share to a holder: block by block from the store, no more in memory than one.
+"""Sending one share to a holder: from the store, no more in memory than a few blocks.
 
 Source: docs/reference/blob-messages.md, "Streams".
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 
+from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.errors import BadAnswer, BlobDamaged, MoliaError
 from molia.base.limits import SHARES_MAX, TOTAL_SHARES, WHOLE_SHARE
-from molia.blobs.download import fetch_sound
+from molia.blobs.download import FetchBlock, LeafLists, fetch_sound
 from molia.blobs.elastic import Supplement
+from molia.blobs.geometry import StripeShape
 from molia.blobs.manifest import Manifest
 from molia.node.asking_blobs import Holder, ask_have
 from molia.node.catalog import Bound
@@ -150,14 +152,16 @@ class Giver:
         if leaves is None:
             raise _damaged(bound.cid)
         yield first_stripe, leaves
-        for index in range(first_stripe, manifest.geometry.stripe_count):
-            shape = manifest.geometry.stripe(index)
-            block: bytes | None = b""
-            if shape.size_of(share):
-                block = await run(fetch_sound, fetch, lists, shape, share)
-            if block is None:
-                raise _damaged(bound.cid)
-            yield index + 1, block
+        stop = manifest.geometry.stripe_count
+        for first in range(first_stripe, stop, limits.GIVEN_BLOCKS_MAX):
+            shapes = [
+                manifest.geometry.stripe(index)
+                for index in range(first, min(first + limits.GIVEN_BLOCKS_MAX, stop))
+            ]
+            for index, block in enumerate(await run(_sound, fetch, lists, shapes, share), first):
+                if block is None:
+                    raise _damaged(bound.cid)
+                yield index + 1, block
 
     async def _stripes_there(self, to: Holder, share: int) -> int:
         """Return how many stripes a holder has of a share that broke.
@@ -169,6 +173,15 @@ class Giver:
         except MoliaError:
             return 0
         return dict(held.partial).get(share, 0)
+
+
+def _sound(
+    fetch: FetchBlock, lists: LeafLists, shapes: Sequence[StripeShape], share: int
+) -> list[bytes | None]:
+    """Return a share's blocks of some stripes, for a thread; None for one that is not sound."""
+    return [
+        fetch_sound(fetch, lists, shape, share) if shape.size_of(share) else b"" for shape in shapes
+    ]
 
 
 def _damaged(cid: Cid) -> BlobDamaged:

@@ -41,6 +41,8 @@ KEEP_TRIES: Final = 8
 PATIENCE_S: Final = 30.0
 """How long a share may take beside what its bytes take at the lowest rate."""
 SETTLE_S: Final = 30.0
+TOGETHER: Final = 3
+"""Blocks of a share that are written at once: one transaction and one sync for all of them."""
 OTHERS_S: Final = 10.0
 """How long a share waits for another sender of the same one: less than senders wait for it."""
 
@@ -231,6 +233,8 @@ class _Taking:
         """The bytes of a small blob; they go with the rows, in one transaction."""
         self.ended = asyncio.Event()
         self._writes: set[asyncio.Task[None]] = set()
+        self._held_back: list[tuple[int, bytes]] = []
+        """What is checked and not yet being written: stripe and bytes."""
         self._patience: asyncio.Timeout | None = None
         self._is_given_up = False
 
@@ -271,6 +275,7 @@ class _Taking:
         finally:
             self._patience = None
         if outcome is None:
+            await self._save()
             self.core.on_end()
         while outcome is None and (outcome := self._carry_out()) is None:
             await self._wait_for_writes()
@@ -287,6 +292,14 @@ class _Taking:
                 return None
         return outcome
 
+    async def _save(self) -> None:
+        """Return once all that came is durable, also of a share that broke off."""
+        if self._held_back:
+            self._write()
+        while self._writes:
+            await self._wait_for_writes()
+            self._reap()
+
     async def _wait_for_writes(self) -> None:
         await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
 
@@ -302,20 +315,29 @@ class _Taking:
                         self.whole = data
                         self.core.on_leaves_stored()
                     case cores.StoreLeaves(leaves=leaves):
-                        self._write(keys.LEAVES_STRIPE, leaves)
+                        self._held_back.append((keys.LEAVES_STRIPE, leaves))
                     case cores.StoreBlock(stripe_index=stripe, block=block):
-                        self._write(stripe, block)
+                        self._held_back.append((stripe, block))
+        is_full = len(self._held_back) >= TOGETHER or not self.core.wants_bytes
+        if self._held_back and is_full:
+            self._write()
         return None
 
-    def _write(self, stripe: int, data: bytes) -> None:
-        async def write() -> None:
-            await self._context.objects.store(self.object_id, [(self.core.share, stripe, data)])
+    def _write(self) -> None:
+        """Begin to write what was held back."""
+        blocks, self._held_back = self._held_back, []
+        self._writes.add(asyncio.ensure_future(self._store(blocks)))
+
+    async def _store(self, blocks: list[tuple[int, bytes]]) -> None:
+        share = self.core.share
+        await self._context.objects.store(
+            self.object_id, [(share, stripe, data) for stripe, data in blocks]
+        )
+        for stripe, _ in blocks:
             if stripe == keys.LEAVES_STRIPE:
                 self.core.on_leaves_stored()
             else:
                 self.core.on_stored(stripe)
-
-        self._writes.add(asyncio.ensure_future(write()))
 
     def _reap(self) -> None:
         """Raise what a write ended in."""

@@ -12,12 +12,16 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from molia.store.disk import Buffer, File, Lock
 
 _IOV_MAX: Final = 1024
+_WRITE_BYTES: Final = 1 << 20
+"""What one call writes at most, but for a larger buffer: with more Linux takes huge pages, which
+are fresh in no cache and, in a virtual machine, often the host's to find first: five times the
+time."""
 _BLOCK: Final = 512
 _FILE_MODE: Final = 0o600
 _DIR_MODE: Final = 0o700
@@ -57,8 +61,8 @@ class OsFile:
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Write all `buffers` back to back at `offset`."""
-        for first in range(0, len(buffers), _IOV_MAX):
-            offset = self._write_some(offset, buffers[first : first + _IOV_MAX])
+        for some in _calls(buffers):
+            offset = self._write_some(offset, some)
 
     def _write_some(self, offset: int, buffers: Sequence[Buffer]) -> int:
         left, size = buffers, sum(map(len, buffers))
@@ -264,6 +268,20 @@ class OsDisk:
     def path_of(self, name: str) -> str:
         """Return the operating system's path of a name."""
         return f"{self._root}/{name}" if name else self._root
+
+
+def _calls(buffers: Sequence[Buffer]) -> Iterator[Sequence[Buffer]]:
+    """Yield the buffers in runs, each for one call."""
+    if len(buffers) <= _IOV_MAX and sum(map(len, buffers)) <= _WRITE_BYTES:
+        yield buffers
+        return
+    first = size = 0
+    for at, buffer in enumerate(buffers):
+        size += len(buffer)
+        if at > first and (size > _WRITE_BYTES or at - first == _IOV_MAX):
+            yield buffers[first:at]
+            first, size = at, len(buffer)
+    yield buffers[first:]
 
 
 def _rest(buffers: Sequence[Buffer], written: int) -> list[Buffer]:

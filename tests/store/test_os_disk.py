@@ -58,6 +58,16 @@ def test_punching_gives_blocks_back(tmp_path: Path) -> None:
     assert file.holes() == [(4096, (1 << 20) - 4096)]
 
 
+def test_what_takes_many_calls_is_written_back_to_back(tmp_path: Path) -> None:
+    file = OsDisk(str(tmp_path)).open("file", create=True)
+    sizes = (0, 7, 300_000, 2_500_000, 1, 800_000, 400_000, *[3] * 3_000, 0)
+    buffers = [os.urandom(size) for size in sizes]
+    file.write(11, buffers)
+    assert file.read(11, sum(sizes) + 1) == b"".join(buffers)
+    file.write(0, [])
+    assert file.size() == 11 + sum(sizes)
+
+
 def test_a_file_closes_itself_when_its_last_holder_lets_go(tmp_path: Path) -> None:
     disk = OsDisk(str(tmp_path))
     before = len(os.listdir("/proc/self/fd"))
