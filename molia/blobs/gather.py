@@ -9,7 +9,7 @@ stripes. A read that broke off goes on with a new Gather from `position`.
 Source: docs/reference/gathering.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,7 +23,7 @@ from molia.blobs.geometry import StripeShape
 from molia.blobs.manifest import Manifest, cid_of_manifest
 from molia.blobs.merkle import verify_path
 from molia.blobs.one_read import Failed, GatherConfig, Liar, OneRead
-from molia.blobs.sources import Peer
+from molia.blobs.sources import Peer, Source
 
 _SLOW_ALL: Final = 3.0
 _SLOW_FEW: Final = 10.0
@@ -126,10 +126,14 @@ class Gather(OneRead[Act]):
     def __init__(
         self, cid: Cid, *, start: int = 0, stop: int | None = None, now_s: float,
         manifest: Manifest | None = None, shares: Sequence[int] | None = None,
-        added: Sequence[bytes] = (), config: GatherConfig | None = None,
+        added: Sequence[bytes] = (), absent: Collection[bytes] = (),
+        config: GatherConfig | None = None,
     ) -> None:  # fmt: skip
         """added: the roots of shares from 14 on, which are then read as any. They are a hint: what
-        comes out has to be compared with the content's own hash."""
+        comes out has to be compared with the content's own hash.
+
+        absent: nodes that did not answer just now: they are not asked, so nobody waits for them.
+        """
         assert cid.codec is Codec.MANIFEST, "small blobs are gathered whole"
         assert 0 <= start <= (start if stop is None else stop), "a range goes forward"
         super().__init__(cid, now_s=now_s, config=config)
@@ -138,7 +142,7 @@ class Gather(OneRead[Act]):
         self.manifest = manifest
         self._start, self._stop = start, stop
         self._shares = None if shares is None else tuple(shares)
-        self._added = tuple(added)
+        self._added, self._absent = tuple(added), frozenset(absent)
         self._stripes: dict[int, _Stripe] = {}
         self._manifest_asked: dict[bytes, None] = {}
         self._undelivered = self._ask_next = self._give_next = 0
@@ -189,6 +193,7 @@ class Gather(OneRead[Act]):
             if peer.answered == 1:
                 self._hurry()
             stripe.blocks.setdefault(share, block)
+            self._watch_sender(key, share, stripe_index, now_s)
         self._step(now_s)
 
     def on_part(
@@ -199,7 +204,7 @@ class Gather(OneRead[Act]):
         stripe = self._stripes.get(stripe_index)
         if self.is_over or stripe is None or (key, share) not in stripe.asked:
             return
-        self._deadlines.set(("dead", key, share, stripe_index), now_s + self.config.block_s)
+        self._watch_sender(key, share, stripe_index, now_s)
         self._part_bytes += size
         if self._part_bytes >= _PROGRESS_BYTES:
             self._watch_progress(now_s)
@@ -247,6 +252,9 @@ class Gather(OneRead[Act]):
             elif what == "dead" and peer is not None and stripe is not None:
                 self._give_up(peer, stripe, share)
         self._step(now_s)
+
+    def _usable(self, found: Sequence[Source]) -> Iterable[Source]:
+        return [source for source in found if source.key not in self._absent]
 
     # ------------------------------------------------------------------ the manifest
 
@@ -297,17 +305,22 @@ class Gather(OneRead[Act]):
         if self.manifest is None:
             self._ask_manifest(now_s)
             return
-        while (
-            self._ask_next < self._todo.stop
-            and len(self._stripes) + self._undelivered < self.config.ahead
-        ):
-            shape = self.manifest.geometry.stripe(self._ask_next)
-            self._stripes[shape.index] = _Stripe(shape, self._wanted(shape))
-            self._ask_next += 1
+        self._open_stripes(self.manifest)
         for stripe in list(self._stripes.values()):
             if not self.is_over:
                 self._fill(stripe, now_s)
         self._give(now_s)
+
+    def _open_stripes(self, manifest: Manifest) -> None:
+        """Go on to the next stripes: a few at once, so that a request is for more than a block."""
+        room = self.config.ahead - len(self._stripes) - self._undelivered
+        left = self._todo.stop - self._ask_next
+        if room < min(self.config.together, self.config.ahead, left):
+            return
+        for _ in range(min(room, left)):
+            shape = manifest.geometry.stripe(self._ask_next)
+            self._stripes[shape.index] = _Stripe(shape, self._wanted(shape))
+            self._ask_next += 1
 
     def _wanted(self, shape: StripeShape) -> tuple[int, ...]:
         if self._shares is None:
@@ -409,6 +422,12 @@ class Gather(OneRead[Act]):
             stripe.late[peer.key, share] = None
             peer.is_silent = True
             self.hedged += 1
+
+    def _watch_sender(self, key: bytes, share: int, since: int, now_s: float) -> None:
+        """Give a node that sends its time anew: for a block, and for those that come after it."""
+        for index, stripe in self._stripes.items():
+            if index >= since and (key, share) in stripe.asked:
+                self._deadlines.set(("dead", key, share, index), now_s + self.config.block_s)
 
     def _give_up(self, peer: Peer, stripe: _Stripe, share: int) -> None:
         if stripe.asked.pop((peer.key, share), None) is None:

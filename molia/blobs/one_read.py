@@ -27,6 +27,8 @@ class GatherConfig:
 
     ahead: int = 4
     """Stripes asked for and not yet taken by the reader: 2.5 MiB each."""
+    together: int = 2
+    """Of these, so many are asked for at once: a request for each block costs more."""
     lookup_s: float = 8.0
     """Until when somebody must be known to have the blob."""
     manifest_s: float = 10.0

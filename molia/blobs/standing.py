@@ -88,6 +88,12 @@ class Standing:
         return tuple(sorted(dict.fromkeys(here)))
 
     @property
+    def absent(self) -> tuple[bytes, ...]:
+        """The holders that do not answer now."""
+        away = [h.key for h in self.holdings if h.presence is Presence.OFFLINE]
+        return tuple(dict.fromkeys(away))
+
+    @property
     def missing(self) -> tuple[int, ...]:
         """The shares that are to be made again, as soon as their grace is over.
 

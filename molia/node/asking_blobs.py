@@ -4,6 +4,9 @@ Source: docs/reference/blob-messages.md.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 from molia.base.cid import Cid
@@ -14,6 +17,7 @@ from molia.base.limits import HAVE_CIDS_MAX, RAW_SIZE_STOP, WHOLE_SHARE
 from molia.blobs.elastic import Supplement
 from molia.blobs.merkle import path_length
 from molia.node.network import Network
+from molia.node.peer_streams import PeerStream
 from molia.node.stream_messages import OnPart, read_reply, read_some, send_request
 from molia.wire.blob_messages import (
     Blocks,
@@ -28,6 +32,8 @@ from molia.wire.cookies import Address
 from molia.wire.messages import Number
 
 SUPPLEMENT_S: Final = 5.0
+_HEAD_ROOM: Final = 64
+"""What an answer takes beside its blocks."""
 BUSY_WAIT_S: Final = 0.5
 """How long a node that is busy is left alone; the core's own deadline ends the trying."""
 
@@ -44,6 +50,34 @@ class Block(NamedTuple):
 
     block: bytes
     path: tuple[bytes, ...]
+
+
+class Run(NamedTuple):
+    """Blocks of a share that follow each other."""
+
+    share: int
+    first_stripe: int
+    sizes: tuple[int, ...]
+    leaf_count: int
+
+    def after(self, count: int) -> "Run":
+        """Return what is left of it when so many came."""
+        return self._replace(first_stripe=self.first_stripe + count, sizes=self.sizes[count:])
+
+    def path_size(self, at: int) -> int:
+        """Return how many bytes of hashes come before a block of it."""
+        return path_length(self.first_stripe + at, self.leaf_count) * DIGEST_SIZE
+
+    @property
+    def size(self) -> int:
+        """How many bytes come in all."""
+        return sum(self.sizes) + sum(self.path_size(at) for at in range(len(self.sizes)))
+
+
+OnBlock = Callable[[int, Block | None], None]
+"""Stripe, and the block."""
+OnRunPart = Callable[[int, int], None]
+"""Stripe, and bytes of its block."""
 
 
 async def ask_supplement(network: Network, holder: Holder, cid: Cid) -> Supplement | None:
@@ -85,19 +119,51 @@ async def ask_block(
     network: Network, holder: Holder, cid: Cid, *, share: int, stripe_index: int, size: int,
     leaf_count: int, on_part: OnPart | None = None,
 ) -> Block | None:  # fmt: skip
-    """Return a block; None when the node does not have it. One byte more than `size` is too many.
+    """Return a block; None when the node does not have it. As `ask_run`."""
+    found: list[Block | None] = []
+    wanted = Run(share, stripe_index, (size,), leaf_count)
+    await ask_run(
+        network, holder, cid, wanted, on_block=lambda _, block: found.append(block),
+        on_part=None if on_part is None else lambda _, size: on_part(size),
+    )  # fmt: skip
+    return found[0]
 
-    on_part: told how many bytes came, while more are to come.
+
+async def ask_run(
+    network: Network, holder: Holder, cid: Cid, wanted: Run, *, on_block: OnBlock,
+    on_part: OnRunPart | None = None,
+) -> None:  # fmt: skip
+    """Ask for blocks of a share that follow each other, and hand each on as it comes.
+
+    What the node does not have is handed on as None. Of the last block one byte more than its size
+    is taken: too many. on_part: told how many bytes of a block came, while more are to come.
     Raises ConnectionLost, TimedOut.
     """
-    asked = GetBlocks(cid=cid, share=share, first_stripe=stripe_index, paths=True)
-    path_size = path_length(stripe_index, leaf_count) * DIGEST_SIZE
-    data = await _ask_bytes(network, holder, asked, path_size + size, on_part)
-    if data is None:
-        return None
-    path = data[:path_size]
-    hashes = tuple(path[at : at + DIGEST_SIZE] for at in range(0, len(path), DIGEST_SIZE))
-    return Block(data[path_size:], hashes)
+    done, is_again = 0, False
+    while done < len(wanted.sizes):
+        before = done
+        try:
+            async with _asked(network, holder, cid, wanted.after(done)) as stream:
+                while done < len(wanted.sizes):
+                    block = await _next_block(stream, wanted, done, on_part)
+                    if block is None:
+                        break
+                    done += 1
+                    on_block(wanted.first_stripe + done - 1, block)
+        except PeerLacks:
+            pass
+        except Busy:
+            await asyncio.sleep(BUSY_WAIT_S)
+            continue
+        except ConnectionLost:
+            if is_again or not network.is_connected(holder.key):
+                raise
+            is_again = True
+            continue
+        if done == before:
+            break
+    for index in range(wanted.first_stripe + done, wanted.first_stripe + len(wanted.sizes)):
+        on_block(index, None)
 
 
 async def ask_whole(
@@ -142,3 +208,38 @@ async def _ask_bytes(
             if is_again or not network.is_connected(holder.key):
                 raise
             is_again = True
+
+
+@asynccontextmanager
+async def _asked(
+    network: Network, holder: Holder, cid: Cid, wanted: Run
+) -> AsyncIterator[PeerStream]:
+    """Give a stream on which a run was asked for and the node has begun to answer.
+
+    Raises PeerLacks, Busy, ConnectionLost, TimedOut.
+    """
+    asked = GetBlocks(
+        cid=cid, share=wanted.share, first_stripe=wanted.first_stripe,
+        stripe_count=len(wanted.sizes), paths=True,
+    )  # fmt: skip
+    async with network.open_stream(holder.key, holder.address, Number.GET_BLOCKS) as stream:
+        stream.expect(wanted.size + _HEAD_ROOM)
+        await send_request(stream, asked)
+        stream.end()
+        if not isinstance(await read_reply(stream), Blocks):
+            raise PeerLacks("a peer does not have it")
+        yield stream
+
+
+async def _next_block(
+    stream: PeerStream, wanted: Run, at: int, on_part: OnRunPart | None
+) -> Block | None:
+    """Return a block of a run, which is too short where the stream ends in it; None before it."""
+    path_size, is_last = wanted.path_size(at), at == len(wanted.sizes) - 1
+    told = None if on_part is None else partial(on_part, wanted.first_stripe + at)
+    path = await read_some(stream, path_size)
+    block = await read_some(stream, wanted.sizes[at] + is_last, told)
+    if not path and not block:
+        return None
+    hashes = (path[at : at + DIGEST_SIZE] for at in range(0, len(path), DIGEST_SIZE))
+    return Block(block, tuple(hashes))

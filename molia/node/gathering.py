@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from molia.base.cid import Cid
 from molia.base.errors import Busy, MoliaError
+from molia.base.limits import BLOCKS_PER_REQUEST_MAX
 from molia.blobs import gather as cores
 from molia.blobs import gather_whole as whole
 from molia.blobs.gather import Gather
 from molia.blobs.gather_whole import GatherWhole
 from molia.blobs.one_read import Failed, Liar
 from molia.blobs.sources import Source
-from molia.node.asking_blobs import ask_block, ask_manifest, ask_whole
+from molia.node.asking_blobs import Block, Run, ask_manifest, ask_run, ask_whole
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.network import Network
@@ -30,6 +31,29 @@ CATCH_UP_S: Final = 0.05
 Ending = cores.Deliver | whole.Whole | cores.Done | Failed
 OnLiar = Callable[[Cid, bytes, int | None], None]
 SourcesOf = Callable[[Find], list[Source]]
+
+
+class _Run:
+    """Blocks of a share that follow each other, asked of one node at once."""
+
+    def __init__(self, first: cores.AskBlock) -> None:
+        self.key, self.share, self.first = first.key, first.share, first.stripe_index
+        self.sizes = [first.size]
+        self.wanted = {first.stripe_index: None}
+        """Stripes whose block is waited for."""
+
+    @property
+    def stop(self) -> int:
+        """The stripe behind its last."""
+        return self.first + len(self.sizes)
+
+    def takes(self, asked: cores.AskBlock) -> bool:
+        """Take a block, if it is the next one."""
+        if asked.stripe_index != self.stop or len(self.sizes) == BLOCKS_PER_REQUEST_MAX:
+            return False
+        self.sizes.append(asked.size)
+        self.wanted[asked.stripe_index] = None
+        return True
 
 
 class Gathering:
@@ -47,6 +71,11 @@ class Gathering:
         self._own, self._pieces = context.peer.key, Pieces(context)
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[object, asyncio.Task[None]] = {}
+        self._runs: dict[tuple[bytes, int, int], _Run] = {}
+        """Blocks that were asked for, by node, share and stripe."""
+        self._new_runs: list[_Run] = []
+        self._open_runs: dict[tuple[bytes, int], _Run] = {}
+        """Those that are asked for as soon as all effects were looked at."""
         self._timer: asyncio.TimerHandle | None = None
         self._told: dict[bytes, tuple[int, ...]] = {}
         """Sources that the core knows, with their shares."""
@@ -112,6 +141,7 @@ class Gathering:
         while effects := self.core.take_effects():
             for effect in effects:
                 self._carry_out(effect)
+            self._begin_runs()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -124,11 +154,10 @@ class Gathering:
         match effect:
             case cores.AskManifest(key=key):
                 self._spawn(("manifest", key), self._ask_manifest(key))
-            case cores.AskBlock(key=key, share=share, stripe_index=index):
-                self._context.metrics.fetches.labels("asked").inc()
-                self._spawn((key, share, index), self._ask_block(effect))
+            case cores.AskBlock():
+                self._note_asked(effect)
             case cores.CancelBlock(key=key, share=share, stripe_index=index):
-                self._cancel((key, share, index))
+                self._cancel_block(key, share, index)
             case cores.Decode(stripe=shape):
                 self._spawn(("decode", shape.index), self._decode(effect))
             case whole.AskWhole(key=key):
@@ -141,6 +170,43 @@ class Gathering:
             case _:
                 self._out.append(effect)
                 self._changed.set()
+
+    def _note_asked(self, asked: cores.AskBlock) -> None:
+        """Ask for a block in one request with those before it, as far as they follow each other."""
+        key, share, index = asked.key, asked.share, asked.stripe_index
+        self._context.metrics.fetches.labels("asked").inc()
+        if key == self._own:
+            self._spawn((key, share, index), self._ask_own(asked))
+            return
+        run = self._open_runs.get((key, share))
+        if run is None or not run.takes(asked):
+            run = self._open_runs[key, share] = _Run(asked)
+            self._new_runs.append(run)
+        self._runs[key, share, index] = run
+
+    def _begin_runs(self) -> None:
+        runs, self._new_runs, self._open_runs = self._new_runs, [], {}
+        for run in runs:
+            if run.wanted:
+                self._spawn(run, self._ask_run(run))
+
+    def _take_wanted(self, run: _Run, index: int) -> bool:
+        """Take that a block of a run is not waited for any more; tell whether it was."""
+        if index not in run.wanted:
+            return False
+        del run.wanted[index]
+        name = run.key, run.share, index
+        if self._runs.get(name) is run:
+            del self._runs[name]
+        return True
+
+    def _cancel_block(self, key: bytes, share: int, index: int) -> None:
+        """Wait for a block no more; a request ends with the last that it was for."""
+        run = self._runs.get((key, share, index))
+        if run is None:
+            self._cancel((key, share, index))
+        elif self._take_wanted(run, index) and not run.wanted:
+            self._cancel(run)
 
     def _spawn(self, name: object, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks[name] = asyncio.ensure_future(work)
@@ -176,47 +242,53 @@ class Gathering:
             self.core.on_manifest(key, data, now_s=self._now_s)
         self._turn()
 
-    async def _ask_block(self, asked: cores.AskBlock) -> None:
-        core, now = self.core, self._context.now
+    async def _ask_own(self, asked: cores.AskBlock) -> None:
+        read, core = self._pieces.read, self.core
         assert isinstance(core, Gather), "a small blob has no blocks"
-        block: bytes | None = None
-        path: tuple[bytes, ...] = ()
+        share, index = asked.share, asked.stripe_index
         try:
-            if asked.key == self._own:
-                block, path = await self._own_block(asked)
-            else:
-                block, path = await self._their_block(asked)
+            piece = await self._context.offload.run(read, self._here, share, index)
         except MoliaError:
-            core.on_lost(asked.key, now_s=now().mono_s)
+            core.on_lost(asked.key, now_s=self._now_s)
         else:
-            core.on_block(
-                asked.key, asked.share, asked.stripe_index, block, path=path, now_s=now().mono_s
-            )
+            block, path = (None, ()) if piece is None else (piece.block, piece.path)
+            core.on_block(asked.key, share, index, block, path=path, now_s=self._now_s)
         self._turn()
 
-    async def _own_block(self, asked: cores.AskBlock) -> tuple[bytes | None, tuple[bytes, ...]]:
-        read = self._pieces.read
-        piece = await self._context.offload.run(read, self._here, asked.share, asked.stripe_index)
-        return (None, ()) if piece is None else (piece.block, piece.path)
-
-    async def _their_block(self, asked: cores.AskBlock) -> tuple[bytes | None, tuple[bytes, ...]]:
-        assert isinstance(self.core, Gather), "a small blob has no blocks"
-        assert self.core.manifest is not None, "blocks are asked for with a manifest"
-        found = await ask_block(
-            self._network, self._find.holder(asked.key), self._find.cid, share=asked.share,
-            stripe_index=asked.stripe_index, size=asked.size,
-            leaf_count=self.core.manifest.geometry.stripe_count,
-            on_part=partial(self._on_part, asked),
+    async def _ask_run(self, run: _Run) -> None:
+        core = self.core
+        assert isinstance(core, Gather), "a small blob has no blocks"
+        assert core.manifest is not None, "blocks are asked for with a manifest"
+        wanted = Run(
+            run.share, run.first, tuple(run.sizes), core.manifest.geometry.stripe_count
         )  # fmt: skip
-        if found is None:
-            return None, ()
-        self._context.metrics.fetched_bytes.inc(len(found.block))
-        return found.block, found.path
+        try:
+            await ask_run(
+                self._network, self._find.holder(run.key), self._find.cid, wanted,
+                on_block=partial(self._on_block, run), on_part=partial(self._on_part, run),
+            )  # fmt: skip
+        except MoliaError:
+            for index in list(run.wanted):
+                self._take_wanted(run, index)
+            core.on_lost(run.key, now_s=self._now_s)
+            self._turn()
 
-    def _on_part(self, asked: cores.AskBlock, size: int) -> None:
+    def _on_block(self, run: _Run, index: int, found: Block | None) -> None:
+        assert isinstance(self.core, Gather), "a small blob has no blocks"
+        if found is not None:
+            self._context.metrics.fetched_bytes.inc(len(found.block))
+        if not self._take_wanted(run, index):
+            return
+        block, path = (None, ()) if found is None else found
+        self.core.on_block(run.key, run.share, index, block, path=path, now_s=self._now_s)
+        self._turn()
+        if not run.wanted and index + 1 < run.stop:
+            self._cancel(run)
+
+    def _on_part(self, run: _Run, index: int, size: int) -> None:
         assert isinstance(self.core, Gather), "a small blob has no blocks"
         self.core.on_part(
-            asked.key, asked.share, asked.stripe_index, size=size, now_s=self._now_s
+            run.key, run.share, index, size=size, now_s=self._now_s
         )  # deadlines only move back by it: the timer that is set rings too early
 
     async def _ask_whole(self, key: bytes) -> None:

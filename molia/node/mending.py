@@ -27,6 +27,7 @@ from molia.blobs.manifest import Manifest
 from molia.blobs.one_read import Failed
 from molia.blobs.placement import Candidate
 from molia.blobs.rebuilt import Rebuilt
+from molia.blobs.standing import Standing
 from molia.blobs.statements import Statement
 from molia.node.announcing import Announcer
 from molia.node.asking_blobs import Holder
@@ -125,20 +126,23 @@ class Mender:
         self.shares_made = 0
         self.on_placed: list[OnPlaced] = []
 
-    async def mend(self, cid: Cid, missing: Sequence[int], watched: Watched) -> Placed:
+    async def mend(self, cid: Cid, standing: Standing, watched: Watched) -> Placed:
         """Make and place what is missing of a blob that is kept for others; return what came of it.
+
+        standing: how it was found when it was looked at just now.
 
         Raises BlobNotFound when nobody wants it, BlobDamaged when it was wrongly coded, and what a
         read raises.
         """
         held, leases = await self._wanted(cid)
         courier, row = self._courier(held, leases, watched)
+        missing = standing.missing
         if cid.codec is Codec.RAW:
             placed = await Placing(courier, held.bound, row).run(_ignore)
         else:
             added = _added(held, missing, watched)
             shares = tuple(share for share in missing if share in shares_of(held.bound, added))
-            async with self._made(held, shares, added) as (bound, supplement):
+            async with self._made(held, shares, added, standing.absent) as (bound, supplement):
                 courier.supplement = supplement or held.row.supplement
                 placing = Placing(courier, bound, row, only=shares, added=added)
                 placed = await placing.run(_ignore)
@@ -210,7 +214,7 @@ class Mender:
 
     @asynccontextmanager
     async def _made(
-        self, held: Held, shares: tuple[int, ...], added: int
+        self, held: Held, shares: tuple[int, ...], added: int, absent: Collection[bytes]
     ) -> AsyncIterator[tuple[Bound, bytes]]:
         """Give the blob with these shares, made anew, under an object that goes in the end.
 
@@ -219,7 +223,9 @@ class Mender:
         objects, object_id = self._context.objects, new_object_id(self._context.entropy)
         await objects.begin(object_id)
         try:
-            supplement = await self._make(held, shares, added, object_id) if shares else b""
+            supplement = b""
+            if shares:
+                supplement = await self._make(held, shares, added, absent, object_id)
             bound = held.bound
             yield replace(bound, row=replace(bound.row, object_id=object_id)), supplement
         finally:
@@ -227,8 +233,9 @@ class Mender:
             await objects.drop(object_id)
 
     async def _make(
-        self, held: Held, wanted: tuple[int, ...], added: int, object_id: ObjectId
-    ) -> bytes:
+        self, held: Held, wanted: tuple[int, ...], added: int, absent: Collection[bytes],
+        object_id: ObjectId,
+    ) -> bytes:  # fmt: skip
         """Store what is wanted; return the supplement where that holds shares from 14 on.
 
         A supplement lists all of them, so all are made then, and those kept that are wanted.
@@ -244,7 +251,7 @@ class Mender:
         try:
             core = Gather(
                 held.cid, now_s=context.now().mono_s, manifest=manifest, shares=shares,
-                config=fetcher.patience,
+                absent=absent, config=fetcher.patience,
             )  # fmt: skip
             running = fetcher.begin(core, find, (here,))
             rebuilt = Rebuilt(manifest, shares)

@@ -25,6 +25,8 @@ from molia.wire.stream_events import (
 
 STREAM_HEAD: Final = struct.Struct("<BQB")
 """What either direction begins with: REQUEST or REPLY, the request's id, the message number."""
+LOOK_S: Final = 1.0
+"""After which a reader that waits for many bytes is given what there is."""
 CANCELLED: Final = 1
 """Code of a stream that its owner gave up."""
 
@@ -39,6 +41,7 @@ class PeerStream:
         self.request_id = 0
         """The id in the head of the request; its reply repeats it."""
         self._channel, self._touched = channel, touched
+        self._loop = asyncio.get_running_loop()
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
         self._delivered = asyncio.Event()
         self._failure = ""
@@ -63,6 +66,10 @@ class PeerStream:
             if view:
                 await self._wait(self._writable)
 
+    def expect(self, size: int) -> None:
+        """Let the peer send so much at once: as much as its answer takes, and no more is asked."""
+        self._channel.expect(self.stream_id, size)
+
     async def finish(self) -> None:
         """Say that nothing follows, and return when the peer has everything.
 
@@ -81,9 +88,10 @@ class PeerStream:
             self._channel.finish(self.stream_id)
             self._touched(self.peer)
 
-    async def receive(self, size: int = limits.STREAM_READ_BYTES) -> bytes:
+    async def receive(self, size: int = limits.STREAM_READ_BYTES, *, wanted: int = 1) -> bytes:
         """Return the next bytes, at most `size`; b"" at the end of the stream.
 
+        wanted: how many are worth a call when none are there; after a second fewer are.
         Only what was received lets the peer send more. Raises ConnectionLost, TimedOut.
         """
         while True:
@@ -95,7 +103,11 @@ class PeerStream:
             self._check()
             if self._channel.ended(self.stream_id):
                 return b""
-            await self._wait(self._readable)
+            if wanted > 1:
+                self._channel.want(self.stream_id, wanted)
+                await self._wait_some()
+            else:
+                await self._wait(self._readable)
 
     def give_up(self) -> None:
         """Cancel what is unfinished, because nobody is there for it any more."""
@@ -153,9 +165,23 @@ class PeerStream:
     def _unwanted(self) -> ConnectionLost:
         return ConnectionLost(f"peer {self._name} reads no more of the stream")
 
-    async def _wait(self, event: asyncio.Event) -> None:
+    async def _wait_some(self) -> None:
+        """Return when what is wanted can be read, or after a second whatever there is."""
+        until_s = self._loop.time() + limits.STREAM_IDLE_S
+        while self._loop.time() < until_s:
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._readable.wait()
+                self._check()
+                return
+            except TimeoutError:
+                if self._channel.readable(self.stream_id):
+                    return
+        await self._wait(self._readable, 0.0)
+
+    async def _wait(self, event: asyncio.Event, within_s: float = limits.STREAM_IDLE_S) -> None:
         try:
-            async with asyncio.timeout(limits.STREAM_IDLE_S):
+            async with asyncio.timeout(within_s):
                 await event.wait()
         except TimeoutError:
             self.cancel()

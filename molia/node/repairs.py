@@ -150,10 +150,12 @@ class Repairs:
                     if task is not None:
                         task.cancel()
 
-    def _begin(self, cid: Cid, until_unix_s: int) -> None:
+    def _begin(self, cid: Cid, until_unix_s: int, seen: Standing | None = None) -> None:
+        """Begin a repair. seen: how the blob stands, if that was looked at just now."""
         if cid in self._running:
             return
-        task = self._running[cid] = asyncio.ensure_future(self._run_one(cid, until_unix_s))
+        work = self._run_one(cid, until_unix_s, seen)
+        task = self._running[cid] = asyncio.ensure_future(work)
 
         def ended(_: asyncio.Task[None]) -> None:
             self._running.pop(cid, None)
@@ -161,13 +163,13 @@ class Repairs:
 
         task.add_done_callback(ended)
 
-    async def _run_one(self, cid: Cid, until_unix_s: int) -> None:
+    async def _run_one(self, cid: Cid, until_unix_s: int, seen: Standing | None) -> None:
         """Repair a blob, whatever comes of it."""
         placed: Placed | None = None
         before = self._standings.get(cid)
         try:
             async with asyncio.timeout(self.queue.config.job_s):
-                before = await self._keeper.look(cid, anew=True)
+                before = seen or await self._keeper.look(cid, anew=True)
                 if before is None or not before.is_repairable:
                     return
                 if await self.claims.claim(cid, until_unix_s):
@@ -187,7 +189,7 @@ class Repairs:
         if here is not None and here.is_whole and self.again is not None:
             return await self.again(cid)
         watched = await self._keeper.watched(cid)
-        return await self._mender.mend(cid, standing.missing, watched)
+        return await self._mender.mend(cid, standing, watched)
 
     async def _check(self, cid: Cid, before: Standing, placed: Placed) -> None:
         """See what came of it: where it made nothing better, the blob is left alone for a while."""
@@ -255,7 +257,7 @@ class Repairs:
             return found
         self._rests.pop(cid, None)
         life_s = min(int(self.queue.config.job_s), limits.CLAIM_LIFE_MAX_S)
-        self._begin(cid, int(self._context.now().unix_s) + life_s)
+        self._begin(cid, int(self._context.now().unix_s) + life_s, standing)
         return replace(found, state="running")
 
     async def start_anywhere(self, cid: Cid, *, dry_run: bool) -> RepairView:

@@ -24,13 +24,18 @@ async def read_some(stream: PeerStream, size: int, on_part: OnPart | None = None
 
     on_part: told the size of each part that comes, but not of the last.
     """
-    data = await stream.receive(min(size, STREAM_READ_BYTES)) if size else b""
+    most = min(size, STREAM_READ_BYTES)
+    data = await stream.receive(most, wanted=most) if size else b""
     if len(data) == size or not data:
         return data
     parts, left = [data], size - len(data)
     if on_part is not None:
         on_part(len(data))
-    while left and (data := await stream.receive(min(left, STREAM_READ_BYTES))):
+    while left:
+        most = min(left, STREAM_READ_BYTES)
+        data = await stream.receive(most, wanted=most)
+        if not data:
+            break
         parts.append(data)
         left -= len(data)
         if left and on_part is not None:

@@ -13,6 +13,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final, Protocol
 
 from molia.base import limits
@@ -33,6 +34,7 @@ _PMTUDISC_PROBE: Final = 3
 _BULK_PACKETS: Final = 8
 _BULK_SIZE: Final = 1_000
 """So many packets of this size on average in one drain are bulk."""
+_TICK_S: Final = 0.001
 _PLAIN_DRAINS: Final = 16
 """So many drains without a joined arrival end it."""
 _GRO_SIZE: Final = struct.Struct("@i")
@@ -154,14 +156,18 @@ class UdpDriver:
                 pump.send(packets, address)
 
     def _arm(self, now: Now) -> None:
-        """Set the timer earlier where that is needed; one that rings too early costs nothing."""
+        """Set the timer earlier where that is needed; one that rings too early costs a turn.
+
+        Loops count in milliseconds: rounded down by them, what is due in less would ring at once,
+        again and again until it is. A channel that sends makes up for the rest of a millisecond.
+        """
         wake_s = self._core.next_deadline_s() if self.pumps else None
         if wake_s is None or (self._wake_s is not None and self._wake_s <= wake_s):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._wake_s = wake_s
-        delay_s = max(0.0, wake_s - now.mono_s)
+        delay_s = ceil((wake_s - now.mono_s) / _TICK_S) * _TICK_S if wake_s > now.mono_s else 0.0
         self._timer = self._loop.call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -121,6 +121,17 @@ class Channel:
         """Return at most `size` bytes; only then may the peer send as many more."""
         return self._streams.read(stream_id, size)
 
+    def expect(self, stream_id: int, size: int) -> None:
+        """Let the peer send up to `size` bytes of a stream before any is read."""
+        self._streams.expect(stream_id, size)
+
+    def want(self, stream_id: int, size: int) -> None:
+        """Say `Readable` when `size` bytes of a stream are there, or when room for more is short.
+
+        Until the next `read`; without it the first byte is enough.
+        """
+        self._streams.want(stream_id, size)
+
     def readable(self, stream_id: int) -> int:
         """Return how many bytes `read` would give."""
         return self._streams.readable(stream_id)

@@ -193,10 +193,12 @@ class ReceiveHalf:
     """Bytes on their way in, from the oldest unread one on."""
 
     __slots__ = ("_head_at", "_pieces", "_ready", "_starts", "final", "highest", "next", "read_to",
-                 "reset_code", "stopped", "stream_id", "window")  # fmt: skip
+                 "reset_code", "stopped", "stream_id", "wanted", "window")  # fmt: skip
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id = stream_id
+        self.wanted = 1
+        """How many bytes the owner waits for."""
         self.window = Window(STREAM_WINDOW_START, size_max=STREAM_WINDOW_MAX)
         self.next = 0
         """Everything below came."""

@@ -137,6 +137,7 @@ class Streams:
             return b""
         half = stream.receiving
         data = half.read(size)
+        half.wanted = 1
         if half.readable == 0:
             stream.announced = False
         if data:
@@ -151,6 +152,20 @@ class Streams:
         self.window.consumed += size
         if self.window.is_due:
             self.controls[frames.MAX_DATA, 0] = None
+
+    def expect(self, stream_id: int, size: int) -> None:
+        """Give the peer credit for `size` bytes at once; there is no more to say while it lasts."""
+        stream = self._table.get(stream_id)
+        if stream is not None and stream.receiving.window.expect(size):
+            self.controls[frames.MAX_STREAM_DATA, stream_id] = None
+
+    def want(self, stream_id: int, size: int) -> None:
+        """Announce a stream when so much can be read, as far as its window lets so much come."""
+        stream = self._table.get(stream_id)
+        if stream is not None:
+            half = stream.receiving
+            room = half.window.limit - half.read_to
+            half.wanted = size if size <= room else max(1, room // 2)
 
     def readable(self, stream_id: int) -> int:
         """Return how many bytes can be read now."""
@@ -257,10 +272,21 @@ class Streams:
         return True
 
     def announce(self, stream_id: int, stream: Stream) -> None:
-        """Tell the owner once that there is something to read."""
-        if not stream.announced and not stream.receiving.stopped:
+        """Tell the owner once that there is something to read, or as much as is wanted.
+
+        Where the peer may soon send no more, on whatever stream, all that came is to be read.
+        """
+        half = stream.receiving
+        if stream.announced or half.stopped:
+            return
+        if half.readable >= half.wanted:
             stream.announced = True
             self.events.append(Readable(stream_id))
+        elif self.window.limit - self.received <= self.window.size // 4:
+            for other_id, other in self._table.items():
+                if other.receiving.readable and not (other.announced or other.receiving.stopped):
+                    other.announced = True
+                    self.events.append(Readable(other_id))
 
     def on_reset(self, stream_id: int, code: int, final: int) -> None:
         """Handle a RESET frame."""

@@ -60,7 +60,7 @@ WAITING: Final = {
         "molia.node.giving:Giver._send_all",
         "molia.node.placing:Placing.run",
         "molia.node.holding:Holder._on_put_share",
-        "molia.node.gathering:Gathering._ask_block",
+        "molia.node.gathering:Gathering._ask_run",
         "molia.node.gathering:Gathering._decode",
         "molia.node.serving_blobs:BlobServer._serve",
         "molia.node.puts:_Put._perform",

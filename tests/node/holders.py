@@ -61,6 +61,7 @@ class Holder:
     whole: bytes | None = None
     asked: list[tuple[int, int]] = field(default_factory=list)
     """Shares and stripes that were asked for."""
+    requests: int = 0
     manifests: int = 0
     network: Network | None = None
     address: tuple[str, int] = ("", 0)
@@ -119,24 +120,27 @@ class Holder:
         return answer.number, messages.encode(answer)
 
     async def serve_blocks(self, stream: PeerStream) -> None:
-        """Give a block, in its own way."""
+        """Give blocks, in its own way."""
         asked = await read_request(stream, Number.GET_BLOCKS)
         assert isinstance(asked, said.GetBlocks)
-        self.asked.append((asked.share, asked.first_stripe))
+        stripes = range(asked.first_stripe, asked.first_stripe + asked.stripe_count)
+        self.asked += [(asked.share, stripe) for stripe in stripes]
+        self.requests += 1
         held = self.whole is not None if asked.share == WHOLE_SHARE else asked.share in self.shares
         if self.manners == "mute":
             await asyncio.sleep(60)
         if self.manners == "refusing":
             await send_reply(stream, messages.Error(code=ErrorCode.REFUSED))
-        elif self.manners == "busy" and len(self.asked) < 3:
+        elif self.manners == "busy" and self.requests < 3:
             await send_reply(stream, messages.Busy(retry_after_ms=100, effort_bits=0))
         elif self.manners == "stale" or not held:
             await send_reply(stream, NOT_HERE)
         else:
             await send_reply(stream, said.Blocks(
-                share=asked.share, first_stripe=asked.first_stripe, stripe_count=1
+                share=asked.share, first_stripe=stripes.start, stripe_count=len(stripes)
             ))  # fmt: skip
-            await self._send(stream, asked.share, asked.first_stripe)
+            for stripe in stripes:
+                await self._send(stream, asked.share, stripe)
 
     async def _send(self, stream: PeerStream, share: int, stripe: int) -> None:
         if share == WHOLE_SHARE:

@@ -153,6 +153,48 @@ def test_a_window_grows_while_the_reader_keeps_up() -> None:
     assert transfer.goodput > 6e6, "far more than the first window in a round trip"
 
 
+def test_what_is_expected_may_come_at_once_and_is_told_when_it_is_there() -> None:
+    world, left, right = pair()
+    stream, size = open_stream(left), 700_000
+    left.channel.expect(stream, size)
+    left.channel.write(stream, b"question")
+    left.channel.want(stream, size)
+    world.run(0.1)
+    answer, sent = random.Random(5).randbytes(size), 0
+    while sent < size:
+        sent += right.channel.write(stream, answer[sent:])
+        world.run(world.now_s + 0.02)
+    world.run(world.now_s + 1.0)
+    assert right.channel.buffered == 0, "nobody read, and all of it came"
+    assert left.events == [Readable(stream)]
+    assert left.channel.read(stream, size) == answer
+    right.channel.write(stream, b"more")
+    world.run(world.now_s + 0.1)
+    assert left.events == [Readable(stream)] * 2, "what is wanted counts until the next read"
+
+
+def test_where_the_channels_credit_runs_short_all_that_came_is_told() -> None:
+    world, left, right = pair()
+    streams = [open_stream(left) for _ in range(6)]
+    for stream in streams:
+        left.channel.expect(stream, 400_000)
+        left.channel.write(stream, b"question")
+        left.channel.want(stream, 400_000)
+    world.run(0.1)
+    left_over = dict.fromkeys(streams, 400_000)
+    got = dict.fromkeys(streams, 0)
+    while any(got[stream] < 400_000 for stream in streams):
+        assert world.now_s < 20, "each waits for all of its bytes, and none has the credit"
+        for stream in streams:
+            left_over[stream] -= right.channel.write(stream, bytes(left_over[stream]))
+        world.run(world.now_s + 0.02)
+        for event in of_kind(left.events, Readable):
+            assert isinstance(event, Readable)
+            got[event.stream_id] += len(left.channel.read(event.stream_id, 400_000))
+            left.channel.want(event.stream_id, 400_000 - got[event.stream_id])
+        left.events.clear()
+
+
 def test_a_reset_reaches_the_reader_and_frees_both_sides() -> None:
     world, left, right = pair()
     stream = open_stream(left)
