@@ -38,6 +38,7 @@ RANGE: Final = 64 * 1024
 SMALLEST: Final = 1_310_720
 """Of the blobs that are each asked for once: one stripe."""
 REPAIR_S: Final = 300.0
+REPAIR_LOOK_S: Final = 1.0
 REPAIR_SCALE: Final = 0.01
 """Below it nobody is killed: who comes back is waited for long."""
 SLOW_REPAIRS: Final = {"MOLIA_REPAIR__LOOK_S": "3600"}
@@ -278,15 +279,20 @@ def _repair(net: Net, reader: NetNode, cid: str, sizes: Sizes) -> Iterator[Figur
 
 
 def _repaired(reader: NetNode, leader: NetNode, cid: str) -> None:
-    """Have a holder make again what is missing: the publisher's part, or that of who died."""
+    """Have a holder make again what is missing: the publisher's part, or that of who died.
+
+    Asked once a second: what it takes to answer counts as the repair's.
+    """
     done = leader.ask("GET", "/repair")["repaired"]
     assert leader.ask("POST", "/repair", {"cid": cid})["missing"] >= 1
     wait_until(
-        lambda: leader.ask("GET", "/repair")["repaired"] > done, "no repair", within_s=REPAIR_S
-    )
+        lambda: leader.ask("GET", "/repair")["repaired"] > done, "no repair", within_s=REPAIR_S,
+        every_s=REPAIR_LOOK_S,
+    )  # fmt: skip
     wait_until(
-        lambda: _reachable(reader, cid) == TOTAL_SHARES, "repaired in part", within_s=REPAIR_S
-    )
+        lambda: _reachable(reader, cid) == TOTAL_SHARES, "repaired in part", within_s=REPAIR_S,
+        every_s=REPAIR_LOOK_S,
+    )  # fmt: skip
 
 
 def _reachable(asked: NetNode, cid: str) -> int:

@@ -207,13 +207,16 @@ class Net:
             list(pool.map(Server.stop, self.nodes))
 
 
-def wait_until(holds: Callable[[], object], otherwise: str, *, within_s: float = JOIN_S) -> None:
+def wait_until(
+    holds: Callable[[], object], otherwise: str, *, within_s: float = JOIN_S,
+    every_s: float = POLL_S,
+) -> None:  # fmt: skip
     """Return once `holds()`. Raises RuntimeError when it does not in time."""
     deadline_s = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline_s:
             raise RuntimeError(otherwise)
-        time.sleep(POLL_S)
+        time.sleep(every_s)
 
 
 @contextmanager

@@ -215,6 +215,42 @@ def test_a_read_goes_on_from_where_it_broke_off() -> None:
     assert bytes(world.got) == BLOB.data[1_000:]
 
 
+def test_who_is_known_to_be_absent_is_not_asked_and_not_waited_for() -> None:
+    absent = (0, 11)
+    world = World(BLOB, fourteen(bad=dict.fromkeys(absent, "mute")))
+    it = Gather(
+        BLOB.manifest.cid, now_s=0, manifest=BLOB.manifest, shares=(0,),
+        absent=[bytes([number + 1]) * 32 for number in absent],
+    )  # fmt: skip
+    it.on_sources(world.sources(), now_s=0)
+    it.on_lookup_over(now_s=0)
+    world.run(it)
+    assert bytes(world.got) == b"".join(
+        BLOB.blocks[0, index] for index in range(BLOB.manifest.geometry.stripe_count)
+    )
+    assert [world.remotes[bytes([number + 1]) * 32].asked for number in absent] == [0, 0]
+    assert it.hedged == 0
+
+
+def test_the_stripes_after_the_first_four_are_begun_two_at_a_time() -> None:
+    world = World(BLOB, fourteen())
+    begun: list[set[int]] = []
+    it = Gather(BLOB.manifest.cid, now_s=0, manifest=BLOB.manifest)
+    it.on_sources(world.sources(), now_s=0)
+    take = it.take_effects
+
+    def noted() -> list[gather.Effect]:
+        effects = take()
+        asked = {e.stripe_index for e in effects if isinstance(e, gather.AskBlock)}
+        begun.extend([asked] if asked else [])
+        return effects
+
+    it.take_effects = noted  # type: ignore[method-assign]
+    world.run(it)
+    assert bytes(world.got) == BLOB.data
+    assert begun == [{0, 1, 2, 3}, {4, 5}]
+
+
 def test_few_nodes_with_many_shares_will_do() -> None:
     remotes = [
         Remote(0, tuple(range(10))),

@@ -21,7 +21,15 @@ from molia.blobs.merkle import verify_path
 from molia.dht.providers import Kind, Provided, ProviderRecord, share_bitmap
 from molia.node import serving_blobs
 from molia.node.app import open_node
-from molia.node.asking_blobs import Holder, ask_block, ask_manifest, ask_whole
+from molia.node.asking_blobs import (
+    Block,
+    Holder,
+    Run,
+    ask_block,
+    ask_manifest,
+    ask_run,
+    ask_whole,
+)
 from molia.node.catalog import Bound
 from molia.node.fetching import Fetcher
 from molia.node.home import init_home
@@ -170,6 +178,30 @@ async def test_blocks_come_with_their_proofs(two: list[Place]) -> None:
             leaf_count=manifest.geometry.stripe_count, path=got.path,
         )  # fmt: skip
     assert two[0].count("blocks") == 4
+
+
+async def test_a_run_of_blocks_comes_by_one_request_up_to_what_is_not_here(
+    two: list[Place],
+) -> None:
+    cid = await two[0].put(BODY)
+    asker, holder = two[1].network, two[0].holder
+    data = await ask_manifest(asker, holder, cid, timeout_s=5.0)
+    assert data is not None
+    manifest = Manifest.decode(data)
+    shapes = [manifest.geometry.stripe(index) for index in range(3)]
+    wanted = Run(0, 0, tuple(shape.size_of(0) for shape in shapes), leaf_count=3)
+    for missing in ((), (1, 2)):
+        got: list[tuple[int, Block | None]] = []
+        if missing:
+            await two[0].spoil(cid, 0, missing[0])
+        await ask_run(asker, holder, cid, wanted, on_block=lambda *each: got.append(each))  # noqa: B023
+        assert [index for index, _ in got] == [0, 1, 2]
+        for index, block in got:
+            assert (block is None) == (index in missing)
+            assert block is None or verify_path(
+                root=manifest.roots[0], leaf=blake3_digest(block.block), index=index, leaf_count=3,
+                path=block.path,
+            )  # fmt: skip
 
 
 async def test_leaf_lists_runs_of_blocks_and_audits_are_answered(two: list[Place]) -> None:
