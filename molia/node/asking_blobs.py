@@ -64,6 +64,13 @@ class Run(NamedTuple):
         """Return what is left of it when so many came."""
         return self._replace(first_stripe=self.first_stripe + count, sizes=self.sizes[count:])
 
+    def request(self, cid: Cid) -> GetBlocks:
+        """Return the message that asks for it."""
+        return GetBlocks(
+            cid=cid, share=self.share, first_stripe=self.first_stripe,
+            stripe_count=len(self.sizes), paths=True,
+        )  # fmt: skip
+
     def path_size(self, at: int) -> int:
         """Return how many bytes of hashes come before a block of it."""
         return path_length(self.first_stripe + at, self.leaf_count) * DIGEST_SIZE
@@ -115,20 +122,6 @@ async def ask_manifest(
     return answer.manifest if isinstance(answer, Manifest) else None
 
 
-async def ask_block(
-    network: Network, holder: Holder, cid: Cid, *, share: int, stripe_index: int, size: int,
-    leaf_count: int, on_part: OnPart | None = None,
-) -> Block | None:  # fmt: skip
-    """Return a block; None when the node does not have it. As `ask_run`."""
-    found: list[Block | None] = []
-    wanted = Run(share, stripe_index, (size,), leaf_count)
-    await ask_run(
-        network, holder, cid, wanted, on_block=lambda _, block: found.append(block),
-        on_part=None if on_part is None else lambda _, size: on_part(size),
-    )  # fmt: skip
-    return found[0]
-
-
 async def ask_run(
     network: Network, holder: Holder, cid: Cid, wanted: Run, *, on_block: OnBlock,
     on_part: OnRunPart | None = None,
@@ -143,7 +136,9 @@ async def ask_run(
     while done < len(wanted.sizes):
         before = done
         try:
-            async with _asked(network, holder, cid, wanted.after(done)) as stream:
+            left = wanted.after(done)
+            asked = left.request(cid)
+            async with _asked(network, holder, asked, expected=left.size + _HEAD_ROOM) as stream:
                 while done < len(wanted.sizes):
                     block = await _next_block(stream, wanted, done, on_part)
                     if block is None:
@@ -169,7 +164,7 @@ async def ask_run(
 async def ask_whole(
     network: Network, holder: Holder, cid: Cid, on_part: OnPart | None = None
 ) -> bytes | None:
-    """Return a small blob; None when the node does not have it. As `ask_block`."""
+    """Return a small blob; None when the node does not have it. Raises as `ask_run`."""
     asked = GetBlocks(cid=cid, share=WHOLE_SHARE)
     return await _ask_bytes(network, holder, asked, RAW_SIZE_STOP, on_part)
 
@@ -193,12 +188,7 @@ async def _ask_bytes(
     is_again = False
     while True:
         try:
-            async with network.open_stream(holder.key, holder.address, Number.GET_BLOCKS) as stream:
-                await send_request(stream, asked)
-                stream.end()
-                reply = await read_reply(stream)
-                if not isinstance(reply, Blocks):
-                    return None
+            async with _asked(network, holder, asked) as stream:
                 return await read_some(stream, size + 1, on_part)
         except PeerLacks:
             return None
@@ -212,18 +202,14 @@ async def _ask_bytes(
 
 @asynccontextmanager
 async def _asked(
-    network: Network, holder: Holder, cid: Cid, wanted: Run
+    network: Network, holder: Holder, asked: GetBlocks, *, expected: int = 0
 ) -> AsyncIterator[PeerStream]:
-    """Give a stream on which a run was asked for and the node has begun to answer.
+    """Give a stream on which a node was asked for blocks and has begun to answer.
 
-    Raises PeerLacks, Busy, ConnectionLost, TimedOut.
+    expected: bytes that may come at once. Raises PeerLacks, Busy, ConnectionLost, TimedOut.
     """
-    asked = GetBlocks(
-        cid=cid, share=wanted.share, first_stripe=wanted.first_stripe,
-        stripe_count=len(wanted.sizes), paths=True,
-    )  # fmt: skip
     async with network.open_stream(holder.key, holder.address, Number.GET_BLOCKS) as stream:
-        stream.expect(wanted.size + _HEAD_ROOM)
+        stream.expect(expected)
         await send_request(stream, asked)
         stream.end()
         if not isinstance(await read_reply(stream), Blocks):

@@ -25,7 +25,6 @@ from molia.node.asking_blobs import (
     Block,
     Holder,
     Run,
-    ask_block,
     ask_manifest,
     ask_run,
     ask_whole,
@@ -51,6 +50,17 @@ from tests.node.process import body_of
 SIZE = 2 * 2_621_440 + 70_000
 BODY = body_of(8, SIZE)
 SMALL = body_of(9, 50_000)
+
+
+async def ask_block(
+    network: Network, holder: Holder, cid: Cid, *, share: int, stripe_index: int, size: int,
+    leaf_count: int,
+) -> Block | None:  # fmt: skip
+    """Ask for a run of one block."""
+    found: list[Block | None] = []
+    wanted = Run(share, stripe_index, (size,), leaf_count)
+    await ask_run(network, holder, cid, wanted, on_block=lambda _, block: found.append(block))
+    return found[0]
 
 
 @dataclass
