@@ -38,6 +38,8 @@ class Bound:
     """When a cached blob goes at the latest, unix seconds; None for one that is none."""
     is_second_copy: bool = False
     """The BIND row is damaged; this is what the LISTING row repeats of it."""
+    supplement: bytes = b""
+    """What lists the roots of added shares that are here, of what is kept for others."""
 
     @property
     def is_raw(self) -> bool:

@@ -211,11 +211,14 @@ class Fetcher:
         self._running.add(running)
         return running
 
-    async def supplement(self, find: Find) -> Supplement | None:
+    async def supplement(self, find: Find, here: Sequence[Bound] = ()) -> Supplement | None:
         """Return what is said of the roots of shares that were added; None: nobody has any.
 
         It is a hint, which nobody signs: what is read by it has to hash to the content.
         """
+        for bound in here:
+            if (kept := Supplement.decode(bound.supplement)) is not None:
+                return kept
         having = {key: max(shares, default=0) for key, shares in find.shares.items()}
         names = [key for key in having if TOTAL_SHARES <= having[key] < limits.SHARES_MAX]
         for key in sorted(names, key=lambda key: -having[key])[:HINTS_MAX]:

@@ -51,7 +51,7 @@ class Held:
             object_id=row.object_id, size=row.size, content=content, manifest=row.manifest,
             created_unix_ms=row.created_unix_s * 1_000, name="", expires_unix_s=None,
         )  # fmt: skip
-        return Bound(self.cid, made, self.encoded, pinned=False)
+        return Bound(self.cid, made, self.encoded, pinned=False, supplement=row.supplement)
 
     @property
     def cost(self) -> int:

@@ -39,7 +39,7 @@ class Reads(Protocol):
         """Return why a read failed, and count it."""
         ...
 
-    async def supplement(self, find: Find) -> Supplement | None:
+    async def supplement(self, find: Find, here: tuple[Bound, ...]) -> Supplement | None:
         """Return what is said of shares that were added to a blob; None: nobody has any."""
         ...
 
@@ -105,7 +105,7 @@ class NetworkReader:
                 yield chunk
             return
         except SharesOutOfReach as error:
-            short, added = error, await self._reads.supplement(self._find)
+            short, added = error, await self._reads.supplement(self._find, self._here)
         if self._added or added is None:
             raise short
         patched = NetworkReader(self._reads, self._find, self.manifest, self._here, added.roots)

@@ -72,7 +72,7 @@ class ReadingFace(ABC):
         if bound.is_raw:
             return True
         shares = await self.context.offload.run(shares_here, self.context, bound)
-        return len(shares) >= limits.DATA_SHARES
+        return sum(share < limits.TOTAL_SHARES for share in shares) >= limits.DATA_SHARES
 
     async def _open_part(
         self, cid: Cid, ref: Ref, fetcher: Fetcher | None, not_here: BlobNotFound

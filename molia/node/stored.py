@@ -49,7 +49,8 @@ def shares_here(context: Context, bound: Bound) -> tuple[int, ...]:
         return (keys.WHOLE_SHARE,)
     now, shards, object_id = context.now(), context.shards, bound.row.object_id
     found = []
-    for share in range(limits.TOTAL_SHARES):
+    added = limits.ADDED_SHARES_MAX if bound.supplement else 0
+    for share in range(limits.TOTAL_SHARES + added):
         key = keys.block_key(object_id, share, keys.LEAVES_STRIPE)
         if shards.shard_of(Kind.BLOCK, key).size_of(Kind.BLOCK, key, now=now) is not None:
             found.append(share)

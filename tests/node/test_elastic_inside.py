@@ -61,8 +61,9 @@ def test_flaky_holders_get_added_parity_that_reads_live_on(
         assert told is not None
         assert len(told.shares) == WANTED - TOTAL_SHARES
         async with asyncio.timeout(WITHIN_S):  # the last one may be announced a moment later
-            while len((await nodes[1].node.blob_health(cid)).shares) != WANTED:
-                await asyncio.sleep(0.2)
+            for node in left:  # those that hold added shares themselves among them
+                while len((await node.node.blob_health(cid)).shares) != WANTED:
+                    await asyncio.sleep(0.2)
         stop.set()
         await keeping
 
@@ -70,7 +71,7 @@ def test_flaky_holders_get_added_parity_that_reads_live_on(
         gone = _those_whose_loss_needs_added_parity(left, cid)
         for node in gone:
             silence(node)
-        reader = next(node for node in left if node not in gone)
+        reader = next(node for node in added if node not in gone)  # its own share is read as well
         reader.member.fetcher.finds.forget(cid)
         assert await _get_soon(reader, cid) == body
         opened = await reader.node.open_blob(cid)
