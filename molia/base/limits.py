@@ -152,6 +152,8 @@ SPEEDS_MAX: Final = 4_096
 
 # -- store
 SHARDS_MAX: Final = 64
+SHARD_PLACES_MAX: Final = 16_384
+"""Places of keys whose shard is remembered; about 250 bytes each."""
 KEY_SIZE_MAX: Final = 80
 VALUE_SIZE_MAX: Final = 16 * MIB
 BATCH_OPS_MAX: Final = 1024

@@ -90,7 +90,8 @@ class Storing:
         record = None if row is None else held.record_in(row, unix_s=now.unix_s)
         if row is None or record is None:
             return _MISS, side.table.nodes_body(int.from_bytes(loc, "big"))
-        if held.seq_in(row) == get_have_seq(body):
+        have_seq = get_have_seq(body)
+        if have_seq is not None and have_seq == held.seq_in(row):
             record = b""
         return _RECORD, encode_record(record)
 

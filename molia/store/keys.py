@@ -6,6 +6,7 @@ so that they sort as numbers. Source: docs/reference/store-format.md, "Keys".
 
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from molia.base.cid import Cid, Codec
@@ -13,6 +14,7 @@ from molia.base.entropy import Entropy
 from molia.base.errors import BadCid, Damaged
 from molia.base.hashing import DIGEST_SIZE, purpose_digest
 from molia.base.ids import OBJECT_ID_SIZE, JobId, ObjectId, new_object_id
+from molia.base.limits import SHARD_PLACES_MAX
 
 
 class Kind(IntEnum):
@@ -227,7 +229,13 @@ def shard_of(kind: Kind, key: bytes, count: int) -> int:
 
     All blocks of one share fall on one shard, the shares of an object spread over all.
     """
-    place = key[: _BLOCK_PLACE_SIZE if kind == Kind.BLOCK else _PLACE_SIZE]
+    size = _BLOCK_PLACE_SIZE if kind == Kind.BLOCK else _PLACE_SIZE
+    return _shard_at(int(kind), key[:size], count)
+
+
+@lru_cache(maxsize=SHARD_PLACES_MAX)
+def _shard_at(kind: int, place: bytes, count: int) -> int:
+    """Remembered: the blocks of a share have one place, and some records are asked for often."""
     digest = purpose_digest("shard", bytes((kind,)) + place)
     return int.from_bytes(digest[:4], "little") % count
 

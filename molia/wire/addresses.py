@@ -107,6 +107,7 @@ _LOCAL_RANGES: Final = tuple(
 )  # fmt: skip
 
 
+@lru_cache(maxsize=ADDRESS_CACHE_MAX)
 def is_local(packed: bytes) -> bool:
     """Tell whether an address is loopback, private, link-local or shared (RFC 1918, 4193, 6598)."""
     number, size = int.from_bytes(packed, "big"), len(packed)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,8 @@ from molia.base.crypto import Aead, Identity
 from molia.node.steering import open_udp
 from molia.node.system import SystemClock, SystemEntropy, calm_collector, usable_cores
 from molia.wire.channel import SEAL_OVERHEAD
-from molia.wire.messages import FindNode, Number, decode, encode
+from molia.wire.dht_messages import Get
+from molia.wire.messages import FindNode, Message, Nodes, Number, decode, encode
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, pack
@@ -52,9 +53,11 @@ CORES = usable()
 class Served:
     """A server process, asked for its counters over its input."""
 
-    def __init__(self, mode: str, handed: int = -1, worker: int = 0) -> None:
+    def __init__(
+        self, mode: str, handed: int = -1, worker: int = 0, *, module: str = "wire_server"
+    ) -> None:
         arguments = [mode, str(handed), str(worker), *map(str, CORES)]
-        command = [sys.executable, "-m", "tests.bench.wire_server", *arguments]
+        command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             pass_fds=[handed] if handed >= 0 else [],
@@ -80,9 +83,9 @@ class Served:
 
 
 @contextmanager
-def served(mode: str) -> Iterator[Served]:
+def served(mode: str, *, module: str = "wire_server") -> Iterator[Served]:
     """Serve while the block runs."""
-    server = Served(mode)
+    server = Served(mode, module=module)
     try:
         yield server
     finally:
@@ -133,17 +136,22 @@ def move(asker: Transport, peer: Peer, sock: socket.socket, port: int) -> None:
         exchange()
 
 
+def random_node() -> FindNode:
+    """Return a request for what is near a random target."""
+    return FindNode(SystemEntropy().token(32))
+
+
 def sealed_requests(
-    askers: list[tuple[Transport, Peer]], count: int
-) -> tuple[list[bytes], dict[bytes, tuple[Transport, Peer]]]:
-    """Return sealed FIND_NODE requests, the sessions in turn, and who opens the replies."""
-    entropy = SystemEntropy()
+    askers: list[tuple[Transport, Peer]], count: int,
+    make: Callable[[], FindNode | Get] = random_node,
+) -> tuple[list[bytes], dict[bytes, tuple[Transport, Peer]]]:  # fmt: skip
+    """Return sealed requests, the sessions in turn, and who opens the replies."""
     packets = []
     for number in range(count):
         _, peer = askers[number % len(askers)]
         assert peer.current is not None
-        body = encode(FindNode(entropy.token(32)))
-        packets.append(peer.current.seal(pack(REQUEST, number, Number.FIND_NODE, body)))
+        message = make()
+        packets.append(peer.current.seal(pack(REQUEST, number, message.number, encode(message))))
     by_index = {peer.current.index: (asker, peer) for asker, peer in askers if peer.current}
     return packets, by_index
 
@@ -183,17 +191,23 @@ def asking_socket() -> socket.socket:
     return sock
 
 
-def check(replies: list[bytes], by_index: dict[bytes, tuple[Transport, Peer]]) -> None:
-    """Open some of the replies: they must be NODES with 20 contacts."""
+def has_contacts(message: Message | None) -> bool:
+    """Tell whether an answer is NODES with 20 contacts."""
+    return isinstance(message, Nodes) and len(message.contacts) == 20
+
+
+def check(
+    replies: list[bytes], by_index: dict[bytes, tuple[Transport, Peer]],
+    is_good: Callable[[Message | None], bool] = has_contacts,
+) -> None:  # fmt: skip
+    """Open some of the replies: they must be good."""
     for packet in replies[:: max(1, len(replies) // 500)]:
         _, peer = by_index[packet[4:8]]
         assert peer.current is not None
         plaintext = peer.current.open(packet, time.monotonic())
         assert plaintext is not None
         assert HEAD.unpack_from(plaintext)[0] == REPLY
-        nodes = decode(HEAD.unpack_from(plaintext)[3], plaintext[HEAD.size :])
-        assert nodes is not None
-        assert len(nodes.contacts) == 20  # type: ignore[union-attr]
+        assert is_good(decode(HEAD.unpack_from(plaintext)[3], plaintext[HEAD.size :]))
 
 
 def bench_requests(folder: Path, scale: float) -> Iterator[Figure]:

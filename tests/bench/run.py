@@ -39,6 +39,7 @@ BENCHES = {
     "compaction-space": "bench_compaction:bench_compaction_space",
     "cli": "bench_cli:bench_cli",
     "requests": "bench_wire:bench_requests",
+    "served": "bench_served:bench_served",
     "workers": "bench_wire:bench_workers",
     "bulk": "bench_wire:bench_bulk",
     "handshakes": "bench_wire_handshake:bench_handshake",
