@@ -127,7 +127,9 @@ REPAIRS_SHOWN_MAX: Final = 1_000
 
 # -- blobs on the network: giving and getting
 SERVED_MAX: Final = 64
-"""Requests for blocks that a worker answers at once: a block each, 16 MiB."""
+"""Requests for blocks that a worker answers at once: `GIVEN_BLOCKS_MAX` each, 64 MiB."""
+MANIFESTS_READ_MAX: Final = 64
+"""Manifests that are remembered as they were read, of blobs whose blocks are asked for."""
 SERVED_PER_PEER_MAX: Final = 16
 SERVED_WAITING_MAX: Final = 512
 """Requests that wait for their turn; more are told to come again."""

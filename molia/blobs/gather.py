@@ -369,7 +369,10 @@ class Gather(OneRead[Act]):
             self._unask_stripe(stripe)
             self._effects.append(Decode(shape, dict(stripe.blocks), missing))
             return
-        for share, peer in self.sources.fastest(self._readable(shape), without=stripe.asked):
+        pairs = list(self.sources.fastest(self._readable(shape), without=stripe.asked))
+        if self._shares is not None:  # a repair may wait, and pays for each data block it computes
+            pairs.sort(key=lambda pair: pair[0] >= DATA_SHARES)
+        for share, peer in pairs:
             if len(stripe.blocks) + len(pending) >= shape.needed:
                 return
             if share in stripe.blocks or share in pending:

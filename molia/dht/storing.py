@@ -14,9 +14,10 @@ from molia.dht import held, providers, records
 from molia.dht.faults import note_fault
 from molia.dht.hub import Family, Hub
 from molia.dht.ports import Asker
+from molia.dht.providers import ProviderRecord
 from molia.dht.records import Fault, SignedRecord
 from molia.dht.serving import BAD, REFUSED, Serving, address_of
-from molia.dht.writing import Ruling, Writes, Written
+from molia.dht.writing import Rule, Ruling, Writes
 from molia.wire import messages
 from molia.wire.dht_messages import (
     AddCode,
@@ -39,6 +40,7 @@ _MISS: Final = int(Number.MISS)
 _FLOOR_S: Final = limits.RECORD_AHEAD_S + limits.CLOCK_SKEW_S
 """How long the row of an expired record stays: older ones may still be valid somewhere."""
 AddedCodes: TypeAlias = Callable[[Sequence[int], Now], None]
+PutDone: TypeAlias = Callable[[Ruling, Now], None]
 
 
 class _Pending:
@@ -139,7 +141,7 @@ class Storing:
         return reply.taken()
 
     def put(
-        self, record: SignedRecord, cas: int | None, done: Written, now: Now, *,
+        self, record: SignedRecord, cas: int | None, done: PutDone, now: Now, *,
         writer: Asker | None,
     ) -> None:  # fmt: skip
         """Keep a verified record, if the rules and the writer's quota let it; None: our own."""
@@ -149,13 +151,14 @@ class Storing:
             until = decided.expires + _FLOOR_S
             return Ruling(decided.code, decided.row, until, decided.current, row is None)
 
-        def written(ruling: Ruling, then: Now) -> None:
+        def written(rulings: Sequence[Ruling], then: Now) -> None:
+            (ruling,) = rulings
             self._count_put(ruling)
             done(ruling, then)
 
         loc = records.loc_of(record, self._hub.space.network)
         self.writes.offer(
-            held.RECORD, loc, rule, written, now, full=PutCode.FULL,
+            held.RECORD, loc, [rule], written, now, full=PutCode.FULL,
             writer=None if writer is None else writer.identity,
         )  # fmt: skip
 
@@ -192,45 +195,58 @@ class Storing:
     ) -> None:  # fmt: skip
         """Keep provider records of strangers; `done` is given a code for each."""
         codes: list[int] = [AddCode.BAD] * len(encoded)
-        left = [len(encoded)]
-
-        def settle(index: int, code: int, then: Now) -> None:
-            codes[index] = code
-            left[0] -= 1
-            if not left[0]:
-                done(codes, then)
-
+        by_loc: dict[bytes, dict[int, ProviderRecord]] = {}
         for index, each in enumerate(encoded):
+            record = self._checked(each, side, now, writer)
+            if record is not None:
+                by_loc.setdefault(record.loc, {})[index] = record
+        left = set(by_loc)
+        if not left:
+            done(codes, now)
+        for loc, offered in by_loc.items():
 
-            def added(ruling: Ruling, then: Now, at: int = index) -> None:
-                settle(at, ruling.code, then)
+            def added(
+                rulings: Sequence[Ruling], then: Now, loc: bytes = loc,
+                places: Sequence[int] = tuple(offered),
+            ) -> None:  # fmt: skip
+                for place, ruling in zip(places, rulings, strict=True):
+                    codes[place] = ruling.code
+                self._count_added(rulings)
+                left.discard(loc)
+                if not left:
+                    done(codes, then)
 
-            self._add_one(each, side, added, now, writer)
+            self.writes.offer(
+                held.PROVIDERS, loc, list(map(_adding, offered.values())), added, now,
+                full=AddCode.FULL, writer=None if writer is None else writer.identity,
+            )  # fmt: skip
 
-    def _add_one(
-        self, encoded: bytes, side: Family, done: Written, now: Now, writer: Asker | None
-    ) -> None:
+    def _checked(
+        self, encoded: bytes, side: Family, now: Now, writer: Asker | None
+    ) -> ProviderRecord | None:
+        """Return a provider record that is what it says; None, and a note of who sent another."""
         is_local = side.own is not None and side.own.is_local
         record = providers.check(
             encoded, self._hub.space.network, unix_s=now.unix_s, allow_local=is_local
         )
-        if isinstance(record, Fault):
-            if writer is not None and writer.address is not None:
-                note_fault(self._hub, record, writer.identity, address_of(writer.address))
-            done(Ruling(AddCode.BAD, None, 0), now)
-            return
+        if not isinstance(record, Fault):
+            return record
+        if writer is not None and writer.address is not None:
+            note_fault(self._hub, record, writer.identity, address_of(writer.address))
+        return None
 
-        def rule(row: bytes | None, then: Now) -> Ruling:
-            decided = held.add(row, record, unix_s=then.unix_s)
-            return Ruling(decided.code, decided.row, decided.expires, b"", decided.is_new)
-
-        def written(ruling: Ruling, then: Now) -> None:
-            counters = self._hub.counters
+    def _count_added(self, rulings: Sequence[Ruling]) -> None:
+        counters = self._hub.counters
+        for ruling in rulings:
             counters.providers_stored += ruling.row is not None
             counters.providers_refused += ruling.code in (AddCode.FULL, AddCode.CROWDED)
-            done(ruling, then)
 
-        self.writes.offer(
-            held.PROVIDERS, record.loc, rule, written, now, full=AddCode.FULL,
-            writer=None if writer is None else writer.identity,
-        )  # fmt: skip
+
+def _adding(record: ProviderRecord) -> Rule:
+    """Return the rule by which a provider record is added to a row."""
+
+    def rule(row: bytes | None, then: Now) -> Ruling:
+        decided = held.add(row, record, unix_s=then.unix_s)
+        return Ruling(decided.code, decided.row, decided.expires, b"", decided.is_new)
+
+    return rule

@@ -5,13 +5,14 @@ Everything here is for threads. A block that does not have its leaf is as good a
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from threading import Lock
 from typing import Final, NamedTuple
 
 from molia.base.cid import Cid
 from molia.base.errors import BadManifest, ShardUnavailable
 from molia.base.ids import ObjectId
-from molia.base.limits import SHARES_MAX, TREE_CACHE_BYTES, WHOLE_SHARE
+from molia.base.limits import MANIFESTS_READ_MAX, SHARES_MAX, TREE_CACHE_BYTES, WHOLE_SHARE
 from molia.blobs.download import fetch_sound
 from molia.blobs.manifest import Manifest
 from molia.blobs.merkle import path_in, tree_of
@@ -65,6 +66,18 @@ class Pieces:
                 return piece
         return None
 
+    def read_some(
+        self, here: Sequence[Bound], share: int, first_stripe: int, count: int
+    ) -> list[Piece]:
+        """Return that many blocks of a share as `read` does, up to the first that is not here."""
+        found: list[Piece] = []
+        while len(found) < count:
+            piece = self.read(here, share, first_stripe + len(found))
+            if piece is None:
+                break
+            found.append(piece)
+        return found
+
     def _leaves(self, bound: Bound, share: int) -> bytes | None:
         manifest = manifest_of(bound)
         if manifest is None or not share < SHARES_MAX:
@@ -113,10 +126,14 @@ class Pieces:
 
 def manifest_of(bound: Bound) -> Manifest | None:
     """Return a blob's manifest; None for a small one."""
-    if bound.is_raw:
-        return None
+    return None if bound.is_raw else _decoded(bound.row.manifest)
+
+
+@lru_cache(maxsize=MANIFESTS_READ_MAX)
+def _decoded(encoded: bytes) -> Manifest | None:
+    """Remembered: each block of a blob is read with it."""
     try:
-        return Manifest.decode(bound.row.manifest)
+        return Manifest.decode(encoded)
     except BadManifest:
         return None
 

@@ -132,13 +132,16 @@ class BlobServer:
                 share=asked.share, first_stripe=first, stripe_count=asked.stripe_count
             )
             await send_reply(stream, head)
-        while piece is not None:
-            await self._send(stream, b"".join(piece.path) if asked.paths else b"")
-            await self._send(stream, piece.block)
-            given += 1
-            if given == asked.stripe_count:
+        pieces = [] if piece is None else [piece]
+        while pieces:
+            for piece in pieces:
+                await self._send(stream, b"".join(piece.path) if asked.paths else b"")
+                await self._send(stream, piece.block)
+            given += len(pieces)
+            count = min(asked.stripe_count - given, limits.GIVEN_BLOCKS_MAX)
+            if not count:
                 break
-            piece = await run(self._pieces.read, here, asked.share, first + given)
+            pieces = await run(self._pieces.read_some, here, asked.share, first + given, count)
         self._count("blocks", given)
         if not given:
             await self._not_here(stream)

@@ -331,3 +331,24 @@ def test_parity_to_be_added_is_made_from_ten_and_not_asked_for() -> None:
         blob.blocks[share, index] for index in stripes for share in (14, 15)
     )
     assert max(each.share for each in world.blocks_asked()) < 14
+
+
+@pytest.mark.parametrize("lost", [3, 12])
+def test_a_repair_computes_no_data_block_that_somebody_has(lost: int) -> None:
+    remotes = [each for each in fourteen() if lost not in each.shares]
+    for each in remotes:
+        if max(each.shares) >= 10:
+            each.rtt_s *= 0.8  # parity is nearer
+    world = World(BLOB, remotes)
+    it = Gather(BLOB.manifest.cid, now_s=0.0, manifest=BLOB.manifest, shares=(lost,))
+    it.on_sources(world.sources(), now_s=0.0)
+    it.on_lookup_over(now_s=0.0)
+    world.run(it)
+    assert bytes(world.got) == b"".join(
+        BLOB.blocks[lost, index] for index in range(BLOB.manifest.geometry.stripe_count)
+    )
+    decoded = [e for e in world.seen if isinstance(e, gather.Decode)]
+    assert decoded
+    for e in decoded:
+        there = {share for share in range(10) if e.stripe.size_of(share)} - {lost}
+        assert there <= set(e.blocks)
