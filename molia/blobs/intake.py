@@ -91,7 +91,8 @@ class Intake:
         self._stop = 1
         self._effects: list[Effect] = []
         self._chunks: deque[bytes] = deque()
-        self._buffered = 0
+        self._buffered = self._needed = 0
+        """Bytes that wait, and how many there have to be before anything can be taken of them."""
         self._leaves = b""
         self._unstored: dict[int, None] = {}
         self._leaves_stored = self._ended = self.is_over = False
@@ -104,6 +105,12 @@ class Intake:
     def wants_bytes(self) -> bool:
         """Whether more may be read; false while the disk is behind."""
         return not self.is_over and len(self._unstored) < INTAKE_BLOCKS_MAX
+
+    @property
+    def bytes_wanted(self) -> int:
+        """How many bytes are worth waiting for: with fewer there is nothing to do yet."""
+        needed = self._size if self._is_small else self._needed
+        return max(1, needed - self._buffered)
 
     def take_effects(self) -> list[Effect]:
         """Return what is to be done now, once."""
@@ -119,7 +126,7 @@ class Intake:
         if self._is_small:
             if self._buffered > self._size:
                 self._refuse(Fault.BLOCK)
-        else:
+        elif self._buffered >= self._needed:
             self._take()
 
     def on_end(self) -> None:
@@ -152,6 +159,7 @@ class Intake:
         listed = self.manifest.roots[self.share : self.share + 1]
         self._root = listed[0] if listed else self._root
         self._stop = self.manifest.geometry.stripe_count
+        self._needed = self._stop * DIGEST_SIZE
         if self._next > self._stop:
             self._refuse(Fault.BLOCK)
 
@@ -159,10 +167,9 @@ class Intake:
         """Take leaf list and blocks off the buffer as far as they are complete."""
         assert self.manifest is not None, "without one the share was refused"
         if not self._leaves:
-            size = self._stop * DIGEST_SIZE
-            if self._buffered < size:
+            if self._buffered < self._needed:
                 return
-            leaves = self._cut(size)
+            leaves = self._cut(self._needed)
             if share_root(leaves) != self._root:
                 self._refuse(Fault.BLOCK)
                 return
@@ -173,9 +180,11 @@ class Intake:
             if self._next >= self._stop:
                 break
             shape = self.manifest.geometry.stripe(self._next)
-            if self._buffered < shape.size_of(self.share):
+            self._needed = shape.size_of(self.share)
+            if self._buffered < self._needed:
                 return
             self._take_block(shape)
+        self._needed = 0
         if self._buffered and not self.is_over:
             self._refuse(Fault.BLOCK)
 

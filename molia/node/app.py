@@ -38,7 +38,7 @@ from molia.node.offload import Offload
 from molia.node.range_locks import RangeLocks
 from molia.node.remote import RemoteWriter
 from molia.node.shards import AnyWriter, ShardSet, ShardWriter
-from molia.node.system import SystemClock, SystemEntropy, usable_cores
+from molia.node.system import SystemClock, SystemEntropy, collector_paused, usable_cores
 from molia.node.team import Seat, Team
 from molia.store.disk import Disk
 from molia.store.migrate import check_version
@@ -91,9 +91,10 @@ async def open_node(
         held.callback(offload.close)
         count = superblock.shard_count
         options = shard_options(config, count, quota_bytes, shared=seat.count > 1)
-        opened = await _open_shards(
-            disk, superblock, seat, options, clock.now(), offload, rebuild_index=rebuild_index
-        )
+        with collector_paused():
+            opened = await _open_shards(
+                disk, superblock, seat, options, clock.now(), offload, rebuild_index=rebuild_index
+            )
         team = Team(seat)
         writers: list[AnyWriter] = []
         for index in range(count):

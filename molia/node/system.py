@@ -3,6 +3,8 @@
 import gc
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from molia.base.now import Now
 
@@ -53,3 +55,19 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Look for no reference cycles while the block runs.
+
+    Opening a store makes millions of small objects and no cycle; looking through them for one takes
+    a tenth of the time.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

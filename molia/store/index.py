@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Self
 
-from molia.store.frame import crc, frame_size
+from molia.store.frame import CHUNK_SIZE, FIXED_SIZE, crc, frame_size
 from molia.store.keys import Kind
 from molia.store.lmdb_env import Env, IndexFailed, Reader, Writer
 from molia.store.segment import FOREGROUND
@@ -376,20 +376,32 @@ def _fill_kind(
     """Set the entries of one kind; add bytes and frames to `live`; return what died."""
     old = writer.get_many(name, [key for key, _ in items]) if writer.count(name) else {}
     fresh = [item for item in items if item[0] not in old] if old else items
-    puts = [item for item in fresh if not item[1][-1] & TOMBSTONE]
-    _count_new(puts, live)
+    puts = _count_new(fresh, live)
     if puts:
         writer.put_many(name, puts)
     return _replace(writer, name, items, old, live, force=force) if old else []
 
 
-def _count_new(items: list[tuple[bytes, bytes]], live: dict[int, list[int]]) -> None:
-    """Add the frames of keys that were not there."""
-    places = ENTRY.iter_unpack(b"".join([packed for _, packed in items]))
-    for (key, _), (segment_id, _, vlen, _, _) in zip(items, places, strict=True):
+def _count_new(
+    items: list[tuple[bytes, bytes]], live: dict[int, list[int]]
+) -> list[tuple[bytes, bytes]]:
+    """Add the frames of keys that were not there; return all but those that are deleted."""
+    if not items:
+        return items
+    keys, entries = zip(*items, strict=True)
+    segments, _, sizes, _, flags = zip(*ENTRY.iter_unpack(b"".join(entries)), strict=True)
+    if any(map(TOMBSTONE.__and__, flags)):
+        return _count_new([item for item in items if not item[1][-1] & TOMBSTONE], live)
+    if len(set(segments)) == 1 and max(sizes) <= CHUNK_SIZE:  # as nearly all are after a start
+        counts = live[segments[0]]
+        counts[0] += FIXED_SIZE * len(keys) + sum(map(len, keys)) + sum(sizes)
+        counts[1] += len(keys)
+        return items
+    for key, segment_id, size in zip(keys, segments, sizes, strict=True):
         counts = live[segment_id]
-        counts[0] += frame_size(len(key), vlen)
+        counts[0] += frame_size(len(key), size)
         counts[1] += 1
+    return items
 
 
 def _replace(

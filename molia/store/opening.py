@@ -472,12 +472,10 @@ class _Opening:
     ) -> None:
         """Bring a generation into the index; with `marks`, move its position as well."""
         size = _REBUILD_SLICE_KEYS if self._reason else _REPLAY_SLICES * self._options.slice_keys
-        changed, entries = set(self._rows), generation.entries
-        cuts = list(in_order(entries, size)) or [[]]
-        for number, cut in enumerate(cuts, 1):
-            items = [(tagged, entries[tagged]) for tagged in cut]
-            work = Slice(items, self._rows, changed)
-            if number == len(cuts):
+        changed, items = set(self._rows), in_order(generation.entries)
+        for first in range(0, max(1, len(items)), size):
+            work = Slice(items[first : first + size], self._rows, changed)
+            if first + size >= len(items):
                 work.dead, work.marks = generation.dead, marks or {}
             index.write_slice(work)
             self._counters.index_commits += 1

@@ -13,7 +13,7 @@ from typing import Final
 from molia.base.limits import KIB
 from molia.store.disk import Disk, File
 from molia.store.index import ENTRY, TOMBSTONE, Dead, Entry, punch_range
-from molia.store.memtable import Generation
+from molia.store.memtable import Generation, in_order
 
 _BUFFER_SIZE: Final = 256 * KIB
 _PACKED: Final = ENTRY.size
@@ -47,11 +47,11 @@ class Runs:
         self._files.append(file)
 
     def _write(self, file: File, generation: Generation) -> None:
-        entries, buffer, at = generation.entries, bytearray(), 0
-        for tagged in sorted(entries):
+        buffer, at = bytearray(), 0
+        for tagged, packed in in_order(generation.entries):
             buffer.append(len(tagged))
             buffer += tagged
-            buffer += entries[tagged]
+            buffer += packed
             if len(buffer) >= _BUFFER_SIZE:
                 file.write(at, [buffer])
                 at += len(buffer)
@@ -61,7 +61,7 @@ class Runs:
     def merge(self, newest: Generation, count: int) -> Iterator[Part]:
         """Yield all keys that are there, in parts of `count`, with the values that died."""
         runs = [self._items(file) for file in self._files]
-        runs.append((tagged, newest.entries[tagged]) for tagged in sorted(newest.entries))
+        runs.append(iter(in_order(newest.entries)))
         items: list[Item] = []
         dead = list(newest.dead)
         last: Item | None = None

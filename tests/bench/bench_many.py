@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from molia.base.limits import GIB, KIB
-from molia.node.system import calm_collector
+from molia.node.system import calm_collector, collector_paused
 from molia.store.keys import Kind
 from molia.store.shard import Shard, ShardOptions
 from molia.store.upkeep import KEYS_FACTOR
@@ -98,7 +98,8 @@ def _get_s(shard: Shard, count: int, name_of: Namer) -> float:
 
 def _open_s(place: Path, options: ShardOptions = OPTIONS) -> float:
     started_s = time.perf_counter()
-    shard = open_at(place, options)
+    with collector_paused():  # as a node does
+        shard = open_at(place, options)
     took_s = time.perf_counter() - started_s
     shard.close(CLOCK.now())
     return took_s
