@@ -342,12 +342,13 @@ class Gather(OneRead[Act]):
         pending = stripe.pending()
         if max(missing) >= TOTAL_SHARES:  # such parity is made, not fetched
             return False
+        unasked = [share for share in missing if share not in pending]
+        if not unasked:
+            return True
         most = 2 * len(stripe.wanted) >= stripe.shape.needed
         slow_s = self.sources.usual_s() * (_SLOW_ALL if most else _SLOW_FEW)
         chosen = []
-        for share in missing:
-            if share in pending:
-                continue
+        for share in unasked:
             peers = [p for p in self.sources.of(share) if (p.key, share) not in stripe.asked]
             if not peers or peers[0].block_s > slow_s:
                 return False
@@ -368,6 +369,8 @@ class Gather(OneRead[Act]):
             stripe.is_decoding = True
             self._unask_stripe(stripe)
             self._effects.append(Decode(shape, dict(stripe.blocks), missing))
+            return
+        if len(stripe.blocks) + len(pending) >= shape.needed:
             return
         pairs = list(self.sources.fastest(self._readable(shape), without=stripe.asked))
         if self._shares is not None:  # a repair may wait, and pays for each data block it computes

@@ -106,12 +106,6 @@ class Intake:
         """Whether more may be read; false while the disk is behind."""
         return not self.is_over and len(self._unstored) < INTAKE_BLOCKS_MAX
 
-    @property
-    def bytes_wanted(self) -> int:
-        """How many bytes are worth waiting for: with fewer there is nothing to do yet."""
-        needed = self._size if self._is_small else self._needed
-        return max(1, needed - self._buffered)
-
     def take_effects(self) -> list[Effect]:
         """Return what is to be done now, once."""
         effects, self._effects = self._effects, []

@@ -31,7 +31,7 @@ class _Own:
         """Who sends it."""
         return self
 
-    async def receive(self, *, wanted: int) -> bytes:  # noqa: ARG002 - all is here
+    async def receive(self) -> bytes:
         """Return the next bytes, b"" at the end. Raises BlobDamaged."""
         async for _, data in self._pieces:
             if data:

@@ -55,11 +55,8 @@ class Incoming(Protocol):
         """Who sends it."""
         ...
 
-    async def receive(self, *, wanted: int) -> bytes:
-        """Return the next bytes, b"" at the end. Raises ConnectionLost, TimedOut.
-
-        wanted: how many are worth a call; after a second fewer are.
-        """
+    async def receive(self) -> bytes:
+        """Return the next bytes, b"" at the end. Raises ConnectionLost, TimedOut."""
         ...
 
 
@@ -289,7 +286,7 @@ class _Taking:
         while (outcome := self._carry_out()) is None:
             if self._writes and not self.core.wants_bytes:
                 await self._wait_for_writes()
-            elif data := await stream.receive(wanted=self.core.bytes_wanted):
+            elif data := await stream.receive():
                 self.core.on_bytes(data)
             else:
                 return None

@@ -72,26 +72,6 @@ def test_a_share_is_stored_as_it_was_sent(share: int) -> None:
     assert disk.blocks == {n: BLOB.blocks[share, n] for n in range(3) if BLOB.blocks[share, n]}
 
 
-@pytest.mark.parametrize("share", [0, 1, 13])
-def test_what_is_worth_waiting_for_is_the_next_that_can_be_stored(share: int) -> None:
-    it, data, at, calls = share_in(share), stream_of(share), 0, 0
-    disk = Disk(it)
-    while at < len(data):
-        wanted = it.bytes_wanted
-        for part in (data[at : at + wanted - 1], data[at + wanted - 1 : at + wanted]):
-            assert not it.take_effects()
-            it.on_bytes(part)
-        before = len(disk.blocks) + bool(disk.leaves)
-        disk.obey()
-        assert len(disk.blocks) + bool(disk.leaves) == before + 1
-        at, calls = at + wanted, calls + 1
-    assert at == len(data)
-    it.on_end()
-    disk.obey()
-    assert disk.end == Kept(3)
-    assert calls == 1 + len(disk.blocks)
-
-
 @given(st.integers(0, 13), st.integers(50_000, 600_000), st.integers(0, 3))
 @settings(max_examples=20, deadline=None)
 def test_it_goes_on_from_a_stripe_however_the_bytes_are_cut(
