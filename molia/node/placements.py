@@ -70,8 +70,11 @@ class Placements:
 
     @property
     def mark(self) -> PlacedRow | None:
-        """What a new blob is marked with: None while there are no other nodes."""
-        return WAITING if self._courier is not None and self._courier.has_peers else None
+        """What a new blob is marked with, so that it is placed, if need be once there are others.
+
+        None where the node does not talk to any.
+        """
+        return None if self._courier is None else WAITING
 
     def mark_of(self, find: Find) -> PlacedRow:
         """Return the same of a blob that others hold: they are asked to go on before anybody."""
@@ -117,6 +120,7 @@ class Placements:
         """Have a blob that was just put placed; return what is known of it when that is wanted."""
         courier = self._courier
         if courier is None or not courier.has_peers:
+            self._is_left_over = True
             return result
         try:
             return await self._settle(courier, result, options)

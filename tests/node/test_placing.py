@@ -59,6 +59,11 @@ def survives(node: Node, cid: str, losses: int) -> bool:
     return bool(health(node, cid)["survives"] == losses)
 
 
+def names(node: Node, cid: str, holder: str) -> bool:
+    """Tell whether a node says that somebody holds a part of a blob."""
+    return any(holder in share["holders"] for share in health(node, cid)["shares"])
+
+
 def holdings(node: Node) -> dict[str, Any]:
     """Return what a node keeps for others."""
     shown: dict[str, Any] = node.client()("GET", "/node").json()["holding"]
@@ -130,3 +135,29 @@ def test_a_publisher_that_is_killed_at_any_moment_goes_on_after_its_restart(
         assert network[4].client().get(cid) == body_of(seed, size)
     states = {job["state"] for job in node.client()("GET", "/jobs").json()["jobs"]}
     assert states == {"done"}
+
+
+def test_what_was_put_before_anybody_was_there_is_placed_once_somebody_is(tmp_path: Path) -> None:
+    first, second = Node(tmp_path / "first"), Node(tmp_path / "second")
+    second.settings["MOLIA_STORE__OFFER_BYTES"] = OFFER
+    for node in (first, second):
+        node.settings["MOLIA_DHT__REACHABLE"] = "yes"
+    try:
+        first.start()
+        stay(first)
+        bodies = [body_of(20, 1_000), body_of(21, SIZE)]
+        told = [first.client()("PUT", "/blob?wait=local", body) for body in bodies]
+        assert [(each.status, each.headers["x-molia-survives"]) for each in told] == 2 * [
+            (201, "0")
+        ]
+        first.kill()
+        first.start()
+        second.settings["MOLIA_DHT__BOOTSTRAP"] = address(first)
+        second.start()
+        for body, each in zip(bodies, told, strict=True):
+            cid = each.body.decode().strip()
+            until(partial(names, first, cid, peer(second)), f"{cid} is not placed")
+            assert second.client().get(cid) == body
+    finally:
+        first.close()
+        second.close()
