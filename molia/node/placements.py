@@ -41,6 +41,8 @@ LOOK_S: Final = 0.5
 AGAIN_S: Final = 60.0
 """How soon what is left over is looked for again."""
 AGAIN_MAX_S: Final = 600.0
+LEFT_OVER_S: Final = 3_600.0
+"""How often it is looked for whatever is known of it."""
 RENEW_S: Final = 600.0
 """How often leases that are due are looked for."""
 ENOUGH: Final = 4
@@ -61,6 +63,8 @@ class Placements:
         self._queue: deque[Cid] = deque()
         self._queued, self._has_room = asyncio.Event(), asyncio.Event()
         self._releasing: set[asyncio.Task[int]] = set()
+        self._early: dict[Cid, None] = {}
+        """What was put while nobody was known."""
         self._is_left_over = True
         """Whether the store may have blobs to place that are not here."""
 
@@ -120,7 +124,7 @@ class Placements:
         """Have a blob that was just put placed; return what is known of it when that is wanted."""
         courier = self._courier
         if courier is None or not courier.has_peers:
-            self._is_left_over = True
+            self._note_early(result.cid)
             return result
         try:
             return await self._settle(courier, result, options)
@@ -128,6 +132,13 @@ class Placements:
             self._is_left_over = True
             log.warning("blob_not_placed", blob=result.cid.short, reason=str(error))
             return result
+
+    def _note_early(self, cid: Cid) -> None:
+        """Remember what is to be placed once there is anybody; its row may be another worker's."""
+        if len(self._early) < limits.PLACINGS_MAX:
+            self._early[cid] = None
+        else:
+            self._is_left_over = True
 
     async def _settle(self, courier: Courier, result: PutResult, options: PutOptions) -> PutResult:
         cid = result.cid
@@ -275,14 +286,16 @@ class Placements:
                 self._end(cid, placed)
 
     async def _look_again(self) -> None:
-        wait_s = LOOK_S
+        wait_s, looked_s = LOOK_S, float("-inf")
         while True:
             await asyncio.sleep(wait_s)
-            courier = self._courier
-            if courier is None or not courier.has_peers or not self._is_left_over:
+            courier, started_s = self._courier, self._context.now().mono_s
+            if courier is None or not courier.has_peers:
                 continue
-            self._is_left_over = False
-            started_s = self._context.now().mono_s
+            await self._take_early()
+            if not self._is_left_over and started_s < looked_s + LEFT_OVER_S:
+                continue
+            self._is_left_over, looked_s = False, started_s
             try:
                 await self._take_up()
             except MoliaError as error:
@@ -290,6 +303,16 @@ class Placements:
                 log.warning("placing_not_resumed", reason=str(error))
             took_s = self._context.now().mono_s - started_s
             wait_s = min(max(AGAIN_S, took_s * 100), AGAIN_MAX_S)
+
+    async def _take_early(self) -> None:
+        """Begin to place what was put while nobody was known."""
+        early, self._early = self._early, {}
+        for cid in early:
+            try:
+                await self._start(cid, wait=False)
+            except MoliaError as error:
+                self._is_left_over = True
+                log.warning("blob_not_placed", blob=cid.short, reason=str(error))
 
     async def _renew_now_and_then(self) -> None:
         """Renew our leases of pinned blobs, for as long as the node lives."""
