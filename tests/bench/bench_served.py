@@ -1,28 +1,16 @@
 """FIND_NODE and GET as a node serves them: transport, routing table, DHT and store behind them.
 
-Beside them the transport with nothing behind it (`bench_wire`), and the bare echo loop.
+Beside them, in turns, the transport with nothing behind it (`bench_wire`).
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from molia.dht import records
 from molia.wire.dht_messages import Get, Record
-from molia.wire.messages import FindNode, Message
-from tests.bench.bench_wire import (
-    CORES,
-    SESSIONS,
-    ask_all,
-    asking_socket,
-    check,
-    connected,
-    cost,
-    has_contacts,
-    random_node,
-    sealed_requests,
-    served,
-)
+from molia.wire.messages import Message
+from tests.bench.bench_wire import CORES, serving_cost
 from tests.bench.dht_server import VALUE_SIZE, records_to_keep
 from tests.bench.report import Figure, against_number, alternate_many
 from tests.bench.wire_server import NETWORK, pinned
@@ -38,26 +26,17 @@ def bench_served(folder: Path, scale: float) -> Iterator[Figure]:
     count = max(20_000, int(100_000 * scale))
     locs = [records.loc_of(record, NETWORK) for record in records_to_keep()]
 
-    def measure(
-        server: str, make: Callable[[], FindNode | Get], is_good: Callable[[Message | None], bool]
-    ) -> tuple[float, ...]:
-        with served("find-node", module=server) as serving, asking_socket() as sock:
-            askers = [connected(sock, serving.port, number + 1) for number in range(SESSIONS)]
-            warm, _ = sealed_requests(askers, 2_000, make)
-            packets, by_index = sealed_requests(askers, count, make)
-            ask_all(sock, warm, serving.port)
-            before = serving.used()
-            took_s, replies = ask_all(sock, packets, serving.port)
-            after = serving.used()
-            check(replies, by_index, is_good)
-            return cost(before, after, took_s)
-
     with pinned(CORES, 1):
         bare, find, get = alternate_many(
             3 if scale >= 0.1 else 1,
-            lambda: measure("wire_server", random_node, has_contacts),
-            lambda: measure("dht_server", random_node, has_contacts),
-            lambda: measure("dht_server", lambda: Get(random.choice(locs)), has_record),
+            lambda: serving_cost(count),
+            lambda: serving_cost(count, module="dht_server"),
+            lambda: serving_cost(
+                count,
+                module="dht_server",
+                make=lambda: Get(random.choice(locs)),
+                is_good=has_record,
+            ),
         )
     for name, ours in (("FIND_NODE by the DHT", find), ("GET of a record", get)):
         yield against_number(f"served {name}, CPU", ours[0], "us", bare[0], at_most=12.0)
