@@ -7,9 +7,9 @@ Source: docs/reference/audit-and-repair.md, "Watching".
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -39,7 +39,7 @@ from molia.wire.blob_messages import Held as HeldThere
 log = structlog.get_logger(__name__)
 
 PACE_S: Final = 0.1
-"""Between two looks: ten a second of about a millisecond each."""
+"""For each look: ten a second, begun together, since waking up costs an idle node the most."""
 LOOK_UP_PACE_S: Final = 1.0
 """And between two that look holders up, unless a repair waits for it."""
 LOOK_UP_S: Final = 3 * 86_400.0
@@ -53,6 +53,9 @@ OnStanding = Callable[[Here, Standing], None]
 OnFacts = Callable[[Facts, Standing], None]
 OnGone = Callable[[Cid], None]
 OnUntold = Callable[[Cid], None]
+T = TypeVar("T")
+_Rows = tuple[Here, Watched]
+"""What is here of a blob, and what is known of its other holders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +131,29 @@ class Keeper:
                 task.cancel()
 
     async def _walk(self) -> None:
-        for space in (Space.HELD, Space.PLACED, Space.WATCHED):
-            blobs = self.rows.all(space)
-            while (cid := await self._context.offload.run(next, blobs, None)) is not None:
-                await self._gate.acquire()
-                if space is Space.WATCHED:
-                    await self._drop_if_gone(cid)
-                    self._gate.release()
-                else:
-                    self._spawn_look(cid)
-                await asyncio.sleep(PACE_S)
+        run = self._context.offload.run
+        for space in (Space.HELD, Space.PLACED):
+            slices = self.rows.slices(space)
+            while (blobs := await run(_next, slices, self._rows_of)) is not None:
+                for cid, rows in blobs:
+                    is_late = self._gate.locked()  # by then what was read may not be true any more
+                    await self._gate.acquire()
+                    self._spawn_look(cid, None if is_late else rows)
+                await asyncio.sleep(PACE_S * len(blobs))
+        slices = self.rows.slices(Space.WATCHED)
+        while (watched := await run(_next, slices, self.here)) is not None:
+            for cid, here in watched:
+                if here is None:
+                    await self.rows.drop(cid)
+                    self._tell_gone(cid)
+            await asyncio.sleep(PACE_S * len(watched))
         if self._looking:
             await asyncio.wait(self._looking)
 
-    def _spawn_look(self, cid: Cid) -> None:
+    def _spawn_look(self, cid: Cid, rows: _Rows | None) -> None:
         async def look() -> None:
             try:
-                await self.look(cid)
+                await self._look_from(cid, rows or await self._read_rows(cid))
             except MoliaError as error:
                 log.debug("look_failed", blob=cid.short, reason=str(error))
             finally:
@@ -153,11 +162,6 @@ class Keeper:
         task = asyncio.ensure_future(look())
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)
-
-    async def _drop_if_gone(self, cid: Cid) -> None:
-        if await self._context.offload.run(self.here, cid) is None:
-            await self.rows.drop(cid)
-            self._tell_gone(cid)
 
     def _tell_gone(self, cid: Cid) -> None:
         for told in self.on_gone:
@@ -187,6 +191,14 @@ class Keeper:
             return Here(cid, bound.row.size, bound.row.manifest, (), is_whole=True)
         return None
 
+    def _rows_of(self, cid: Cid) -> _Rows | None:
+        """Return what a look begins with; None as of `here`. For threads."""
+        here = self.here(cid)
+        return None if here is None else (here, self.rows.get(cid, self._context.now()))
+
+    async def _read_rows(self, cid: Cid) -> _Rows | None:
+        return await self._context.offload.run(self._rows_of, cid)
+
     async def look(self, cid: Cid, *, anew: bool = False) -> Standing | None:
         """Return how a blob stands, and begin the audits that are due; None: it is not ours.
 
@@ -197,13 +209,17 @@ class Keeper:
 
     async def look_closely(self, cid: Cid, *, anew: bool = False) -> tuple[Facts, Standing] | None:
         """See `look`; return what it found as well."""
-        run, now = self._context.offload.run, self._context.now()
-        here = await run(self.here, cid)
-        if here is None:
+        return await self._look_from(cid, await self._read_rows(cid), anew=anew)
+
+    async def _look_from(
+        self, cid: Cid, rows: _Rows | None, *, anew: bool = False
+    ) -> tuple[Facts, Standing] | None:
+        if rows is None:
             self._tell_gone(cid)
             return None
         self.looks += 1
-        watched = await run(self.rows.get, cid, now)
+        here, watched = rows
+        now = self._context.now()
         is_long_ago = now.unix_s - watched.looked_unix_s > LOOK_UP_S
         if anew or is_long_ago:
             await self._look_up_holders(here, watched, anew=anew)
@@ -302,7 +318,15 @@ class Keeper:
             if answers:
                 denied.extend(_denied(here.cid, key, seen, answers[0]))
 
-        await asyncio.gather(*(ask(key, seen) for key, seen in watched.holders.items()))
+        unheard: list[tuple[bytes, Seen]] = []
+        for key, seen in watched.holders.items():
+            is_here = None if anew else self.presences.heard(key)
+            if is_here is None:
+                unheard.append((key, seen))
+            else:
+                facts.presence[key] = is_here
+        if unheard:
+            await asyncio.gather(*(ask(key, seen) for key, seen in unheard))
         facts.denied = frozenset(denied)
         facts.wanted = self._wanted(facts)
         facts.absences_s = {key: self.presences.longest_absence_s(key) for key in watched.holders}
@@ -414,6 +438,12 @@ class Keeper:
             await self.rows.put(cid, watched)
         if after.is_lost and not before.is_lost:
             log.warning("share_lost", blob=cid.short, share_index=place.share)
+
+
+def _next(slices: Iterator[list[Cid]], read: Callable[[Cid], T]) -> list[tuple[Cid, T]] | None:
+    """Return the next blobs, each with what is read of it: one way to a thread."""
+    cids = next(slices, None)
+    return None if cids is None else [(cid, read(cid)) for cid in cids]
 
 
 def _tells(provider: Provider, here: Here, own: PeerKey) -> bool:

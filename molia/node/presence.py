@@ -42,6 +42,14 @@ class Presences:
         self.reached = self.asked = 0
         """How often nodes answered, of how many times."""
 
+    def heard(self, key: bytes) -> bool | None:
+        """Tell whether a node answers as far as that was asked lately; None: `is_here` asks."""
+        node = self._nodes.get(key)
+        if node is None or node.asking is not None or self._now_s() - node.asked_s >= self._fresh_s:
+            return None
+        self._nodes.move_to_end(key)
+        return node.is_here
+
     async def is_here(self, key: bytes, ask: Ask, *, anew: bool = False) -> bool:
         """Tell whether a node answers. ask: sends it a request. anew: whatever was heard."""
         node = self._nodes.setdefault(key, _Node())

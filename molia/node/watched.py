@@ -23,7 +23,8 @@ from molia.store.ops import Delete, Put, Transaction
 from molia.store.rows import WatchedRow
 from molia.wire.addresses import Address
 
-_SLICE: Final = 256
+SLICE: Final = 10
+"""Blobs that are looked at together: reading their rows is one way to a thread."""
 FORGET_S: Final = 2 * 86_400
 """For so long a holder that no look-up finds any more is watched: its record may just be late."""
 
@@ -181,19 +182,24 @@ class WatchedRows:
         gone = Delete(Kind.META, keys.watched_key(cid))
         await self._context.home_writer(cid).write(Transaction((gone,)))
 
-    def all(self, space: Space) -> Iterator[Cid]:
-        """Yield the blobs that have a row in a space, on the shards that this worker writes."""
+    def slices(self, space: Space) -> Iterator[list[Cid]]:
+        """Yield the blobs that have a row in a space, on the shards that this worker writes.
+
+        `SLICE` at a time.
+        """
         prefix, context = bytes((space,)), self._context
         for writer in context.shards.own:
             after = b""
             while True:
                 now = context.now()
-                rows = writer.shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
+                rows = writer.shard.scan(Kind.META, prefix, now=now, after=after, limit=SLICE)
+                found: list[Cid] = []
                 for row in rows:
                     try:
-                        yield keys.split_blob_key(row.key)
+                        found.append(keys.split_blob_key(row.key))
                     except ValueError:
                         continue
-                if len(rows) < _SLICE:
+                yield found
+                if len(rows) < SLICE:
                     break
                 after = rows[-1].key
