@@ -23,8 +23,6 @@ from molia.store.ops import Delete, Put, Transaction
 from molia.store.rows import WatchedRow
 from molia.wire.addresses import Address
 
-SLICE: Final = 10
-"""Blobs that are looked at together: reading their rows is one way to a thread."""
 FORGET_S: Final = 2 * 86_400
 """For so long a holder that no look-up finds any more is watched: its record may just be late."""
 
@@ -185,14 +183,16 @@ class WatchedRows:
     def slices(self, space: Space) -> Iterator[list[Cid]]:
         """Yield the blobs that have a row in a space, on the shards that this worker writes.
 
-        `SLICE` at a time.
+        As many at a time as are looked at side by side.
         """
         prefix, context = bytes((space,)), self._context
         for writer in context.shards.own:
             after = b""
             while True:
                 now = context.now()
-                rows = writer.shard.scan(Kind.META, prefix, now=now, after=after, limit=SLICE)
+                rows = writer.shard.scan(
+                    Kind.META, prefix, now=now, after=after, limit=limits.LOOKS_AT_ONCE
+                )
                 found: list[Cid] = []
                 for row in rows:
                     try:
@@ -200,6 +200,6 @@ class WatchedRows:
                     except ValueError:
                         continue
                 yield found
-                if len(rows) < SLICE:
+                if len(rows) < limits.LOOKS_AT_ONCE:
                     break
                 after = rows[-1].key
