@@ -1,9 +1,8 @@
 """Reading values: from any thread, beside the one that writes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from molia.base.errors import Damaged, ShardUnavailable
 from molia.base.limits import KIB, SCAN_ROWS_MAX
@@ -24,26 +23,29 @@ value, which costs more than a second read."""
 _PAGE_COUNT: Final = 256
 _HEADS_MAX: Final = 1_024
 """Heads of long values that are remembered; with its chunk CRCs one takes some 300 bytes."""
-
-
+_ASTRAY: Final = "no such frame is where the index says"
 Sums = tuple[int, bytes]
 """A value's CRC, or the CRCs of its chunks."""
 Items = list[tuple[bytes, bytes]]
 
 
-class ValueReader(ABC):
-    """Looks keys up and reads what they lead to.
+class Punched(Protocol):
+    """Knows whether values were punched between two looks at it."""
 
-    punch_epoch: returns a number that grows before any value is punched; one that cannot know it
-    returns another number each time.
-    """
+    @property
+    def epoch(self) -> int:
+        """A number that grows before any value is punched; where nobody knows, with each look."""
+        ...
+
+
+class ValueReader(ABC):
+    """Looks keys up and reads what they lead to."""
 
     def __init__(
-        self, *, files: SegmentFiles, counters: Counters, seed: int,
-        punch_epoch: Callable[[], int],
-    ) -> None:  # fmt: skip
+        self, *, files: SegmentFiles, counters: Counters, seed: int, punched: Punched
+    ) -> None:
         self._files = files
-        self._counters, self._seed, self._punch_epoch = counters, seed, punch_epoch
+        self._counters, self._seed, self._punched = counters, seed, punched
         self._heads: dict[bytes, tuple[bytes, Sums]] = {}
         """Of long values: by packed entry the tagged key and the checksums, from a sound head.
 
@@ -81,19 +83,29 @@ class ValueReader(ABC):
         tagged = TAGS[kind] + key
         before, reason = None, ""
         for _ in range(_TRIES):
-            epoch = self._punch_epoch()
-            packed = self._find(tagged)
+            epoch = self._punched.epoch
+            try:
+                packed = self.find(tagged)
+            except IndexFailed as error:
+                raise _unreadable(error) from None
             if packed is None:
                 return None
             entry = _UNPACK(packed) if len(packed) == ENTRY.size else _entry(packed)
-            if 0 < entry[3] <= unix_s:
+            vlen, expiry = entry[2], entry[3]
+            if 0 < expiry <= unix_s:
                 return None
             if packed == before:
                 break
-            found = self._read(tagged, packed, entry, start, stop, check=check)
+            low = min(start, vlen) if start > 0 else 0
+            high = vlen if stop is None or stop >= vlen else max(stop, low)
+            known = self._heads.get(packed)
+            if known is not None and known[0] == tagged:
+                found = self._read_long(known[1], entry, low, high, check=check)
+            else:
+                found = self._read(tagged, packed, entry, low, high, check=check)
             if type(found) is bytes and (
                 # unchecked bytes may be those of a value that was being punched
-                check or epoch == self._punch_epoch() or self._find(tagged) == packed
+                check or epoch == self._punched.epoch or self._find(tagged) == packed
             ):
                 return found
             before, reason = packed, found if isinstance(found, str) else "it keeps moving"
@@ -112,51 +124,43 @@ class ValueReader(ABC):
             raise _unreadable(error) from None
 
     def _read(
-        self,
-        tagged: bytes,
-        packed: bytes,
-        entry: tuple[int, ...],
-        start: int,
-        stop: int | None,
-        *,
+        self, tagged: bytes, packed: bytes, entry: tuple[int, ...], low: int, high: int, *,
         check: bool,
-    ) -> bytes | str:
-        """Return the bytes asked for, or what is wrong with them."""
+    ) -> bytes | str:  # fmt: skip
+        """Return bytes [low, high) of a value, or what is wrong with them."""
         segment_id, value_offset, vlen, _, _ = entry
-        low = min(start, vlen) if start > 0 else 0
-        high = vlen if stop is None or stop >= vlen else max(stop, low)
+        ahead = head_size(len(tagged) - 1, vlen)
         try:
             file = self._files.get(segment_id)
-            if vlen <= _ONE_READ_MAX:
-                ahead = head_size(len(tagged) - 1, vlen)
-                head = (
-                    file.read(value_offset - ahead, ahead + vlen) if value_offset > ahead else b""
-                )
-                value, base = head[ahead:], 0
-                sums = self._sums(tagged, entry, head)
-            else:
-                known = self._heads.get(packed)
-                if known is not None and known[0] == tagged:
-                    sums = known[1]
-                else:
-                    sums = self._look_at(file, tagged, packed, entry)
-                base, top = low, high
-                if check:
-                    base = low // CHUNK_SIZE * CHUNK_SIZE
-                    top = min(-(-high // CHUNK_SIZE) * CHUNK_SIZE, vlen)
-                value = file.read(value_offset + base, top - base)
+            if vlen > _ONE_READ_MAX:
+                long = self._look_at(file, tagged, packed, entry)
+                if long is None:
+                    return _ASTRAY
+                return self._read_long(long, entry, low, high, check=check)
+            frame = file.read(value_offset - ahead, ahead + vlen) if value_offset > ahead else b""
         except OSError as error:
             return error.strerror or "it cannot be read"
+        sums = self._sums(tagged, entry, frame)
         if sums is None:
-            return "no such frame is where the index says"
-        if low == high:
-            return b""
-        if check and not _sound(sums, base, value):
-            return "it does not match its checksum"
-        if base == low and len(value) == high - low:
+            return _ASTRAY
+        return _piece(sums, frame[ahead:], 0, low, high, check=check)
+
+    def _read_long(
+        self, sums: Sums, entry: tuple[int, ...], low: int, high: int, *, check: bool
+    ) -> bytes | str:
+        """Return the same of a long value; sums: from its head, which is not read again."""
+        segment_id, value_offset, vlen, _, _ = entry
+        base, top = low, high
+        if check:
+            base = low // CHUNK_SIZE * CHUNK_SIZE
+            top = min(-(-high // CHUNK_SIZE) * CHUNK_SIZE, vlen)
+        try:
+            value = self._files.get(segment_id).read(value_offset + base, top - base)
+        except OSError as error:
+            return error.strerror or "it cannot be read"
+        if not check and len(value) == high - low:
             return value
-        cut = value[low - base : high - base]
-        return cut if len(cut) == high - low else "it ends too soon"
+        return _piece(sums, value, base, low, high, check=check)
 
     def _forget_all(self) -> None:
         """Let go of all files, and of what is known of them."""
@@ -228,9 +232,9 @@ class OwnReader(ValueReader):
 
     def __init__(
         self, *, index: Index, memtable: Memtable, files: SegmentFiles, counters: Counters,
-        seed: int, punch_epoch: Callable[[], int],
+        seed: int, punched: Punched,
     ) -> None:  # fmt: skip
-        super().__init__(files=files, counters=counters, seed=seed, punch_epoch=punch_epoch)
+        super().__init__(files=files, counters=counters, seed=seed, punched=punched)
         self._index, self._memtable = index, memtable
 
     def find(self, tagged: bytes) -> bytes | None:
@@ -266,6 +270,18 @@ def _unreadable(error: IndexFailed) -> ShardUnavailable:
         f"the index cannot be read: {error}",
         hint="restart the node; molia verify --rebuild-index makes a new index",
     )
+
+
+def _piece(sums: Sums, value: bytes, base: int, low: int, high: int, *, check: bool) -> bytes | str:
+    """Return bytes [low, high) of a value of which those from `base` on were read."""
+    if low == high:
+        return b""
+    if check and not _sound(sums, base, value):
+        return "it does not match its checksum"
+    if base == low and len(value) == high - low:
+        return value
+    cut = value[low - base : high - base]
+    return cut if len(cut) == high - low else "it ends too soon"
 
 
 def _sound(sums: tuple[int, bytes], base: int, value: bytes) -> bool:

@@ -72,8 +72,7 @@ class Shard:
         )  # fmt: skip
         self._reader = OwnReader(
             index=self._index, memtable=self._memtable, files=self._files,
-            counters=self._counters, seed=self._log.seed,
-            punch_epoch=lambda: self._puncher.epoch,
+            counters=self._counters, seed=self._log.seed, punched=self._puncher,
         )  # fmt: skip
         self._auditor = Auditor(
             self._log, self._files, self._reader.find, segments=self.audit_segments,

@@ -65,14 +65,24 @@ class View:
         self._index.close()
 
 
+class _Unknown:
+    """What is punched by another process is not known here: see `reader.Punched`."""
+
+    def __init__(self) -> None:
+        self._numbers = count()
+
+    @property
+    def epoch(self) -> int:
+        return next(self._numbers)
+
+
 class SharedReader(ValueReader):
     """Reads by way of the newest view; any thread may ask."""
 
     def __init__(self, home: Home, options: ShardOptions, counters: Counters) -> None:
-        numbers = count()
         super().__init__(
             files=SegmentFiles(home, options.open_files), counters=counters,
-            seed=store_seed(home.store_uuid), punch_epoch=lambda: next(numbers),
+            seed=store_seed(home.store_uuid), punched=_Unknown(),
         )  # fmt: skip
         self._home, self._options = home, options
         self._view: View | None = None

@@ -1,8 +1,9 @@
 """Readers in other processes over a long time: dead ones cost nothing, none holds on for long."""
 
+import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,4 +161,19 @@ def test_the_lock_file_of_an_index_has_no_holes(tmp_path: Path) -> None:
         status = lock.stat()
         assert status.st_blocks * 512 >= status.st_size >= 64 * LMDB_READERS_MAX
     assert len(list(tmp_path.glob("shard-00/*/lock.mdb"))) == 2, "the index's and the delta's"
+    shard._release()
+
+
+def test_an_index_is_not_used_across_a_fork(tmp_path: Path) -> None:
+    shard, _ = open_shard(disk_at(tmp_path), OPTIONS)
+    churn(shard, 1)
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            shard.get(Kind.BLOCK, b"nothing", now=NOW)
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert shard.get(Kind.BLOCK, b"nothing", now=NOW) is None, "its own process still may"
     shard._release()
