@@ -59,10 +59,10 @@ class Chores:
         waits = own_s is None or own_s > now.mono_s - OVERDUE_S
         if self._log.failure or (pressed and waits):
             return upkeep_due_s
-        if now.mono_s >= self._retry_s:
+        if own_s is not None and own_s <= now.mono_s:
             self._do(now)
-        own_s, due = self._due_s(), own_s is not None
-        if self._puncher.pending and due:
+            own_s = self._due_s()
+        if self._puncher.pending and own_s is not None:
             own_s = now.mono_s
         both = [due_s for due_s in (own_s, upkeep_due_s) if due_s is not None]
         return min(both, default=None)

@@ -12,7 +12,7 @@ from molia.base.errors import NoSpace, ShardUnavailable
 from molia.base.limits import BATCH_BYTES_MAX, VALUE_SIZE_MAX
 from molia.base.now import Now
 from molia.store.audit import Auditor
-from molia.store.batch import Batch
+from molia.store.batch import Batch, Find
 from molia.store.chores import Chores
 from molia.store.compactor import Compactor
 from molia.store.delta import Delta
@@ -52,6 +52,8 @@ __all__ = [
 AUDIT_PAGE: Final = 1_000
 _META: Final = int(Kind.META)
 _BLOCK: Final = int(Kind.BLOCK)
+_FEW: Final = 2
+"""Up to so many transactions look each key up by itself: one snapshot for them costs more."""
 ROOM_LOOK_S: Final = 5.0
 """How often a full shard looks whether there is space again."""
 
@@ -191,9 +193,11 @@ class Shard:
             self._log.stop(f"other processes cannot be shown what was written: {error}")
 
     def _stage(self, batch: Sequence[Transaction], now: Now) -> tuple[Batch, list[Reply]]:
-        generations = self._memtable.generations()  # this thread alone changes them
-        fresh, frozen = generations[0].entries.get, generations[-1].entries.get
         try:
+            if len(batch) <= _FEW:
+                return self._staged(batch, self._reader.find, now)
+            generations = self._memtable.generations()  # this thread alone changes them
+            fresh, frozen = generations[0].entries.get, generations[-1].entries.get
             with self._index.read() as snapshot:
                 indexed, block, block_get = snapshot.finder(), _BLOCK, snapshot.getter(Kind.BLOCK)
 
@@ -203,13 +207,18 @@ class Shard:
                         return found
                     return block_get(tagged[1:]) if tagged[0] == block else indexed(tagged)
 
-                def fetch(kind: Kind, key: bytes) -> bytes | None:
-                    return self._reader.get(kind, key, now.unix_s)
-
-                staged = Batch(self._log, find, fetch, int(now.unix_s))
-                return staged, staged.add_all(batch)
+                return self._staged(batch, find, now)
         except IndexFailed as error:
             self._log.stop(f"the index cannot be read: {error}")
+
+    def _staged(
+        self, batch: Sequence[Transaction], find: Find, now: Now
+    ) -> tuple[Batch, list[Reply]]:
+        def fetch(kind: Kind, key: bytes) -> bytes | None:
+            return self._reader.get(kind, key, now.unix_s)
+
+        staged = Batch(self._log, find, fetch, int(now.unix_s))
+        return staged, staged.add_all(batch)
 
     def _admit(self, data_bytes: int) -> None:
         """Refuse data below the reserve; deletes and rows still go."""
