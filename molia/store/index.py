@@ -172,6 +172,11 @@ class Index:
 
     # ------------------------------------------------------------------------ reading
 
+    @property
+    def version(self) -> int:
+        """A number that grows with each change: what was found at the same one is still so."""
+        return self._env.version
+
     def get(self, tagged: bytes) -> bytes | None:
         """Return the packed entry of a tagged key."""
         return self._env.get(_TAG_DB[tagged[0]], tagged[1:])

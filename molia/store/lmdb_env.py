@@ -80,6 +80,8 @@ class Env:
         writable: bool = True,
     ) -> None:  # fmt: skip
         self._forks, self._path = _FORKS.count, path
+        self.version = 0
+        """Grows after each commit of this process."""
         try:
             if writable:
                 _allocate_lock(path)
@@ -156,7 +158,9 @@ class Env:
         assert _FORKS.count == self._forks, "an environment does not cross a fork"
         try:
             with self._env.begin(write=True) as txn:
-                return fill(Writer(txn, self._dbs))
+                filled = fill(Writer(txn, self._dbs))
+            self.version += 1
+            return filled
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             raise IndexFull(str(error)) from None
         except lmdb.Error as error:

@@ -1,6 +1,7 @@
 """Reading values: from any thread, beside the one that writes."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final, Protocol
 
@@ -29,6 +30,16 @@ Sums = tuple[int, bytes]
 Items = list[tuple[bytes, bytes]]
 
 
+@dataclass(slots=True)
+class Known:
+    """What is remembered of a long value: it may be read piece by piece."""
+
+    packed: bytes
+    sums: Sums
+    version: int = -1
+    """Of the index when it last said so; -1: nobody looked."""
+
+
 class Punched(Protocol):
     """Knows whether values were punched between two looks at it."""
 
@@ -46,8 +57,8 @@ class ValueReader(ABC):
     ) -> None:
         self._files = files
         self._counters, self._seed, self._punched = counters, seed, punched
-        self._heads: dict[bytes, tuple[bytes, Sums]] = {}
-        """Of long values: by packed entry the tagged key and the checksums, from a sound head.
+        self._heads: dict[bytes, Known] = {}
+        """Long values whose head was found sound, by tagged key.
 
         A place in a segment is never taken by another frame that anybody was told of.
         """
@@ -56,6 +67,10 @@ class ValueReader(ABC):
     @abstractmethod
     def find(self, tagged: bytes) -> bytes | None:
         """Return the packed entry of a key that is there, expired or not. Raises IndexFailed."""
+
+    def find_again(self, tagged: bytes, known: Known) -> bytes | None:  # noqa: ARG002
+        """Return the same; known: what was found before. Raises IndexFailed."""
+        return self.find(tagged)
 
     @abstractmethod
     def pages(
@@ -84,8 +99,9 @@ class ValueReader(ABC):
         before, reason = None, ""
         for _ in range(_TRIES):
             epoch = self._punched.epoch
+            known = self._heads.get(tagged)
             try:
-                packed = self.find(tagged)
+                packed = self.find(tagged) if known is None else self.find_again(tagged, known)
             except IndexFailed as error:
                 raise _unreadable(error) from None
             if packed is None:
@@ -98,9 +114,8 @@ class ValueReader(ABC):
                 break
             low = min(start, vlen) if start > 0 else 0
             high = vlen if stop is None or stop >= vlen else max(stop, low)
-            known = self._heads.get(packed)
-            if known is not None and known[0] == tagged:
-                found = self._read_long(known[1], entry, low, high, check=check)
+            if known is not None and known.packed == packed:
+                found = self._read_long(known.sums, entry, low, high, check=check)
             else:
                 found = self._read(tagged, packed, entry, low, high, check=check)
             if type(found) is bytes and (
@@ -109,7 +124,7 @@ class ValueReader(ABC):
             ):
                 return found
             before, reason = packed, found if isinstance(found, str) else "it keeps moving"
-            self._heads.pop(packed, None)
+            self._heads.pop(tagged, None)
             self._counters.reread += 1
             if isinstance(found, bytes):
                 before = None
@@ -179,7 +194,7 @@ class ValueReader(ABC):
             with self._heads_lock:
                 if len(self._heads) >= _HEADS_MAX:
                     self._heads.clear()
-                self._heads[packed] = (tagged, sums)
+                self._heads[tagged] = Known(packed, sums)
         return sums
 
     def _sums(self, tagged: bytes, entry: tuple[int, ...], head: bytes) -> Sums | None:
@@ -243,6 +258,19 @@ class OwnReader(ValueReader):
         if packed is None:
             return self._index.get(tagged)
         return None if packed[-1] & TOMBSTONE else packed
+
+    def find_again(self, tagged: bytes, known: Known) -> bytes | None:
+        """See `ValueReader.find_again`: the index is not asked while nothing in it changes."""
+        packed = self._memtable.get(tagged)
+        if packed is not None:
+            return None if packed[-1] & TOMBSTONE else packed
+        version = self._index.version  # before the look-up: a change during it counts as later
+        if known.version == version:
+            return known.packed
+        packed = self._index.get(tagged)
+        if packed == known.packed:
+            known.version = version
+        return packed
 
     def pages(
         self, kind: Kind, prefix: bytes, after: bytes, count: int
