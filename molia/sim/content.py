@@ -46,6 +46,12 @@ class Content:
         first, last = offset // PAGE, page_count(stop)
         self.pages[first:last] = bytes([WRITTEN]) * (last - first)
 
+    def take_page(self, other: "Content", page: int) -> None:
+        """Let a page be as it is in another file, a hole where it is one there."""
+        start = page * PAGE
+        self.write(start, other.data[start : start + PAGE])
+        self.pages[page] = other.pages[page]
+
     def truncate(self, size: int) -> None:
         """Cut the bytes to `size`, or extend them with a hole."""
         if size > len(self.data):

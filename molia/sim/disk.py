@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from molia.sim.content import PAGE, Content
+from molia.sim.content import PAGE, Content, page_count
 from molia.sim.entropy import SeededEntropy
 from molia.sim.journal import (
     ROOT,
@@ -452,7 +452,7 @@ class SimFile:
         node = self._node
         old, new = node.synced or node.content, node.content
         real = old.copy()
-        for start in range(0, len(new.data), PAGE):
+        for page in range(page_count(len(new.data))):
             if self._disk.entropy.random.random() < 0.5:
-                real.write(start, new.data[start : start + PAGE])
+                real.take_page(new, page)
         node.behind, node.synced = real, real.copy()

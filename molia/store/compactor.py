@@ -58,12 +58,12 @@ class Compactor:
         self._pressed = False
         self._look = True
         """Something has changed since it was last looked for victims."""
-        self.held: set[int] = set()
-        """Segments that are being rewritten: they are not punched meanwhile."""
         self.retiring: set[int] = set()
         """Victims whose frames have all moved; the next checkpoint retires them."""
         self.retired = {sid for sid, row in rows.items() if row.state == RETIRED}
         """Victims that the index says are retired; they are to be unlinked, then forgotten."""
+        self.held = set(self.retired)
+        """Segments that are being rewritten, or may be gone already: nothing is punched there."""
         self.phase = ""
         """"", "copy", "rename", "move", "retire", "unlink"."""
 

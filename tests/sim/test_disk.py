@@ -125,6 +125,21 @@ def test_dropping_the_cache_after_a_failed_sync_shows_the_disk(tmp_path: Path) -
     assert seen == {b"", b"n" * PAGE}
 
 
+def test_a_failed_sync_leaves_holes_as_they_are(tmp_path: Path) -> None:
+    for seed in range(20):
+        disk = SimDisk(tmp_path, SeededEntropy(seed), journal=[])
+        file = disk.open("a", create=True)
+        file.write(0, [b"n" * (4 * PAGE)])
+        file.punch(PAGE, 2 * PAGE)
+        file.sync()
+        disk.faults.append(Fault("sync", 1))
+        file.write(0, [b"m" * PAGE])
+        with pytest.raises(OSError, match="Input/output"):
+            file.sync()
+        file.drop_cache()
+        assert file.holes() == [(PAGE, 3 * PAGE)]
+
+
 @pytest.mark.parametrize("call", ["write", "sync", "truncate", "punch", "allocate", "change"])
 def test_the_nth_call_fails_and_only_that(tmp_path: Path, call: str) -> None:
     disk, _ = make(tmp_path)
