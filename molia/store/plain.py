@@ -24,6 +24,8 @@ _TAG_OF: Final = {
     **{_DELETE | kind << 4: (TAGS[kind], TOMBSTONE) for kind in DATA_KINDS},
 }
 """By the first byte of a frame's line in a footer: the tag of its key, the flags of its entry."""
+_TAGS: Final = [_TAG_OF.get(byte if byte & 0x0F == _DELETE else byte & 0x0F) for byte in range(256)]
+"""The same for a byte whose upper half says nothing, as that of a put."""
 
 
 class Plain(NamedTuple):
@@ -134,22 +136,23 @@ def read_lines(lines: bytes, *, segment_id: int, above: int, dense: bool, expect
     keys: list[bytes] = []
     entries: list[bytes] = []
     missing: list[int] = []
-    at, stop, unpack = 0, len(lines) - LINE.size, LINE.unpack_from
+    size, tags, unpack, pack = LINE.size, _TAGS, LINE.unpack_from, ENTRY.pack
+    at, stop = 0, len(lines) - size
     frames = new_frames = max_expiry = 0
     while at <= stop:
         kind, klen, vlen, expiry, lsn, value_offset = unpack(lines, at)
-        at += LINE.size + klen
+        at += size + klen
         frames += 1
-        if dense and lsn > expected > 0:
+        if lsn != expected and dense and lsn > expected > 0:
             missing.append(lsn - expected)
         expected = lsn + 1
-        if expiry:
-            max_expiry = max(max_expiry, expiry)
+        if expiry > max_expiry:
+            max_expiry = expiry
         if lsn <= above:
             continue
         new_frames += 1
-        tag = _TAG_OF.get(kind if kind & 0x0F == _DELETE else kind & 0x0F)
+        tag = tags[kind]
         if tag is not None:
             keys.append(tag[0] + lines[at - klen : at])
-            entries.append(ENTRY.pack(segment_id, value_offset, vlen, expiry, tag[1]))
+            entries.append(pack(segment_id, value_offset, vlen, expiry, tag[1]))
     return Listed(keys, entries, frames, new_frames, max_expiry, missing)
