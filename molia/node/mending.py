@@ -9,7 +9,7 @@ Source: docs/reference/audit-and-repair.md, "A repair".
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -18,6 +18,7 @@ from molia.base.cid import Cid, Codec
 from molia.base.crypto import Identity
 from molia.base.errors import BlobNotFound
 from molia.base.ids import ObjectId, PeerKey, new_object_id
+from molia.base.limits import MIB
 from molia.blobs import gather as cores
 from molia.blobs.distribution import FindHolders
 from molia.blobs.elastic import Supplement
@@ -49,6 +50,8 @@ from molia.wire.blob_messages import Lease
 
 log = structlog.get_logger(__name__)
 
+TOGETHER_BYTES: Final = MIB
+"""Of what is made, written with one sync: all of it goes anew when the repair breaks off."""
 MayBegin = Callable[[int], Awaitable[bool]]
 
 
@@ -255,18 +258,22 @@ class Mender:
             )  # fmt: skip
             running = fetcher.begin(core, find, (here,))
             rebuilt = Rebuilt(manifest, shares)
+            waiting: list[tuple[int, int, bytes]] = []
             try:
                 while True:
                     match await running.next():
                         case cores.Deliver(stripe_index=index, chunks=chunks):
                             blocks = await context.offload.run(rebuilt.on_stripe, index, chunks)
-                            made = [(it, index, block) for it, block in blocks if it in wanted]
-                            await context.objects.store(object_id, made)
+                            waiting += [(it, index, block) for it, block in blocks if it in wanted]
+                            if sum(len(block) for _, _, block in waiting) >= TOGETHER_BYTES:
+                                await context.objects.store(object_id, waiting)
+                                waiting = []
                             running.delivered(index)
                         case Failed(error=error):
                             raise fetcher.explain(error, find)
                         case _:
                             break
+                await context.objects.store(object_id, waiting)
             finally:
                 running.close()
                 fetcher.note_read(core)
