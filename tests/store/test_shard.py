@@ -339,6 +339,43 @@ def test_readers_see_whole_values_while_the_writer_writes_and_punches(tmp_path: 
         assert shard.stats().counters.punched_values > 50
 
 
+def test_a_long_value_read_before_is_the_newest_one_whatever_happened_since(
+    tmp_path: Path,
+) -> None:
+    first, second = os.urandom(100_000), os.urandom(90_000)
+    with opened(disk_at(tmp_path)) as shard:
+
+        def read() -> bytes | None:
+            """Read it twice, so that the second time it is remembered, and in pieces."""
+            whole = [shard.get(Kind.META, b"long", now=NOW) for _ in range(2)]
+            piece = shard.get(Kind.META, b"long", now=NOW, start=70_000, stop=80_000, check=False)
+            assert whole[0] == whole[1]
+            assert piece == (None if whole[0] is None else whole[0][70_000:80_000])
+            return whole[0]
+
+        put(shard, b"long", first)
+        assert read() == first
+        shard.checkpoint(NOW)
+        assert read() == first
+        put(shard, b"long", second)
+        assert read() == second
+        shard.checkpoint(NOW)
+        assert read() == second
+        delete(shard, b"long")
+        assert read() is None
+        shard.checkpoint(NOW)
+        assert read() is None
+        put(shard, b"long", first)
+        assert read() == first
+        place = shard._reader.find(b"\x07long")
+        assert place is not None
+        shard.checkpoint(NOW)
+        assert read() == first
+        gone = ENTRY.pack(*ENTRY.unpack(place)[:4], 1)
+        shard._index.write_slice(Slice([(b"\x07long", gone)], {}))  # as what has expired goes
+        assert read() is None
+
+
 def test_readers_go_on_when_their_files_are_let_go(tmp_path: Path) -> None:
     options = ShardOptions(
         segment_bytes=8192, ballast_bytes=0, reserve_bytes=0, map_bytes=64 << 20, open_files=3
