@@ -25,14 +25,16 @@ from molia.blobs.standing import Standing
 from molia.dht.providers import Kind, shares_in
 from molia.node.asking_blobs import Holder, ask_have
 from molia.node.auditing import Auditing
+from molia.node.catalog import Bound
 from molia.node.context import Context
-from molia.node.held import HeldShares
+from molia.node.held import Held, HeldShares
 from molia.node.network import Network
 from molia.node.presence import Presences
 from molia.node.standings import Facts, Here, places_of, standing_of
 from molia.node.watched import Seen, Watched, WatchedRows
 from molia.node.whereabouts import Find, LookUp, Provider
 from molia.store.keys import Space
+from molia.store.rows import PlacedRow
 from molia.wire.addresses import Address
 from molia.wire.blob_messages import Held as HeldThere
 
@@ -141,9 +143,9 @@ class Keeper:
                     self._spawn_look(cid, None if is_late else rows)
                 await asyncio.sleep(PACE_S * len(blobs))
         slices = self.rows.slices(Space.WATCHED)
-        while (watched := await run(_next, slices, self.here)) is not None:
-            for cid, here in watched:
-                if here is None:
+        while (watched := await run(_next, slices, self._is_gone)) is not None:
+            for cid, is_gone in watched:
+                if is_gone:
                     await self.rows.drop(cid)
                     self._tell_gone(cid)
             await asyncio.sleep(PACE_S * len(watched))
@@ -171,14 +173,10 @@ class Keeper:
 
     def here(self, cid: Cid) -> Here | None:
         """Return what this node has of a blob that it is to watch; None: it is not. For threads."""
-        context, now = self._context, self._context.now()
         try:
-            held, bound = self._held.find(cid, now), context.catalog.bound(cid, now)
-            placed = context.catalog.placed(cid, now)
+            held, bound, placed = self._kept(cid)
         except (Damaged, ShardUnavailable):
             return None
-        if bound is not None and (not bound.pinned or bound.expired(now) or placed is None):
-            bound = None
         if bound is not None and placed is not None and not placed.is_done:
             return None  # its job is at it
         if held is not None:
@@ -190,6 +188,26 @@ class Keeper:
         if bound is not None:
             return Here(cid, bound.row.size, bound.row.manifest, (), is_whole=True)
         return None
+
+    def _is_gone(self, cid: Cid) -> bool:
+        """Tell whether a blob will not be watched again; not while a job places it. For threads."""
+        try:
+            held, bound, _ = self._kept(cid)
+        except (Damaged, ShardUnavailable):
+            return False
+        return held is None and bound is None
+
+    def _kept(self, cid: Cid) -> tuple[Held | None, Bound | None, PlacedRow | None]:
+        """Return what is kept for others, and what the user here pinned and was to be placed.
+
+        Raises Damaged, ShardUnavailable.
+        """
+        context, now = self._context, self._context.now()
+        held, bound = self._held.find(cid, now), context.catalog.bound(cid, now)
+        placed = context.catalog.placed(cid, now)
+        if bound is not None and (not bound.pinned or bound.expired(now) or placed is None):
+            bound = None
+        return held, bound, placed
 
     def _rows_of(self, cid: Cid) -> _Rows | None:
         """Return what a look begins with; None as of `here`. For threads."""

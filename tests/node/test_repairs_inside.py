@@ -1,6 +1,7 @@
 """Holders watch and audit each other, and make again what is lost: real nodes in this process."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -124,6 +125,36 @@ def test_a_share_that_three_audits_miss_or_a_reader_finds_wrong_is_made_for_anot
 
     configs = [config_of(repair=QUICK) for _ in range(NODES)]
     with_network(tmp_path, act, configs, clocks=dict.fromkeys(range(NODES), clock))
+
+
+def test_what_is_known_of_the_holders_of_a_blob_stays_while_it_is_placed_anew_and_goes_with_it(
+    tmp_path: Path,
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, keeper = nodes[0], nodes[0].member.keeper
+        keeper._is_joined = lambda: False  # it walks when it is told to
+        cid = (await publisher.put(body_of(1, SIZE))).cid
+        await keeper.look(cid, anew=True)
+        holder = next(iter((await keeper.watched(cid)).holders))
+        await keeper.on_lie(cid, PeerKey(holder), None)
+        known = dict(audits([publisher], cid)).keys()
+        assert known
+        courier = publisher.member.courier
+        bound = publisher.node.context.catalog.bound(cid, publisher.node.context.now())
+        row = publisher.node.context.catalog.placed(cid, publisher.node.context.now())
+        assert bound is not None
+        assert row is not None
+        await courier.save(bound, replace(row, is_done=False))
+        await keeper._walk()
+        assert known <= dict(audits([publisher], cid)).keys()
+        await courier.save(bound, row)
+        await keeper._walk()
+        assert known <= dict(audits([publisher], cid)).keys()
+        await publisher.node.delete_blob(cid)
+        await keeper._walk()
+        assert audits([publisher], cid) == []
+
+    with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(FEW)])
 
 
 def test_shares_whose_sender_died_before_it_announced_them_are_announced_by_their_holders(
