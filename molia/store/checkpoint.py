@@ -18,17 +18,20 @@ class Checkpoint:
 
     position: where the log ends now. since: the position of the checkpoint before. delta: what
     other processes see, flipped already. retire: segments that nothing leads to but the index.
+    unlisted: segments whose rows are to be written wherever they lie.
     """
 
     def __init__(
         self, *, index: Index, memtable: Memtable, rows: dict[int, SegmentRow],
         position: Position, since: Position, slice_keys: int, epoch: int, max_seen_unix_s: int,
         counters: Counters, delta: Delta | None = None, retire: set[int] | None = None,
+        unlisted: set[int] | None = None,
     ) -> None:  # fmt: skip
         self._index, self._memtable, self._rows, self._delta = index, memtable, rows, delta
         self._slice_keys, self._counters = slice_keys, counters
         self._marks = mark_rows(position, epoch=epoch, max_seen_unix_s=max_seen_unix_s)
-        self._changed = {sid for sid in rows if sid >= since.segment_id}
+        self.listed = unlisted or set()
+        self._changed = {sid for sid in rows if sid >= since.segment_id} | self.listed
         self.position = position
         self.retire = retire or set()
         """Segments that the last slice retires."""

@@ -64,6 +64,9 @@ class Compactor:
         """Victims that the index says are retired; they are to be unlinked, then forgotten."""
         self.held = set(self.retired)
         """Segments that are being rewritten, or may be gone already: nothing is punched there."""
+        self.unlisted: set[int] = set()
+        """Outputs whose rows are not in the index yet. They must be there before their victims are
+        retired: a start takes an output that the index does not know for one that was given up."""
         self.phase = ""
         """"", "copy", "rename", "move", "retire", "unlink"."""
 
@@ -162,8 +165,9 @@ class Compactor:
         """Return the victims that a checkpoint beginning now may retire."""
         return set(self.retiring)
 
-    def note_retired(self, segments: set[int]) -> None:
-        """Take note that the index says that these are retired."""
+    def note_retired(self, segments: set[int], listed: set[int]) -> None:
+        """Take note that the index says that these are retired, and has the rows of others."""
+        self.unlisted -= listed
         self.retiring -= segments
         self.retired |= segments
         self._look = True
@@ -259,6 +263,7 @@ class Compactor:
         self._sync_names()
         for output in copy.outputs.values():
             self._rows[output.segment_id] = output.row()
+            self.unlisted.add(output.segment_id)
             self._hidden[output.segment_id] = output.hidden_bytes
         self._moves = (
             (output, entry)
