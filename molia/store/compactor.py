@@ -161,10 +161,6 @@ class Compactor:
         if self._copy is not None:
             self._copy.give_up()
 
-    def take_retiring(self) -> set[int]:
-        """Return the victims that a checkpoint beginning now may retire."""
-        return set(self.retiring)
-
     def note_retired(self, segments: set[int], listed: set[int]) -> None:
         """Take note that the index says that these are retired, and has the rows of others."""
         self.unlisted -= listed

@@ -177,7 +177,7 @@ class Upkeep:
             position=self._log.position(), since=self._position,
             slice_keys=self._options.slice_keys, epoch=self._epoch,
             max_seen_unix_s=self._max_seen_unix_s, counters=self._counters, delta=self._delta,
-            retire=self._compactor.take_retiring(), unlisted=set(self._compactor.unlisted),
+            retire=set(self._compactor.retiring), unlisted=set(self._compactor.unlisted),
         )  # fmt: skip
 
     def _flip(self, delta: Delta) -> bool:

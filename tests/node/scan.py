@@ -93,7 +93,8 @@ def _held_blocks(row: HeldRow) -> set[bytes]:
     geometry = Manifest.decode(row.manifest).geometry
     places = [(share, keys.LEAVES_STRIPE) for share in row.shares]
     for stripe in range(geometry.stripe_count):
-        places += [(s, stripe) for s in geometry.stripe(stripe).stored_shares if s in row.shares]
+        shape = geometry.stripe(stripe)  # shares from 14 on are kept as the first 14 are
+        places += [(share, stripe) for share in row.shares if shape.size_of(share) > 0]
     return {keys.block_key(row.object_id, share, stripe) for share, stripe in places}
 
 
