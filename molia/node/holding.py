@@ -33,7 +33,7 @@ from molia.node.space import Space
 from molia.node.stream_messages import read_request, send_reply
 from molia.node.taking import Incoming, Takings
 from molia.store import keys
-from molia.store.ops import Reply
+from molia.store.ops import Reply, Transaction
 from molia.store.quota import QuotaMarks
 from molia.wire import blob_messages, messages
 from molia.wire.blob_messages import (
@@ -387,24 +387,16 @@ class Holder:
 
         At least one stays: with the last one a blob is no longer watched.
         """
-        objects, row = self._context.objects, held.row
+        row = held.row
         left = tuple(share for share in row.shares if share not in shares)
         assert left, "a blob is let go of by its leases"
         fewer = replace(row, shares=left)
         gone = [share for share in row.shares if share in shares]
         owners = await self._context.offload.run(self.held.leases, held, self._context.now())
-        async with objects.alone(row.object_id):
-            for share in gone:
-                await objects.begin_share(row.object_id, share)
-            change = self.held.without(held, fewer)
-            is_gone = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED
-            for share in gone:
-                end = objects.drop_share if is_gone else objects.end_share
-                await end(row.object_id, share)
+        is_gone = await self._remove(held, gone, self.held.without(held, fewer))
         if is_gone:
             cost = held.cost - Held(held.cid, fewer, b"").cost
             self.counts["share_let_go"] += len(gone)
-            self._context.leaves.forget(row.object_id)
             self._tell(
                 [Change(owner, -cost, is_new=not at) for at, owner in enumerate(owners)],
                 shares=-len(gone),
@@ -472,19 +464,30 @@ class Holder:
 
     async def _end(self, held: Held, owners: list[bytes]) -> bool:
         """Remove what is kept of a blob, unless it has changed meanwhile."""
-        objects, object_id = self._context.objects, held.row.object_id
-        async with objects.alone(object_id):
-            await objects.begin(object_id)
-            writer = self._context.home_writer(held.cid)
-            is_gone = await writer.write(self.held.end(held, owners)) is Reply.APPLIED
-            await (objects.drop(object_id) if is_gone else objects.end(object_id))
+        is_gone = await self._remove(held, held.row.shares, self.held.end(held, owners))
         if is_gone:
             self.counts["held_ended"] += 1
             self.share_count -= len(held.row.shares)
             self.quotas.used_bytes -= min(held.cost, self.quotas.used_bytes)
-            self._context.leaves.forget(object_id)
             self._context.note_blob(held.cid)
             log.info("held_share_ended", blob=held.cid.short, shares=len(held.row.shares))
+        return is_gone
+
+    async def _remove(self, held: Held, shares: Iterable[int], change: Transaction) -> bool:
+        """Remove shares whose rows go with `change`; False when it is refused.
+
+        Of the same object others may be on their way in; theirs is left alone.
+        """
+        objects, object_id = self._context.objects, held.row.object_id
+        gone = [share for share in shares if share != keys.WHOLE_SHARE]  # that goes with its rows
+        async with objects.alone(object_id):
+            for share in gone:
+                await objects.begin_share(object_id, share)
+            is_gone = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED
+            for share in gone:
+                await (objects.drop_share if is_gone else objects.end_share)(object_id, share)
+        if is_gone:
+            self._context.leaves.forget(object_id)
         return is_gone
 
     def _walk(self, now: Now) -> "_Seen":

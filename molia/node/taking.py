@@ -149,7 +149,10 @@ class Takings:
             if broken.until_s > now.mono_s and len(self._broken) <= limits.BROKEN_MAX:
                 return
             del self._broken[cid, share]
-            await self._drop(cid, share, broken.object_id)
+            async with self._context.objects.alone(broken.object_id):
+                anew = self._running.get((cid, share))
+                if anew is None or anew.object_id != broken.object_id:
+                    await self._drop(cid, share, broken.object_id)
 
     # ------------------------------------------------------------------ steps
 
@@ -347,12 +350,16 @@ class _Taking:
             task.result()
 
     async def _settle(self) -> None:
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=SETTLE_S)
-        for task in self._writes:
-            if task.done() and not task.cancelled():
-                task.exception()
-        self._writes.clear()
+        try:
+            if self._writes:
+                await asyncio.wait(self._writes, timeout=SETTLE_S)
+        finally:
+            for task in self._writes:
+                if not task.done():
+                    task.cancel()  # or what waits for its turn would be written after the clean-up
+                elif not task.cancelled():
+                    task.exception()
+            self._writes.clear()
 
 
 def _with_share(held: Held | None, taking: _Taking, now: Now) -> HeldRow:

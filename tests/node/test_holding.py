@@ -11,7 +11,9 @@ from molia.base.config import Config, LeaseConfig
 from molia.base.crypto import Identity
 from molia.base.errors import ConnectionLost
 from molia.base.hashing import blake3_digest
+from molia.base.ids import ObjectId
 from molia.base.limits import WHOLE_SHARE
+from molia.base.now import Now
 from molia.blobs.leases import release, renew
 from molia.blobs.manifest import Manifest
 from molia.blobs.statements import Statement
@@ -110,8 +112,9 @@ def body_of(share: int, first_stripe: int = 0, *, stop: int | None = None) -> by
     return b"".join((STORE.values[LEAVES, share], *blocks))
 
 
-def _offering(*, offer: int = OFFER, owner_percent: int = 100) -> Config:
-    return config_of(offer=offer, owner_percent=owner_percent)
+def _offering(*, offer: int = OFFER, owner_percent: int = 100, min_age_s: int = 3_600) -> Config:
+    config = config_of(offer=offer, owner_percent=owner_percent)
+    return replace(config, leases=LeaseConfig(min_age_s=min_age_s))
 
 
 def with_two(directory: Path, act: Callable[[Asker], Awaitable[None]], **settings: int) -> None:
@@ -253,6 +256,60 @@ def test_offers_end_with_the_room_and_with_what_one_owner_may_have(tmp_path: Pat
     with_two(tmp_path, act, offer=2_400_000, owner_percent=50)
 
 
+def test_a_share_on_its_way_in_stays_whole_when_the_others_of_its_blob_go(tmp_path: Path) -> None:
+    async def act(asker: Asker) -> None:
+        ends, stays = asker.lease(), asker.lease(owner=Identity(b"p" * 32))
+        await asker.send(asker.share(1, lease=ends.encoded), body_of(1))
+        network, holder = asker.network.settings.network, asker.holder.member.holder
+        ended = release(OWNER, network, CID.digest, before=ends, unix_s=asker.unix_s)
+        body, most = body_of(4), len(body_of(4, stop=2))
+        async with asker.network.open_stream(
+            asker.to.key, asker.to.address, Number.PUT_SHARE
+        ) as stream:
+            await send_request(stream, asker.share(4, lease=stays.encoded))
+            await stream.send(body[:most])
+            async with asyncio.timeout(10):
+                while len(asker.blocks(4)) < 3:
+                    await asyncio.sleep(0.05)
+            assert await asker.ask(Lease((ended.encoded,))) == Leased((LeaseCode.TAKEN,))
+            assert await holder.sweep() == 1
+            assert not asker.blocks(1)
+            await stream.send(body[most:])
+            stream.end()
+            kept = await read_reply(stream)
+        assert isinstance(kept, ShareKept)
+        assert (kept.code, len(asker.blocks(4))) == (KeptCode.KEPT, 4)
+        assert holder.view().shares == 1
+
+    with_two(tmp_path, act, min_age_s=0)
+
+
+def test_a_share_begun_anew_while_what_broke_off_is_removed_stays_whole(tmp_path: Path) -> None:
+    async def act(asker: Asker) -> None:
+        context, takings = asker.holder.node.context, asker.holder.member.holder._takings
+        await asker.send(asker.share(1), body_of(1))  # both are of one object then
+        assert (await asker.send(asker.share(4), body_of(4, stop=2))).code == KeptCode.CUT_OFF
+        (broken,) = takings._broken.values()
+        begun, may_go_on, drop = asyncio.Event(), asyncio.Event(), context.objects.drop_share
+
+        async def drop_slowly(object_id: ObjectId, share: int) -> None:
+            begun.set()
+            await may_go_on.wait()
+            await drop(object_id, share)
+
+        context.objects.drop_share = drop_slowly  # type: ignore[method-assign]
+        later = Now(broken.until_s, asker.unix_s)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            tasks.create_task(takings.drop_broken(later))
+            await begun.wait()
+            sent = tasks.create_task(asker.send(asker.share(4), body_of(4)))
+            await asyncio.sleep(0.3)
+            may_go_on.set()
+        assert (sent.result().code, len(asker.blocks(4))) == (KeptCode.KEPT, 4)
+
+    with_two(tmp_path, act)
+
+
 def test_a_released_share_goes_and_an_older_lease_does_not_bring_it_back(tmp_path: Path) -> None:
     async def act(asker: Asker) -> None:
         lease = asker.lease()
@@ -267,9 +324,4 @@ def test_a_released_share_goes_and_an_older_lease_does_not_bring_it_back(tmp_pat
         assert (holder.view().shares, holder.view().held_bytes) == (0, 0)
         assert await holder.sweep() == 0
 
-    async def both(nodes: list[Inside]) -> None:
-        await act(Asker(nodes[0], nodes[1]))
-
-    young = replace(config_of(), leases=LeaseConfig(min_age_s=0))
-    with_network(tmp_path, both, [config_of(), young])
-    assert_no_orphans(tmp_path / "home1")
+    with_two(tmp_path, act, min_age_s=0)
