@@ -129,9 +129,11 @@ class Takings:
         self._broken.pop(place, None)
         taken = Taken(KeptCode.CUT_OFF)
         try:
-            taken = await taking.run(stream)
-            if taken.code is KeptCode.KEPT:
-                taken = await self._keep(taking, lease, stripes=taken.stripes)
+            came = await taking.run(stream)
+            if came.code is KeptCode.KEPT:
+                taken = Taken(KeptCode.CUT_OFF, came.stripes)  # should its rows not be written
+                came = await self._keep(taking, lease, stripes=came.stripes)
+            taken = came
         finally:
             if taken.code is KeptCode.CUT_OFF and taken.stripes:
                 until_s = self._context.now().mono_s + limits.BROKEN_KEEP_S

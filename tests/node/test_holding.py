@@ -9,7 +9,7 @@ from pathlib import Path
 from molia.base.cid import Cid, Codec
 from molia.base.config import Config, LeaseConfig
 from molia.base.crypto import Identity
-from molia.base.errors import ConnectionLost
+from molia.base.errors import Busy, ConnectionLost
 from molia.base.hashing import blake3_digest
 from molia.base.ids import ObjectId
 from molia.base.limits import WHOLE_SHARE
@@ -20,6 +20,7 @@ from molia.blobs.statements import Statement
 from molia.node.asking_blobs import Holder, ask_have
 from molia.node.stream_messages import read_reply, send_request
 from molia.store.keys import Kind, split_block_key
+from molia.store.ops import Reply, Transaction
 from molia.wire.blob_messages import (
     KeptCode,
     Lease,
@@ -306,6 +307,29 @@ def test_a_share_begun_anew_while_what_broke_off_is_removed_stays_whole(tmp_path
             await asyncio.sleep(0.3)
             may_go_on.set()
         assert (sent.result().code, len(asker.blocks(4))) == (KeptCode.KEPT, 4)
+
+    with_two(tmp_path, act)
+
+
+def test_a_share_whose_rows_could_not_be_written_is_asked_for_again_and_kept(
+    tmp_path: Path,
+) -> None:
+    async def act(asker: Asker) -> None:
+        (writer,) = asker.holder.node.context.shards.own
+        write = writer.write
+
+        async def busy_once(transaction: Transaction) -> Reply:
+            if transaction.guard is None:
+                return await write(transaction)
+            writer.write = write  # type: ignore[method-assign]
+            raise Busy("the disk is slow")
+
+        writer.write = busy_once  # type: ignore[method-assign]
+        assert (await asker.send(asker.share(4), body_of(4))).code == KeptCode.REFUSED
+        (held,) = await ask_have(asker.network, asker.to, (CID,), timeout_s=5.0)
+        assert (held.shares, held.partial) == (b"", ((4, 3),))
+        kept = await asker.send(asker.share(4, first_stripe=3), body_of(4, 3))
+        assert (kept.code, kept.stripes) == (KeptCode.KEPT, 3)
 
     with_two(tmp_path, act)
 
