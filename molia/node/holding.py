@@ -35,6 +35,7 @@ from molia.node.taking import Incoming, Takings
 from molia.store import keys
 from molia.store.ops import Reply, Transaction
 from molia.store.quota import QuotaMarks
+from molia.store.rows import LeaseRow
 from molia.wire import blob_messages, messages
 from molia.wire.blob_messages import (
     Has,
@@ -64,6 +65,8 @@ LOOK_S: Final = 5.0
 PASS_SHARE: Final = 200
 """A pass over what is held takes at most one part in this many of the time."""
 LEASE_TRIES: Final = 4
+ChangeOf = Callable[[Mapping[bytes, LeaseRow], Now], Transaction | None]
+"""Returns what ends some shares, by the leases that there are now; None: they stay."""
 Sign = Callable[[Cid, tuple[int, ...]], bytes]
 """Returns this node's provider record of some shares, or b"" while it may not announce."""
 
@@ -263,6 +266,12 @@ class Holder:
         self, held: Held, lease: Statement, now: Now
     ) -> tuple[LeaseCode, bytes] | None:
         """Take a lease of what is here; None: what is here changed in this moment."""
+        async with self._context.objects.alone(held.row.object_id):  # not while it is let go of
+            return await self._take_lease_alone(held, lease, now)
+
+    async def _take_lease_alone(
+        self, held: Held, lease: Statement, now: Now
+    ) -> tuple[LeaseCode, bytes] | None:
         run, owner = self._context.offload.run, owner_hash(lease.signer.key)
         leases = await run(self.held.leases, held, now)
         before = held_lease(leases[owner]) if owner in leases else None
@@ -393,7 +402,7 @@ class Holder:
         fewer = replace(row, shares=left)
         gone = [share for share in row.shares if share in shares]
         owners = await self._context.offload.run(self.held.leases, held, self._context.now())
-        is_gone = await self._remove(held, gone, self.held.without(held, fewer))
+        is_gone = await self._remove(held, gone, lambda *_: self.held.without(held, fewer))
         if is_gone:
             cost = held.cost - Held(held.cid, fewer, b"").cost
             self.counts["share_let_go"] += len(gone)
@@ -455,16 +464,29 @@ class Holder:
             self._is_counted = True
         if any(writer.shard.clock_doubt(now) for writer in self._context.shards.own):
             return Garbage()
-        gone = [held for held, _ in seen.unwanted]
+        gone = seen.unwanted
         if not dry_run:
             for held, owner in seen.lapsed:
-                await self._context.home_writer(held.cid).write(self.held.lapse(held, owner))
-            gone = [held for held, owners in seen.unwanted if await self._end(held, owners)]
+                await self._lapse(held, owner)
+            gone = [held for held in seen.unwanted if await self._end(held)]
         return Garbage(held=len(gone), held_bytes=sum(held.cost for held in gone))
 
-    async def _end(self, held: Held, owners: list[bytes]) -> bool:
-        """Remove what is kept of a blob, unless it has changed meanwhile."""
-        is_gone = await self._remove(held, held.row.shares, self.held.end(held, owners))
+    async def _lapse(self, held: Held, owner: bytes) -> None:
+        """Forget a lease that has run out, unless it was renewed meanwhile."""
+        async with self._context.objects.alone(held.row.object_id):
+            now = self._context.now()
+            row = (await self._context.offload.run(self.held.leases, held, now)).get(owner)
+            if row is not None and row.expires_unix_s <= now.unix_s:
+                await self._context.home_writer(held.cid).write(self.held.lapse(held, owner))
+
+    async def _end(self, held: Held) -> bool:
+        """Remove what is kept of a blob, unless it has changed or is wanted again meanwhile."""
+
+        def ended(leases: Mapping[bytes, LeaseRow], now: Now) -> Transaction | None:
+            is_wanted = any(_is_live(row, now) for row in leases.values())
+            return None if is_wanted else self.held.end(held, list(leases))
+
+        is_gone = await self._remove(held, held.row.shares, ended)
         if is_gone:
             self.counts["held_ended"] += 1
             self.share_count -= len(held.row.shares)
@@ -473,14 +495,18 @@ class Holder:
             log.info("held_share_ended", blob=held.cid.short, shares=len(held.row.shares))
         return is_gone
 
-    async def _remove(self, held: Held, shares: Iterable[int], change: Transaction) -> bool:
-        """Remove shares whose rows go with `change`; False when it is refused.
+    async def _remove(self, held: Held, shares: Iterable[int], change_of: ChangeOf) -> bool:
+        """Remove shares whose rows go with a change; False when it is refused, or none is made.
 
         Of the same object others may be on their way in; theirs is left alone.
         """
         objects, object_id = self._context.objects, held.row.object_id
         gone = [share for share in shares if share != keys.WHOLE_SHARE]  # that goes with its rows
         async with objects.alone(object_id):
+            now = self._context.now()
+            change = change_of(await self._context.offload.run(self.held.leases, held, now), now)
+            if change is None:
+                return False
             for share in gone:
                 await objects.begin_share(object_id, share)
             is_gone = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED
@@ -502,9 +528,7 @@ class Holder:
             for owner, row in leases.items():
                 seen.quotas.add(owner, held.cost, is_new=first)
                 first = False
-                signed = held_lease(row)
-                wants = signed is None or _wants(signed.lease, now)
-                live |= row.expires_unix_s > now.unix_s and wants
+                live |= _is_live(row, now)
                 lapsed += [owner] if row.expires_unix_s <= now.unix_s else []
             seen.shares += len(held.row.shares)
             seen.quotas.used_bytes += held.cost if first else 0
@@ -512,7 +536,7 @@ class Holder:
                 continue
             if not live and now.unix_s - held.row.created_unix_s >= min_age_s:
                 if len(seen.unwanted) < limits.HELD_PER_PASS_MAX:
-                    seen.unwanted.append((held, list(leases)))
+                    seen.unwanted.append(held)
             elif len(seen.lapsed) < limits.HELD_PER_PASS_MAX:
                 seen.lapsed += [(held, owner) for owner in lapsed]
         return seen
@@ -546,12 +570,17 @@ def _wants(lease: Statement, now: Now) -> bool:
     return lease.lives(now.unix_s) and not lease.is_release
 
 
+def _is_live(row: LeaseRow, now: Now) -> bool:
+    """Tell whether the lease of a row keeps a blob."""
+    signed = held_lease(row)
+    return row.expires_unix_s > now.unix_s and (signed is None or _wants(signed.lease, now))
+
+
 class _Seen:
     """What one walk over all that is held has found."""
 
     def __init__(
-        self, quotas: Quotas, unwanted: list[tuple[Held, list[bytes]]],
-        lapsed: list[tuple[Held, bytes]],
-    ) -> None:  # fmt: skip
+        self, quotas: Quotas, unwanted: list[Held], lapsed: list[tuple[Held, bytes]]
+    ) -> None:
         self.quotas, self.unwanted, self.lapsed = quotas, unwanted, lapsed
         self.shares = 0

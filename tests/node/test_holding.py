@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from molia.base.cid import Cid, Codec
 from molia.base.config import Config, LeaseConfig
@@ -18,6 +21,9 @@ from molia.blobs.leases import release, renew
 from molia.blobs.manifest import Manifest
 from molia.blobs.statements import Statement
 from molia.node.asking_blobs import Holder, ask_have
+from molia.node.held import owner_hash
+from molia.node.holding import Holder as HeldHolder
+from molia.node.holding import _Seen
 from molia.node.stream_messages import read_reply, send_request
 from molia.store.keys import Kind, split_block_key
 from molia.store.ops import Reply, Transaction
@@ -347,5 +353,50 @@ def test_a_released_share_goes_and_an_older_lease_does_not_bring_it_back(tmp_pat
         assert await holder.sweep() == 1
         assert (holder.view().shares, holder.view().held_bytes) == (0, 0)
         assert await holder.sweep() == 0
+
+    with_two(tmp_path, act, min_age_s=0)
+
+
+def _asleep_after_its_walk(holder: HeldHolder) -> tuple[threading.Event, threading.Event]:
+    """Let the next passes wait after they have looked; return what tells so, what ends it."""
+    looked, may_go_on, walk = threading.Event(), threading.Event(), holder._walk
+
+    def walk_and_wait(now: Now) -> _Seen:
+        seen = walk(now)
+        looked.set()
+        assert may_go_on.wait(20)
+        return seen
+
+    holder._walk = walk_and_wait  # type: ignore[method-assign]
+    return looked, may_go_on
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_lease_that_is_renewed_while_a_pass_is_under_way_counts(
+    tmp_path: Path, *, is_last: bool
+) -> None:
+    """Whether it was the last that wanted the blob, or one that had run out beside another."""
+
+    async def act(asker: Asker) -> None:
+        holder, network = asker.holder.member.holder, asker.network.settings.network
+        ends = asker.lease(life_s=1)
+        await asker.send(asker.share(1, lease=ends.encoded), body_of(1))
+        if not is_last:
+            other = asker.lease(owner=Identity(b"p" * 32))
+            assert await asker.ask(Lease((other.encoded,))) == Leased((LeaseCode.TAKEN,))
+        await asyncio.sleep(2.0)
+        looked, may_go_on = _asleep_after_its_walk(holder)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            swept = tasks.create_task(holder.sweep())
+            await asyncio.to_thread(looked.wait)
+            again = renew(
+                OWNER, network, CID.digest, before=ends, unix_s=asker.unix_s + 2, life_s=3_600
+            )
+            assert await asker.ask(Lease((again.encoded,))) == Leased((LeaseCode.TAKEN,))
+            may_go_on.set()
+        assert swept.result() == 0
+        (held,) = asker.holder.held()
+        leases = holder.held.leases(held, asker.holder.node.context.now())
+        assert leases[owner_hash(OWNER.peer_key.key)].signed == again.encoded
 
     with_two(tmp_path, act, min_age_s=0)
