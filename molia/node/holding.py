@@ -345,6 +345,8 @@ class Holder:
         try:
             async with asyncio.timeout(MEMORY_S):
                 drawn = await self._context.budget.draw(_memory_of(core))
+            if not self._takings.may_take(put.cid, put.share, stream.peer):
+                return ShareKept(code=KeptCode.REFUSED)  # others waited for memory as well
             taken = await self._takings.take(
                 stream, core, lease, first_stripe=put.first_stripe, size=cost,
                 supplement=put.supplement,

@@ -400,3 +400,25 @@ def test_a_lease_that_is_renewed_while_a_pass_is_under_way_counts(
         assert leases[owner_hash(OWNER.peer_key.key)].signed == again.encoded
 
     with_two(tmp_path, act, min_age_s=0)
+
+
+def test_of_two_that_send_one_share_and_wait_for_memory_one_may_send_it(tmp_path: Path) -> None:
+    async def act(asker: Asker) -> None:
+        await asker.send(asker.share(1), body_of(1))  # both are of one object then
+        budget = asker.holder.node.context.budget
+        drawn = await budget.draw(1 << 60)
+        wrong = body_of(4)[:-1] + b"x"
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            sent = [
+                tasks.create_task(asker.send(asker.share(4), body))
+                for body in (body_of(4), wrong)
+            ]  # fmt: skip
+            while budget.waiting_count < len(sent):
+                await asyncio.sleep(0.02)
+            budget.release(drawn)
+        codes = sorted(task.result().code for task in sent)
+        is_kept = codes == [KeptCode.KEPT, KeptCode.REFUSED]
+        assert is_kept or codes == [KeptCode.BAD_BLOCK, KeptCode.REFUSED]
+        assert len(asker.blocks(4)) == 4 * is_kept
+
+    with_two(tmp_path, act)
