@@ -317,10 +317,7 @@ class Holder:
         if refusal is not None:
             return ShareKept(code=refusal)
         if held is not None and put.share in held.row.shares:
-            code, _ = await self._take_lease(put.lease)
-            if code is LeaseCode.QUOTA:
-                return ShareKept(code=KeptCode.QUOTA)
-            return self._kept(held, put.first_stripe)
+            return await self._keep_on(put)
         if not self._takings.may_take(put.cid, put.share, stream.peer):
             return ShareKept(code=KeptCode.REFUSED)
         core = Intake(
@@ -361,6 +358,17 @@ class Holder:
         if taken.held is None:
             return ShareKept(code=taken.code, stripes=taken.stripes)
         return self._kept(taken.held, taken.stripes)
+
+    async def _keep_on(self, put: PutShare) -> ShareKept:
+        """Take the lease that comes with a share that is here, unless that goes in this moment."""
+        code, _ = await self._take_lease(put.lease)
+        if code is LeaseCode.QUOTA:
+            return ShareKept(code=KeptCode.QUOTA)
+        held = await self._context.offload.run(self.held.find, put.cid, self._context.now())
+        is_taken = code in (LeaseCode.TAKEN, LeaseCode.OLDER)
+        if not is_taken or held is None or put.share not in held.row.shares:
+            return ShareKept(code=KeptCode.CUT_OFF)
+        return self._kept(held, put.first_stripe)
 
     async def _refusal(self, held: Held | None, lease: Statement, now: Now) -> KeptCode | None:
         """Return why a share is not kept under a lease: it is over, or there are too many."""

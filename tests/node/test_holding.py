@@ -422,3 +422,26 @@ def test_of_two_that_send_one_share_and_wait_for_memory_one_may_send_it(tmp_path
         assert len(asker.blocks(4)) == 4 * is_kept
 
     with_two(tmp_path, act)
+
+
+def test_a_share_that_is_let_go_of_while_its_lease_is_taken_is_not_called_kept(
+    tmp_path: Path,
+) -> None:
+    async def act(asker: Asker) -> None:
+        for share in (1, 4):
+            await asker.send(asker.share(share), body_of(share))
+        holder = asker.holder.member.holder
+        (held,) = asker.holder.held()
+        take_lease = holder._take_lease
+
+        async def take_later(encoded: bytes) -> tuple[LeaseCode, bytes]:
+            assert await holder.let_go(held, (4,))
+            return await take_lease(encoded)
+
+        holder._take_lease = take_later  # type: ignore[method-assign]
+        kept = await asker.send(asker.share(4), b"")
+        assert (kept.code, kept.stripes) == (KeptCode.CUT_OFF, 0)
+        assert (await asker.send(asker.share(4), body_of(4))).code == KeptCode.KEPT
+        assert len(asker.blocks(4)) == 4
+
+    with_two(tmp_path, act)
