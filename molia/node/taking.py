@@ -118,17 +118,20 @@ class Takings:
         any is cut off.
         """
         place = core.cid, core.share
-        broken = self._broken.get(place)
-        here = 0 if broken is None else broken.stripes
-        if first_stripe > here:
-            return Taken(KeptCode.CUT_OFF, here)
         held = self._held.find(core.cid, self._context.now())
         object_id = self._object_of(core.cid, held)
+        broken = self._broken.get(place)
+        stale = broken if broken is not None and broken.object_id != object_id else None
+        here = 0 if broken is None or stale is not None else broken.stripes
+        if first_stripe > here:
+            return Taken(KeptCode.CUT_OFF, here)
         taking = self._running[place] = _Taking(self._context, core, object_id, stream.peer, size)
         taking.supplement = supplement
         self._broken.pop(place, None)
         taken = Taken(KeptCode.CUT_OFF)
         try:
+            if stale is not None:  # another worker was first: the object it made counts
+                await self._drop(core.cid, core.share, stale.object_id)
             came = await taking.run(stream)
             if came.code is KeptCode.KEPT:
                 taken = Taken(KeptCode.CUT_OFF, came.stripes)  # should its rows not be written

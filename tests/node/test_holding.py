@@ -445,3 +445,45 @@ def test_a_share_that_is_let_go_of_while_its_lease_is_taken_is_not_called_kept(
         assert len(asker.blocks(4)) == 4
 
     with_two(tmp_path, act)
+
+
+class Sent:
+    """A share that is sent to another worker of a node."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = [body]
+
+    @property
+    def peer(self) -> object:
+        """Who sends it."""
+        return self
+
+    async def receive(self) -> bytes:
+        """Return the next bytes."""
+        return self._pieces.pop() if self._pieces else b""
+
+
+async def other_worker(asker: Asker) -> HeldHolder:
+    """Return what another worker of the holder would take shares with."""
+    holder, member = asker.holder.member.holder, asker.holder.member
+    other = HeldHolder(
+        asker.holder.node.context, member.network, space=holder._space, sign=holder._sign
+    )
+    await other.sweep()
+    return other
+
+
+def test_what_broke_off_at_one_worker_does_not_count_once_another_has_the_blob(
+    tmp_path: Path,
+) -> None:
+    async def act(asker: Asker) -> None:
+        other = await other_worker(asker)
+        kept = await other.put(Sent(body_of(4, stop=2)), asker.share(4))
+        assert (kept.code, kept.stripes) == (KeptCode.CUT_OFF, 2)
+        assert (await asker.send(asker.share(1), body_of(1))).code == KeptCode.KEPT
+        kept = await other.put(Sent(body_of(4, 2)), asker.share(4, first_stripe=2))
+        assert (kept.code, kept.stripes) == (KeptCode.CUT_OFF, 0)
+        assert (await other.put(Sent(body_of(4)), asker.share(4))).code == KeptCode.KEPT
+        assert len(asker.blocks(4)) == 4
+
+    with_two(tmp_path, act)
