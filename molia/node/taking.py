@@ -26,6 +26,7 @@ from molia.blobs.statements import Statement
 from molia.node.context import Context
 from molia.node.held import Held, HeldShares
 from molia.store import keys
+from molia.store.keys import Kind
 from molia.store.ops import Reply
 from molia.store.rows import HeldRow
 from molia.wire.blob_messages import KeptCode
@@ -131,18 +132,19 @@ class Takings:
         taken = Taken(KeptCode.CUT_OFF)
         try:
             if stale is not None:  # another worker was first: the object it made counts
-                await self._drop(core.cid, core.share, stale.object_id)
+                await self._drop_alone(core.cid, core.share, stale.object_id)
             came = await taking.run(stream)
             if came.code is KeptCode.KEPT:
                 taken = Taken(KeptCode.CUT_OFF, came.stripes)  # should its rows not be written
-                came = await self._keep(taking, lease, stripes=came.stripes)
+                async with self._context.objects.alone(object_id):
+                    came = await self._keep(taking, lease, stripes=came.stripes)
             taken = came
         finally:
             if taken.code is KeptCode.CUT_OFF and taken.stripes:
                 until_s = self._context.now().mono_s + limits.BROKEN_KEEP_S
                 self._broken[place] = _Broken(object_id, taken.stripes, until_s)
             elif taken.code is not KeptCode.KEPT:
-                await self._drop(core.cid, core.share, object_id)
+                await self._drop_alone(core.cid, core.share, object_id)
             del self._running[place]
             taking.ended.set()
         return taken
@@ -184,6 +186,8 @@ class Takings:
             if held is not None and core.share in held.row.shares:
                 await self._end(taking)
                 return Taken(KeptCode.KEPT, stripes, held)
+            if not await context.offload.run(self._is_whole, taking, now):
+                return Taken(KeptCode.CUT_OFF)  # another worker had it too, and removed blocks
             before = None
             if held is not None:
                 before = await context.offload.run(self._held.lease_of, held, lease.signer, now)
@@ -203,17 +207,42 @@ class Takings:
                 return Taken(KeptCode.KEPT, stripes, made)
         return Taken(KeptCode.CUT_OFF)
 
+    def _is_whole(self, taking: "_Taking", now: Now) -> bool:
+        """Tell whether all blocks of a share are on the disk."""
+        core, count, after = taking.core, 0, b""
+        if core.manifest is None:
+            return True  # a small blob's bytes go with its rows
+        shards, prefix = self._context.shards, bytes(taking.object_id) + core.share.to_bytes(2)
+        shard = shards.shard_of(Kind.BLOCK, keys.block_key(taking.object_id, core.share, 0))
+        while True:
+            rows = shard.scan(Kind.BLOCK, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX)
+            count += len(rows)
+            if len(rows) < limits.SCAN_ROWS_MAX:
+                break
+            after = rows[-1].key
+        geometry = core.manifest.geometry
+        last = geometry.stripe(geometry.stripe_count - 1)  # no other stripe has empty blocks
+        return count == geometry.stripe_count + int(last.size_of(core.share) > 0)
+
     async def _end(self, taking: "_Taking") -> None:
         if taking.core.share != keys.WHOLE_SHARE:
             await self._context.objects.end_share(taking.object_id, taking.core.share)
 
+    async def _drop_alone(self, cid: Cid, share: int, object_id: ObjectId) -> None:
+        """See `_drop`; while no other worker keeps the share or lets go of it."""
+        async with self._context.objects.alone(object_id):
+            await self._drop(cid, share, object_id)
+
     async def _drop(self, cid: Cid, share: int, object_id: ObjectId) -> None:
         """Remove what came of a share that is not kept; a crash leaves that to the next start."""
+        if share == keys.WHOLE_SHARE:
+            return
         try:
             held = await self._context.offload.run(self._held.find, cid, self._context.now())
-            is_kept = held is not None and held.row.object_id == object_id
-            if share != keys.WHOLE_SHARE and not (is_kept and held and share in held.row.shares):
-                await self._context.objects.drop_share(object_id, share)
+            is_ours = held is not None and held.row.object_id == object_id
+            is_kept = is_ours and held is not None and share in held.row.shares
+            objects = self._context.objects
+            await (objects.end_share if is_kept else objects.drop_share)(object_id, share)
         except MoliaError as error:
             log.warning("share_left_behind", blob=cid.short, reason=type(error).__name__)
 

@@ -448,10 +448,12 @@ def test_a_share_that_is_let_go_of_while_its_lease_is_taken_is_not_called_kept(
 
 
 class Sent:
-    """A share that is sent to another worker of a node."""
+    """A share that is sent to another worker of a node; its last piece waits until it may go."""
 
-    def __init__(self, body: bytes) -> None:
-        self._pieces = [body]
+    def __init__(self, body: bytes, last: bytes = b"") -> None:
+        self._pieces, self.may_end = [last, body], asyncio.Event()
+        if not last:
+            self.may_end.set()
 
     @property
     def peer(self) -> object:
@@ -460,6 +462,8 @@ class Sent:
 
     async def receive(self) -> bytes:
         """Return the next bytes."""
+        if len(self._pieces) == 1:
+            await self.may_end.wait()
         return self._pieces.pop() if self._pieces else b""
 
 
@@ -485,5 +489,51 @@ def test_what_broke_off_at_one_worker_does_not_count_once_another_has_the_blob(
         assert (kept.code, kept.stripes) == (KeptCode.CUT_OFF, 0)
         assert (await other.put(Sent(body_of(4)), asker.share(4))).code == KeptCode.KEPT
         assert len(asker.blocks(4)) == 4
+
+    with_two(tmp_path, act)
+
+
+def test_a_share_that_two_workers_take_at_once_is_kept_whole_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    """What the other one does meanwhile: it refuses the share, keeps it, or lets go of it again."""
+
+    async def act(asker: Asker) -> None:
+        other, holder = await other_worker(asker), asker.holder.member.holder
+        await asker.send(asker.share(1), body_of(1))
+        body, most = body_of(4), len(body_of(4, stop=2))
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+
+            async def begin(last: bytes) -> tuple[Sent, asyncio.Task[ShareKept]]:
+                sent = Sent(body[:most], last)
+                task = tasks.create_task(other.put(sent, asker.share(4)))
+                while len(asker.blocks(4)) < 3:
+                    await asyncio.sleep(0.02)
+                return sent, task
+
+            sent, task = await begin(body[most:])
+            wrong = body[:-1] + b"x"
+            assert (await asker.send(asker.share(4), wrong)).code == KeptCode.BAD_BLOCK
+            sent.may_end.set()
+            kept = await task
+            assert (kept.code, kept.stripes) == (KeptCode.CUT_OFF, 0)
+            assert not asker.blocks(4)
+
+            sent, task = await begin(wrong[most:])
+            assert (await asker.send(asker.share(4), body)).code == KeptCode.KEPT
+            sent.may_end.set()
+            assert (await task).code == KeptCode.BAD_BLOCK
+            assert len(asker.blocks(4)) == 4
+
+            (held,) = asker.holder.held()
+            assert await holder.let_go(held, (4,))
+            sent, task = await begin(body[most:])
+            assert (await asker.send(asker.share(4), body)).code == KeptCode.KEPT
+            (held,) = asker.holder.held()
+            assert await holder.let_go(held, (4,))
+            sent.may_end.set()
+            kept = await task
+            assert (kept.code, kept.stripes) == (KeptCode.CUT_OFF, 0)
+        assert not asker.blocks(4)
 
     with_two(tmp_path, act)
