@@ -166,12 +166,18 @@ class Catalog:
         return any(shard.scan(Kind.META, prefix, now=now, limit=1) for shard in self._shards.shards)
 
     def share_rows(self, bound: Bound, now: Now) -> dict[int, ShareRow]:
-        """Return what is known of each share; an absent one was never looked at."""
+        """Return what is known of each share; an absent one was never looked at.
+
+        A damaged one is as good as absent: it says only what an earlier look found.
+        """
         home, known = self.home(bound.cid), {}
         for share in _shares(bound):
-            value = home.get(Kind.META, keys.share_key(bound.row.object_id, share), now=now)
-            if value is not None:
-                known[share] = ShareRow.decode(value)
+            try:
+                value = home.get(Kind.META, keys.share_key(bound.row.object_id, share), now=now)
+                if value is not None:
+                    known[share] = ShareRow.decode(value)
+            except Damaged:
+                continue
         return known
 
     def placed(self, cid: Cid, now: Now) -> PlacedRow | None:

@@ -125,6 +125,27 @@ async def test_a_month_after_the_last_look_each_blob_is_read_against_its_cid(
         assert await scrub.look() == 3
 
 
+async def test_a_damaged_row_of_what_an_earlier_look_found_is_as_good_as_none(
+    tmp_path: Path,
+) -> None:
+    home, clock = tmp_path / "home", MovableClock()
+    init_home(home, CONFIG, "")
+    async with open_node(home, CONFIG, clock=clock) as node:
+        struck, other = [Cid.parse(await put(node, seed, 2_000, pin=True)) for seed in (1, 2)]
+        clock.forward(31 * DAY_S)
+        assert await node._content_scrub.look() == 2
+        bound = node.context.catalog.bound(struck, node.context.now())
+        assert bound is not None
+    key = keys.share_key(bound.row.object_id, keys.WHOLE_SHARE)
+    places(Node(home))[Kind.META, key].flip_value(random.Random(4))
+    clock.forward(31 * DAY_S)
+    async with open_node(home, CONFIG, clock=clock) as node:
+        assert (await node.blob_health(struck)).state == "healthy"
+        assert await node._content_scrub.look() == 2
+        for cid in (struck, other):
+            assert (await node.blob_health(cid)).shares[0].last_verified_unix_s
+
+
 async def replace_block(node: LocalNode, cid: Cid, *, share: int, stripe: int) -> None:
     """Store other bytes in place of a block, with checksums that are right."""
     bound = node.context.catalog.bound(cid, node.context.now())
