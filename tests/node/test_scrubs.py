@@ -14,6 +14,7 @@ from molia.store.index import ENTRY, TAGS, Slice
 from molia.store.keys import LEAVES_STRIPE, Kind
 from molia.store.shard import Put, Shard, Transaction
 from tests.node.damage import places
+from tests.node.inside import ended
 from tests.node.process import Node, body_of
 from tests.node.test_leases import DAY_S, MovableClock, put
 
@@ -144,6 +145,21 @@ async def test_a_damaged_row_of_what_an_earlier_look_found_is_as_good_as_none(
         assert await node._content_scrub.look() == 2
         for cid in (struck, other):
             assert (await node.blob_health(cid)).shares[0].last_verified_unix_s
+
+
+async def test_a_blob_that_is_verified_by_name_gets_its_damaged_row_back(tmp_path: Path) -> None:
+    home, sizes = tmp_path / "home", (2_000, SIZE)
+    init_home(home, CONFIG, "")
+    async with open_node(home, CONFIG) as node:
+        cids = [Cid.parse(await put(node, seed, size)) for seed, size in enumerate(sizes)]
+    where = places(Node(home))
+    for cid in cids:
+        where[Kind.META, keys.bind_key(cid)].flip_value(random.Random(4))
+    async with open_node(home, CONFIG) as node:
+        for rows in (len(cids), 0):
+            view = await ended(node, (await node.start_verify(cids)).id)
+            counts = [view.progress[name] for name in ("blobs", "damaged", "healed")]
+            assert (view.state, counts) == ("done", [len(cids), rows, rows])
 
 
 async def replace_block(node: LocalNode, cid: Cid, *, share: int, stripe: int) -> None:
