@@ -241,13 +241,14 @@ class Catalog:
     ) -> Transaction | None:
         """Return what a second put of the same bytes changes, or None when that is nothing.
 
-        The longer wish wins: a put without an expiry ends an earlier one, and what was cached is
-        kept as any other blob.
+        The longer wish wins: a put without an expiry ends an earlier one, what was cached is kept
+        as any other blob, and what lives by its lease has a new one.
         """
         ours = bound.row.expires_unix_s
         longest = None if ours is None or expires_unix_s is None else max(ours, expires_unix_s)
         is_cached = bound.cached_until is not None
-        if longest == ours and (bound.pinned or not pin) and not is_cached:
+        is_leased = longest is None and not bound.pinned
+        if longest == ours and (bound.pinned or not pin) and not is_cached and not is_leased:
             return None
         ops: list[Put | Delete] = []
         if is_cached:
@@ -257,7 +258,7 @@ class Catalog:
             listing = keys.listing_key(row.created_unix_ms, bound.cid)
             ops.append(Put(Kind.META, keys.bind_key(bound.cid), row.encode()))
             ops.append(Put(Kind.META, listing, row.encode()))
-        until = longest or int(now.unix_s) + lease_s
+        until = longest or max(int(now.unix_s) + lease_s, expires_unix_s or 0)
         ops.append(Put(Kind.META, self.lease_key(bound.row.object_id), LeaseRow(until).encode()))
         if pin:
             row_pin = PinRow(int(now.unix_s)).encode()

@@ -90,6 +90,21 @@ async def test_a_lease_ends_and_a_pin_holds(home: Path) -> None:
     assert assert_no_orphans(home) == {}
 
 
+async def test_a_second_put_has_a_lease_of_its_own(home: Path) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        loose, dated = await put(node, 1), await put(node, 2)
+        clock.forward(29 * DAY_S)
+        assert await put(node, 1) == loose
+        assert await put(node, 2, expires_s=60 * DAY_S) == dated
+        clock.forward(29 * DAY_S)
+        assert await node._sweeper.sweep() == 0
+        assert await cids(node) == {loose, dated}
+        clock.forward(2 * DAY_S)
+        assert await node._sweeper.sweep() == 1
+        assert await cids(node) == {dated}, "it was to stay until its date"
+
+
 async def test_garbage_is_told_before_it_goes(home: Path) -> None:
     clock = MovableClock()
     async with open_node(home, CONFIG, clock=clock) as node:
