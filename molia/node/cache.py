@@ -34,11 +34,11 @@ async def evict(context: Context, size_bytes: int) -> int:
 
     The space is there within a minute; what has gone is not served any more.
     """
-    freed = count = 0
+    freed, count, catalog = 0, 0, context.catalog
     for bound in await context.offload.run(_cached, context):
         if freed >= size_bytes:
             break
-        if await remove_bound(context, bound):
+        if await remove_bound(context, bound, catalog.unwanted(bound, None, context.now())):
             context.leaves.forget(bound.row.object_id)
             freed, count = freed + stored_bytes(bound), count + 1
     if count:

@@ -216,8 +216,11 @@ class Catalog:
             ops.append(Put(Kind.META, keys.cached_key(cid), LeaseRow(cached_until).encode()))
         return Transaction(tuple(ops), Guard(Kind.META, key, None))
 
-    def unbind(self, bound: Bound) -> Transaction:
-        """Return what makes a blob stop existing; refused when it has changed meanwhile."""
+    def unbind(self, bound: Bound, guard: Guard | None = None) -> Transaction:
+        """Return what makes a blob stop existing; refused when it has changed meanwhile.
+
+        guard: see `unwanted`; None: its BIND row must be as it was.
+        """
         row, cid = bound.row, bound.cid
         gone = [
             keys.bind_key(cid),
@@ -234,7 +237,22 @@ class Catalog:
         if bound.is_raw:  # the bytes lie on the home shard as well
             block = keys.block_key(row.object_id, keys.WHOLE_SHARE, 0)
             ops.append(Delete(Kind.BLOCK, block))
-        return Transaction(tuple(ops), Guard(Kind.META, keys.bind_key(cid), bound.encoded))
+        return Transaction(tuple(ops), guard or self._unchanged(bound))
+
+    def unwanted(self, bound: Bound, lease: LeaseRow | None, now: Now) -> Guard:
+        """Return what no longer holds once somebody wants a blob that was found to have had its
+        time.
+
+        A pin or a second put leaves the BIND row as it is; they write our lease, and what was
+        cached is no longer. lease: our row as it was found.
+        """
+        if bound.expired(now):
+            return self._unchanged(bound)
+        if bound.cached_until is not None:
+            cached = LeaseRow(bound.cached_until).encode()
+            return Guard(Kind.META, keys.cached_key(bound.cid), cached)
+        key = self.lease_key(bound.row.object_id)
+        return Guard(Kind.META, key, None if lease is None else lease.encode())
 
     def keep(
         self, bound: Bound, *, pin: bool, expires_unix_s: int | None, lease_s: int, now: Now
@@ -310,13 +328,12 @@ class Catalog:
 def blob_change(transaction: Transaction) -> int:
     """Return by how much a transaction that was applied changes the number of blobs: -1, 0, 1."""
     guard = transaction.guard
-    if guard is None or guard.kind != Kind.META or guard.key[:1] != bytes((keys.Space.BIND,)):
-        return 0
     for op in transaction.ops:
-        if op.kind == Kind.META and op.key == guard.key:
+        if op.kind == Kind.META and op.key[:1] == bytes((keys.Space.BIND,)):
             if isinstance(op, Delete):
                 return -1
-            return 1 if guard.value is None else 0
+            is_new = guard is not None and guard.key == op.key and guard.value is None
+            return 1 if is_new else 0
     return 0
 
 

@@ -26,7 +26,7 @@ from molia.store import keys
 from molia.store.disk import Buffer
 from molia.store.keys import Kind
 from molia.store.rows import BindRow, PlacedRow
-from molia.store.shard import Put, Reply, Transaction
+from molia.store.shard import Guard, Put, Reply, Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -383,26 +383,30 @@ class _Put:
         )
 
 
-async def remove_bound(context: Context, bound: Bound) -> bool:
-    """Make a blob stop existing and free its space; False when it changed in the meantime."""
-    removed = await (_unbind(context, bound) if bound.is_raw else _remove_large(context, bound))
+async def remove_bound(context: Context, bound: Bound, guard: Guard | None = None) -> bool:
+    """Make a blob stop existing and free its space; False when it changed in the meantime.
+
+    guard: of one that nobody asked to be removed, see `Catalog.unwanted`.
+    """
+    remove = _unbind if bound.is_raw else _remove_large
+    removed = await remove(context, bound, guard)
     if removed:
         context.count_blobs(bound.cid, -1)
         context.note_blob(bound.cid)
     return removed
 
 
-async def _remove_large(context: Context, bound: Bound) -> bool:
+async def _remove_large(context: Context, bound: Bound, guard: Guard | None) -> bool:
     objects, object_id = context.objects, bound.row.object_id
     async with objects.alone(object_id):
         if not await objects.is_bound(object_id):
             return False  # somebody else was first
         await objects.begin(object_id)
-        removed = await _unbind(context, bound)
+        removed = await _unbind(context, bound, guard)
         await (objects.drop(object_id) if removed else objects.end(object_id))
         return removed
 
 
-async def _unbind(context: Context, bound: Bound) -> bool:
+async def _unbind(context: Context, bound: Bound, guard: Guard | None) -> bool:
     home = context.home_writer(bound.cid)
-    return await home.write(context.catalog.unbind(bound)) is Reply.APPLIED
+    return await home.write(context.catalog.unbind(bound, guard)) is Reply.APPLIED

@@ -23,7 +23,7 @@ from molia.store import keys
 from molia.store.clock import ClockGuard
 from molia.store.keys import Kind, Space
 from molia.store.rows import LeaseRow
-from molia.store.shard import Delete, Transaction
+from molia.store.shard import Delete, Guard, Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -82,19 +82,22 @@ class Sweeper:
             await relieve(self._context)
         decided = await self._context.offload.run(self._decide, now)
         if dry_run:
-            gone = [bound for bound, effect in decided if isinstance(effect, Remove)]
+            gone = [bound for bound, effect, _ in decided if isinstance(effect, Remove)]
         else:
-            gone = [bound for bound, effect in decided if await self._act(bound, effect, now)]
+            gone = [each[0] for each in decided if await self._act(*each, now)]
         return Garbage(
             blobs=len(gone), blob_bytes=sum(bound.row.size for bound in gone),
             trashed=len(trashed), trashed_bytes=sum(each.bind.size for each in trashed),
         )  # fmt: skip
 
-    async def _act(self, bound: Bound, effect: Effect, now: Now) -> bool:
-        """Do what was decided about a blob; True when it went."""
+    async def _act(self, bound: Bound, effect: Effect, guard: Guard, now: Now) -> bool:
+        """Do what was decided about a blob; True when it went.
+
+        guard: holds as long as nobody has come to want it.
+        """
         match effect:
             case Remove():
-                if await remove_bound(self._context, bound):
+                if await remove_bound(self._context, bound, guard):
                     self._context.metrics.leases_ended.inc()
                     self._context.leaves.forget(bound.row.object_id)
                     log.info("blob_expired", blob=bound.cid.short, size_bytes=bound.row.size)
@@ -109,16 +112,17 @@ class Sweeper:
 
     async def _end_lease(self, bound: Bound, lease: Lease) -> None:
         """Our own row stays as long as its blob: it also says that the object is bound."""
-        key = keys.lease_key(lease.object_id, lease.share, lease.owner)
+        key = _key_of(lease)
         if key != self._context.catalog.lease_key(lease.object_id):
             delete = Transaction((Delete(Kind.META, key),))
             await self._context.home_writer(bound.cid).write(delete)
 
-    def _decide(self, now: Now) -> list[tuple[Bound, Effect]]:
+    def _decide(self, now: Now) -> list[tuple[Bound, Effect, Guard]]:
         """Walk the blobs in a thread and return what is to be done about which."""
+        catalog = self._context.catalog
         sweep = LeaseSweep(now, min_age_s=self._context.config.leases.min_age_s)
-        decided: list[tuple[Bound, Effect]] = []
-        for bound in self._context.catalog.all_bound(now, own_only=True):
+        decided: list[tuple[Bound, Effect, Guard]] = []
+        for bound in catalog.all_bound(now, own_only=True):
             row = bound.row
             ends = [at for at in (row.expires_unix_s, bound.cached_until) if at is not None]
             sweep.on_claim(
@@ -127,10 +131,14 @@ class Sweeper:
                     min(ends, default=None),
                 )
             )  # fmt: skip
+            ours = None
             for lease in self._leases(bound, row.object_id, now):
                 sweep.on_lease(lease)
+                if _key_of(lease) == catalog.lease_key(row.object_id):
+                    ours = LeaseRow(lease.expires_unix_s)
             sweep.on_end()
-            decided += [(bound, effect) for effect in sweep.take_effects()]
+            guard = catalog.unwanted(bound, ours, now)
+            decided += [(bound, effect, guard) for effect in sweep.take_effects()]
             if len(decided) >= _EFFECTS_MAX:
                 break
         return decided
@@ -149,3 +157,7 @@ class Sweeper:
                 expires = LeaseRow.decode(value).expires_unix_s
                 leases.append(Lease(object_id, share, owner, expires))
         return leases
+
+
+def _key_of(lease: Lease) -> bytes:
+    return keys.lease_key(lease.object_id, lease.share, lease.owner)

@@ -11,6 +11,7 @@ from molia.base.config import Config, LeaseConfig, StoreConfig
 from molia.base.errors import NoSpace
 from molia.base.limits import CACHE_LIFE_MAX_S, CACHE_LIFE_MIN_S
 from molia.base.views import PutOptions
+from molia.node import cache
 from molia.node.app import open_node
 from molia.node.home import init_home
 from molia.node.local import LocalNode
@@ -82,6 +83,25 @@ async def test_what_is_put_or_pinned_is_cached_no_more(home: Path, how: str) -> 
         assert await node._sweeper.sweep() == 0
         assert await cids(node) == {cid}
     assert len(assert_no_orphans(home)) == 1
+
+
+@pytest.mark.parametrize("how", ["pin", "put"])
+async def test_what_is_wanted_in_the_moment_of_its_going_stays(
+    home: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_node(home, CONFIG) as node:
+        cid, gone = await put(node, 1, cached=True), await put(node, 2, cached=True)
+        found = cache._cached(node.context)
+        assert {str(bound.cid) for bound in found} == {cid, gone}
+        if how == "pin":
+            await node.pin_blob(Cid.parse(cid), pinned=True)
+        else:
+            await put(node, 1)
+        monkeypatch.setattr(cache, "_cached", lambda _: found)
+        assert await cache.evict(node.context, MIB) == 2_000
+        assert await cids(node) == {cid}
+        assert node.context.metrics.blob_count == 1
+    assert set(assert_no_orphans(home)) == {cid}
 
 
 async def test_when_space_is_short_cached_blobs_go_and_nothing_else(home: Path) -> None:

@@ -90,6 +90,30 @@ async def test_a_lease_ends_and_a_pin_holds(home: Path) -> None:
     assert assert_no_orphans(home) == {}
 
 
+@pytest.mark.parametrize("size", [2_000, 1_500_000])
+@pytest.mark.parametrize("how", ["pin", "put", "put and pin"])
+async def test_what_is_wanted_again_while_a_pass_is_under_way_stays(
+    home: Path, how: str, size: int
+) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        cid, gone = await put(node, 1, size), await put(node, 2, size)
+        clock.forward(31 * DAY_S)
+        now = node.context.now()
+        decided = node._sweeper._decide(now)
+        assert len(decided) == 2
+        if how == "pin":
+            await node.pin_blob(Cid.parse(cid), pinned=True)
+        else:
+            assert await put(node, 1, size, pin=how == "put and pin") == cid
+        went = [await node._sweeper._act(*each, now) for each in decided]
+        assert sorted(went) == [False, True], "what was acknowledged went"
+        assert await cids(node) == {cid} != {gone}
+        assert node.context.metrics.blob_count == 1
+        assert await node._sweeper.sweep() == 0
+    assert set(assert_no_orphans(home)) == {cid}
+
+
 async def test_a_second_put_has_a_lease_of_its_own(home: Path) -> None:
     clock = MovableClock()
     async with open_node(home, CONFIG, clock=clock) as node:
