@@ -191,6 +191,13 @@ class Jobs:
         await self._end(job, JobState.CANCELLED, "")
         return job.view
 
+    async def ended(self, job_id: JobId) -> JobView:
+        """Return a job once it has ended."""
+        job = self.find(job_id)
+        while not job.ended:
+            await job.changed.wait()
+        return job.view
+
     async def events(self, job_id: JobId, *, after: int) -> AsyncIterator[JobEvent]:
         """Yield the kept events above `after`, then new ones until the job ends."""
         job = self.find(job_id)

@@ -6,6 +6,7 @@ Source: docs/reference/distribution.md, "Jobs".
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -63,6 +64,7 @@ class Placements:
         self._queue: deque[Cid] = deque()
         self._queued, self._has_room = asyncio.Event(), asyncio.Event()
         self._releasing: set[asyncio.Task[int]] = set()
+        self._following: set[asyncio.Task[None]] = set()
         self._early: dict[Cid, None] = {}
         """What was put while nobody was known."""
         self._is_left_over = True
@@ -189,13 +191,14 @@ class Placements:
             try:
                 job = await self._jobs.start(JOB_KIND, {"cid": str(cid)})
             except Busy:
-                del self._ends[cid]
+                self._end(cid, None)  # it goes on in the queue, whoever waited by now
             except BaseException:
                 self._end(cid, None)
                 raise
             else:
                 if cid in self._ends:
                     self._job_ids[cid] = job.id
+                    self._follow(cid, job.id)
                 return job.id
         while len(self._queue) >= limits.PLACINGS_MAX and wait:
             self._has_room.clear()
@@ -207,6 +210,28 @@ class Placements:
             self._queue.append(cid)
             self._queued.set()
         return None
+
+    def _follow(self, cid: Cid, job_id: JobId) -> None:
+        """Let who waits for a blob be told when its job ends."""
+        task = asyncio.ensure_future(self._until_ended(cid, job_id))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _until_ended(self, cid: Cid, job_id: JobId) -> None:
+        """Tell who waits when the job has ended without `run_job`: it was cancelled before it ran,
+        could not be saved, or ran in another worker, as one that writes no shard has it.
+        """
+        placed: Placed | None = None
+        try:
+            with contextlib.suppress(MoliaError):
+                view = await self._jobs.ended(job_id)
+                row = await self._row_of(cid) if view.state is JobState.DONE else None
+                if row is not None:
+                    reason = str(view.progress.get("reason", ""))
+                    placed = Placed(row, len(holdings_of(row)) + 1, reason)
+        finally:
+            if self._job_ids.get(cid) == job_id:
+                self._end(cid, placed)
 
     def end_leases(self, cid: Cid, row: PlacedRow) -> None:
         """Tell who has shares of a blob that was removed that it is not wanted any more.
@@ -263,11 +288,15 @@ class Placements:
 
     async def run(self) -> None:
         """Place what waits, and what was left over, for as long as the node lives."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._look_again())
-            tasks.create_task(self._renew_now_and_then())
-            for _ in range(limits.PLACINGS_SMALL):
-                tasks.create_task(self._work())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._look_again())
+                tasks.create_task(self._renew_now_and_then())
+                for _ in range(limits.PLACINGS_SMALL):
+                    tasks.create_task(self._work())
+        finally:
+            for task in list(self._following):
+                task.cancel()
 
     async def _work(self) -> None:
         while True:

@@ -1,11 +1,12 @@
 """The jobs of all workers, as any of them shows, follows and cancels them."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from molia.base.errors import JobNotFound
+from molia.base.errors import Busy, JobNotFound, ShardUnavailable
 from molia.base.ids import JobId, new_job_id
 from molia.base.views import JobEvent, JobState, JobView
 from molia.node.context import Context
@@ -15,8 +16,11 @@ from molia.store.keys import Kind
 
 VERBS: Final = ("jobs", "job", "job_start", "job_cancel", "job_events")
 EVENTS_WAIT_S: Final = 20.0
+AGAIN_S: Final = 1.0
 _ID: Final = re.compile(r"[a-z2-7]{26}")
 _DRAWS_MAX: Final = 10_000
+_NO_EVENT: Final = 2**62
+"""Comes after every event of a job."""
 
 
 class TeamJobs:
@@ -57,6 +61,20 @@ class TeamJobs:
         if self._is_own(job_id):
             return await self._jobs.cancel(job_id)
         return _view(await self._team.ask(self._owner(job_id), "job_cancel", job_id))
+
+    async def ended(self, job_id: JobId) -> JobView:
+        """Return a job once it has ended, whichever worker runs it. Raises JobNotFound."""
+        if self._is_own(job_id):
+            return await self._jobs.ended(job_id)
+        while True:
+            try:
+                _, is_over = await self._team.ask(
+                    self._owner(job_id), "job_events", [job_id, _NO_EVENT]
+                )
+                if is_over:
+                    return await self.view(job_id)
+            except (Busy, ShardUnavailable):  # it has much to do, or starts anew
+                await asyncio.sleep(AGAIN_S)
 
     async def events(self, job_id: JobId, *, after: int) -> AsyncIterator[JobEvent]:
         """See `Jobs.events`."""

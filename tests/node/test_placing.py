@@ -165,3 +165,22 @@ def test_what_was_put_before_anybody_was_there_is_placed_once_somebody_is(
     finally:
         first.close()
         second.close()
+
+
+def test_a_worker_that_writes_no_shard_answers_when_a_blob_is_placed(tmp_path: Path) -> None:
+    first, second = Node(tmp_path / "first"), Node(tmp_path / "second")
+    second.settings |= {"MOLIA_WORKERS": "3", "MOLIA_STORE__SHARDS": "1"}
+    for node in (first, second):
+        node.settings["MOLIA_STORE__OFFER_BYTES"] = OFFER
+    try:
+        start_network([first, second])
+        told = []
+        for seed in range(30, 46):  # any worker takes a connection
+            client = second.client()
+            client.connection.timeout = 20.0
+            told.append(client("PUT", "/blob", body_of(seed, SIZE), accept="application/json"))
+        assert {each.status for each in told} == {201}
+        assert {each.json()["holders"] for each in told[8:]} == {2}
+    finally:
+        first.close()
+        second.close()

@@ -6,12 +6,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from molia.base.cid import Cid
+from molia.base.errors import Busy
 from molia.base.limits import WHOLE_SHARE
+from molia.base.views import JobState, JobView
 from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import renew
+from molia.node import jobs
 from molia.node.identity import read_identity
+from molia.node.jobs import Job
 from molia.node.peer_streams import PeerStream
+from molia.node.placements import JOB_KIND
 from molia.node.stream_messages import read_request, send_reply
 from molia.wire.blob_messages import KeptCode, ShareKept
 from molia.wire.messages import Number
@@ -114,6 +121,45 @@ def test_holders_that_stall_refuse_or_fill_up_are_replaced(tmp_path: Path) -> No
     )
     for index in range(8):
         assert_no_orphans(tmp_path / f"home{index}")
+
+
+@pytest.mark.parametrize("how", ["cancelled", "not saved", "too many jobs"])
+def test_who_waits_for_a_blob_is_answered_though_its_job_never_ran(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        node, body = nodes[0].node, body_of(8, SIZE)
+        work, save = node._jobs, node._jobs.save
+
+        async def do_not_save(job: Job) -> None:
+            if job.state is JobState.RUNNING:
+                raise Busy("the shard did not write in time")
+            await save(job)
+
+        async def refuse(*_: object) -> JobView:
+            await asyncio.sleep(0.5)  # the second one waits by now
+            raise Busy("too many jobs are kept")
+
+        if how == "cancelled":
+            monkeypatch.setitem(jobs.AT_ONCE, JOB_KIND, 0)
+        elif how == "not saved":
+            monkeypatch.setattr(work, "save", do_not_save)
+        else:
+            monkeypatch.setattr(work, "start", refuse)
+        puts = [asyncio.ensure_future(nodes[0].put(body)) for _ in range(2)]
+        if how == "cancelled":
+            await until(lambda: len(work.views()) == 1, "there is no job")
+            await asyncio.sleep(0.5)  # both wait by now
+            await node.cancel_job(work.views()[0].id)
+        done, waiting = await asyncio.wait(puts, timeout=10.0)
+        assert not waiting, "a put is never answered"
+        assert {put.result().cid for put in done} == {puts[0].result().cid}
+        monkeypatch.undo()
+        assert not node._placements._ends
+        again = await asyncio.wait_for(nodes[0].put(body), 10.0)
+        assert (again.holders, again.created) == (2, False)
+
+    with_network(tmp_path, act, [config_of(), config_of()])
 
 
 def test_few_nodes_or_none_with_room_are_told_honestly(tmp_path: Path) -> None:
