@@ -17,7 +17,7 @@ from molia.base.cid import Cid
 from molia.base.errors import (
     Busy,
     Damaged,
-    IntegrityFailure,
+    DigestMismatch,
     MoliaError,
     NotJoined,
     ShardUnavailable,
@@ -115,7 +115,7 @@ class Pinning:
         cid = Cid.parse(str(run.arguments["cid"]))
         try:
             await self._fetch(run, cid)
-        except IntegrityFailure:  # what a stranger named is another blob: it was never wished for
+        except DigestMismatch:  # the manifest that was named lies: nobody can have such a blob
             gone = Transaction((Delete(Kind.META, keys.pin_key(cid)),))
             await self._context.home_writer(cid).write(gone)
             raise

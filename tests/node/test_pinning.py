@@ -1,19 +1,24 @@
 """A pin of what other nodes have: fetched, kept, placed, and its leases renewed from then on."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from molia.base.cid import Cid, ContentHash
-from molia.base.errors import BlobNotFound, NoHolders, NoSpace
+from molia.base.errors import BlobNotFound, IntegrityFailure, MoliaError, NoHolders, NoSpace
 from molia.base.hashing import blake3_digest
-from molia.base.views import PinView
+from molia.base.views import BlobInfo, JobView, PinView, PutOptions, PutResult
+from molia.blobs.manifest import Manifest, cid_of_manifest
 from molia.node import pinning
 from molia.node.courier import lease_of
 from molia.node.held import owner_hash
+from molia.node.local import LocalNode
+from molia.node.network_readers import info_of
+from molia.node.service import BlobReader
 from molia.store import keys
 from molia.store.keys import Kind
 from molia.store.ops import Put, Transaction
@@ -146,6 +151,68 @@ def test_a_wish_outlives_a_restart_and_a_failure_and_is_taken_back(
             assert info.cid == wanted
 
     with_network(tmp_path, act, [config_of() for _ in range(3)])
+
+
+@dataclass
+class _Hands:
+    """What is read for pins in place of what others hold; the rest nobody has."""
+
+    node: LocalNode
+    bodies: dict[Cid, bytes]
+    error: MoliaError | None = None
+    is_joined: bool = True
+
+    async def open(self, cid: Cid) -> BlobReader:
+        if cid not in self.bodies:
+            raise NoHolders(cid, waited_s=0.0)
+        return _Read(cid, self.bodies[cid], self.error)
+
+    async def keep(self, chunks: AsyncIterator[bytes], options: PutOptions) -> PutResult:
+        return await self.node.keep_fetched(chunks, options)
+
+
+@dataclass
+class _Read:
+    cid: Cid
+    body: bytes
+    error: MoliaError | None
+
+    @property
+    def info(self) -> BlobInfo:
+        return info_of(self.cid, size=len(self.body), content=bytes(32))
+
+    async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        yield self.body[start:stop]
+        if self.error is not None:
+            raise self.error
+
+
+async def _job_of(node: LocalNode, cid: Cid) -> JobView:
+    """Return how a pin's job ended."""
+    view = await node._pinning.begin(info_of(cid, size=SIZE, content=bytes(32)))
+    return await ended(node, view.id)
+
+
+async def test_only_a_manifest_that_lies_ends_a_wish(tmp_path: Path) -> None:
+    async with running(tmp_path / "home", config_of(offer=0)) as it:
+        node, body = it.node, body_of(1, SIZE)
+        true = Manifest.decode((await node.blob_manifest((await it.put(body)).cid)).encoded)
+        cid = cid_of_manifest(true.encode())
+        lie = cid_of_manifest(Manifest(true.size, true.roots, bytes(32)).encode())
+        await node.delete_blob(cid)
+        hands = _Hands(node, {cid: body, lie: body})
+        node._pinning._hands = hands
+
+        hands.error = IntegrityFailure("what was added to this blob by others is not part of it")
+        assert (await _job_of(node, cid)).state.value == "failed"
+        assert node._pinning._is_wished(cid), "a stranger's word ended the wish"
+        hands.error = None
+        assert (await _job_of(node, cid)).state.value == "done"
+        assert (await node.blob_info(cid)).pinned
+
+        done = await _job_of(node, lie)
+        assert (done.state.value, "not" in done.error) == ("failed", True)
+        assert not node._pinning._is_wished(lie), "it is read for ever"
 
 
 async def _wish(node: Inside, *cids: Cid) -> None:
