@@ -68,6 +68,8 @@ class Pinning:
         self._context, self._jobs, self._hands = context, jobs, hands
         self._is_left_over = True
         """Whether there may be pins of blobs that are not here and that no job fetches."""
+        self._behind = 0, b""
+        """Which of our shards, and its key, the next look begins behind."""
         self.again_s = AGAIN_S
 
     async def begin(self, info: BlobInfo, *, content: bytes | None = None) -> JobView:
@@ -176,33 +178,44 @@ class Pinning:
     async def _take_up(self) -> int:
         """Begin to fetch what is pinned and not here; return how much there was."""
         wished = await self._context.offload.run(self._wished)
-        for cid in wished:
+        self._is_left_over |= len(wished) >= limits.PINS_COMING_MAX
+        for cid, at in wished.items():
             try:
                 if await self._running(cid) is None:
                     await self._start(cid, 0, None)
             except Busy:
                 self._is_left_over = True
                 break
+            self._behind = at, keys.pin_key(cid)
         return len(wished)
 
-    def _wished(self) -> list[Cid]:
-        """Return pins of our shards whose blobs are not here, some hundred at most; in a thread."""
-        now, prefix, found = self._context.now(), bytes((Space.PIN,)), list[Cid]()
-        for shard in (writer.shard for writer in self._context.shards.own):
-            after = b""
-            while len(found) < limits.PINS_COMING_MAX:
-                rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
+    def _wished(self) -> dict[Cid, int]:
+        """Return pins whose blobs are not here, some hundred at most, and on which of our shards.
+
+        Each look goes on behind the last one, or those that nobody has would be in the way of the
+        others. In a thread.
+        """
+        now, prefix, found = self._context.now(), bytes((Space.PIN,)), dict[Cid, int]()
+        own = [writer.shard for writer in self._context.shards.own]
+        first, after = self._behind
+        for turn in range(len(own) + 1 if own else 0):  # of the first what is before it as well
+            at = (first + turn) % len(own)
+            while True:
+                rows = own[at].scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
                 for row in rows:
                     try:
                         cid = keys.split_blob_key(row.key)
                     except ValueError:
                         continue
-                    if shard.size_of(Kind.META, keys.bind_key(cid), now=now) is None:
-                        found.append(cid)
+                    if own[at].size_of(Kind.META, keys.bind_key(cid), now=now) is None:
+                        found[cid] = at
+                    if len(found) >= limits.PINS_COMING_MAX:
+                        return found
                 if len(rows) < _SLICE:
                     break
                 after = rows[-1].key
-        return found[: limits.PINS_COMING_MAX]
+            after = b""
+        return found
 
     def _is_wished(self, cid: Cid) -> bool:
         """Tell whether a blob is pinned and not here; in a thread."""

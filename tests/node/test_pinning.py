@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from molia.base.cid import Cid, ContentHash
+from molia.base import limits
+from molia.base.cid import Cid, Codec, ContentHash
 from molia.base.errors import BlobNotFound, IntegrityFailure, MoliaError, NoHolders, NoSpace
 from molia.base.hashing import blake3_digest
 from molia.base.views import BlobInfo, JobView, PinView, PutOptions, PutResult
@@ -213,6 +214,24 @@ async def test_only_a_manifest_that_lies_ends_a_wish(tmp_path: Path) -> None:
         done = await _job_of(node, lie)
         assert (done.state.value, "not" in done.error) == ("failed", True)
         assert not node._pinning._is_wished(lie), "it is read for ever"
+
+
+@pytest.mark.parametrize("absent", [0, 6])
+async def test_all_pins_have_their_turn_whoever_has_none_of_the_first(
+    tmp_path: Path, absent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PINS_COMING_MAX", 3)
+    async with running(tmp_path / "home", config_of(offer=0)) as it:
+        made = [b"somebody has this: %d" % n for n in range(8)]
+        bodies = {Cid(Codec.RAW, blake3_digest(body)): body for body in made}
+        hands = _Hands(it.node, bodies, is_joined=False)
+        it.node._pinning._hands, it.node._pinning.again_s = hands, 0.1
+        monkeypatch.setattr(pinning, "AGAIN_MAX_S", 0.2)
+        await _wish(it, *(Cid(Codec.RAW, bytes((0, n, *bytes(30)))) for n in range(absent)))
+        await _wish(it, *bodies)
+        hands.is_joined = True
+        await until(lambda: all(_is_here(it, cid) for cid in bodies), "a pin is not fetched",
+                    within_s=15.0)  # fmt: skip
 
 
 async def _wish(node: Inside, *cids: Cid) -> None:
