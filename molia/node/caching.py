@@ -250,22 +250,30 @@ class Filling:
         self._queue.put_nowait(None)
 
     async def _run(self) -> None:
-        objects, cid = self._context.objects, self._manifest.cid
-        is_kept = False
+        cid = self._manifest.cid
         try:
-            await objects.begin(self._object_id)
+            if not await self._keep():
+                await self._context.objects.abandon(self._object_id)
+        except MoliaError as error:  # the UPLOAD row stays: the next start sweeps
+            log.warning("cached_blob_left_behind", blob=cid.short, reason=str(error))
+        finally:
+            self._is_lost = True  # nothing is drawn any more that nobody would give back
+            self._cache.forget_filling(cid)
+            self._release(self._drawn)
+
+    async def _keep(self) -> bool:
+        """Store what comes and make it a cached blob; False when it does not become one."""
+        try:
+            await self._context.objects.begin(self._object_id)
             while (item := await self._queue.get()) is not None:
                 if not self._is_lost:
                     await self._store(*item)
                 self._release(sum(len(block) for _, block in item[1]))
-            is_kept = not self._is_lost and await self._bind()
-            if not is_kept:
-                await objects.abandon(self._object_id)
-        except MoliaError as error:  # the UPLOAD row stays: the next start sweeps
-            log.debug("blob_not_cached", blob=cid.short, reason=str(error))
-        finally:
-            self._cache.forget_filling(cid)
-            self._release(self._drawn)
+            return not self._is_lost and await self._bind()
+        except MoliaError as error:
+            self._is_lost = True
+            log.debug("blob_not_cached", blob=self._manifest.cid.short, reason=str(error))
+            return False
 
     def _release(self, size: int) -> None:
         self._drawn -= size

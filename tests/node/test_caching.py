@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from molia.base.cid import Cid
-from molia.base.errors import BlobNotFound
+from molia.base.errors import BlobNotFound, Busy
 from molia.blobs.manifest import cid_of_bytes
 from molia.node.app import open_node
 from molia.node.fetching import Fetcher
@@ -173,3 +174,29 @@ async def test_two_readers_at_once_make_one_copy(tmp_path: Path) -> None:
         await until(lambda: not it.node.cache._tasks)
         assert (it.node.cache.count, len(rows(it, Space.FETCHED))) == (1, 1)
         assert blocks(it) == 30, "two stripes without parity, and ten leaf lists"
+
+
+async def test_a_copy_that_cannot_be_written_gives_its_memory_back_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with caching(tmp_path / "home") as it:
+        context, cache = it.node.context, it.node.cache
+        real, calls = context.objects.store, [0]
+
+        async def store(*arguments: Any, **options: Any) -> None:
+            calls[0] += 1
+            if calls[0] == 2:
+                raise Busy("shard 0 did not write in time")
+            await real(*arguments, **options)
+
+        monkeypatch.setattr(context.objects, "store", store)
+        filling = cache.fill(BLOB.manifest)
+        assert filling is not None
+        for index in range(2):
+            filling.take(index, [BLOB.blocks[share, index] for share in range(10)])
+        await until(lambda: not cache._tasks)
+        filling.take(2, [bytes(262_144)] * 10)  # the read goes on, whatever became of the copy
+        filling.end(is_whole=True)
+        assert calls[0] == 2
+        assert context.budget.used_bytes == 0
+        assert (cache.count, blocks(it), rows(it, Space.UPLOAD)) == (0, 0, [])
