@@ -143,13 +143,13 @@ class Cache:
         rows = await run(self._all, False)  # noqa: FBT003 - `run` passes arguments by place
         self.used_bytes, self.count = sum(held.row.size for held in rows), len(rows)
         while self._too_much():
-            own = await run(self._all, True)  # noqa: FBT003
-            if not own:
-                break
+            own, before = await run(self._all, True), gone  # noqa: FBT003
             for held in sorted(own, key=lambda held: held.row.created_unix_s):
                 if not self._too_much():
                     break
                 gone += await self.evict(held)
+            if gone == before:
+                break
         return gone
 
     def _too_much(self) -> bool:
@@ -182,13 +182,16 @@ class Cache:
             Delete(Kind.META, self._context.catalog.lease_key(object_id)),
         ]
         async with objects.alone(object_id):
+            if not await self._context.offload.run(self._is_there, held):
+                return False  # what is left of it has the UPLOAD row of who was first
             await objects.begin(object_id)
             change = Transaction(tuple(ops), Guard(Kind.META, key, held.encoded))
             removed = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED
             await (objects.drop(object_id) if removed else objects.end(object_id))
-        self._context.leaves.forget(object_id)
-        self.used_bytes, self.count = self.used_bytes - held.row.size, self.count - 1
-        self._context.metrics.fetches.labels("evicted").inc()
+        if removed:
+            self._context.leaves.forget(object_id)
+            self.used_bytes, self.count = self.used_bytes - held.row.size, self.count - 1
+            self._context.metrics.fetches.labels("evicted").inc()
         return removed
 
     # ------------------------------------------------------------------ rows, in threads
@@ -196,6 +199,10 @@ class Cache:
     def _find(self, home: ReadShard, cid: Cid, now: Now) -> Held | None:
         encoded = home.get(Kind.META, keys.fetched_key(cid), now=now)
         return None if encoded is None else Held(cid, HeldRow.decode(encoded), encoded)
+
+    def _is_there(self, held: Held) -> bool:
+        found = self._find(self._context.catalog.home(held.cid), held.cid, self._context.now())
+        return found is not None and found.encoded == held.encoded
 
     def _all(self, own_only: bool) -> list[Held]:  # noqa: FBT001 - see `look`
         own: list[ReadShard] = [writer.shard for writer in self._context.shards.own]

@@ -200,3 +200,31 @@ async def test_a_copy_that_cannot_be_written_gives_its_memory_back_and_leaves_no
         assert calls[0] == 2
         assert context.budget.used_bytes == 0
         assert (cache.count, blocks(it), rows(it, Space.UPLOAD)) == (0, 0, [])
+
+
+async def test_who_comes_too_late_to_let_go_of_a_copy_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers make room at once, and the first cannot remove all of the copy's blocks."""
+    async with caching(tmp_path / "home") as it:
+        context, cache = it.node.context, it.node.cache
+        assert await get(it, CID) == BLOB.data
+        assert await get(it, SMALL_CID) == SMALL
+        await until(lambda: cache.count == 2)
+        held = next(each for each in cache._all(False) if each.cid == CID)
+
+        async def drop(_: object) -> None:
+            raise Busy("shard 0 did not write in time")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(context.objects, "drop", drop)
+            with pytest.raises(Busy):
+                await cache.evict(held)
+        left = rows(it, Space.UPLOAD)
+        assert len(left) == 1, "the next start finds what is left by it"
+        assert await cache.evict(held) is False
+        assert rows(it, Space.UPLOAD) == left
+        await cache.look()
+        assert (cache.count, cache.used_bytes) == (1, len(SMALL))
+        assert await cache.make_room(len(SMALL)) == len(SMALL)
+        assert (cache.count, cache.used_bytes) == (0, 0)
