@@ -100,9 +100,7 @@ class Objects:
             index = keys.shard_of(Kind.BLOCK, key, self._shards.count)
             put = Put(Kind.BLOCK, key, data, overwrite=overwrite)
             by_shard.setdefault(index, []).append(put)
-        await self._shards.write_all(
-            {index: [Transaction(tuple(puts))] for index, puts in by_shard.items()}
-        )
+        await self._shards.write_all({index: _cut(puts) for index, puts in by_shard.items()})
 
     async def drop(self, object_id: ObjectId) -> None:
         """Delete all blocks of an object that nobody owns, then its UPLOAD row.
@@ -208,3 +206,16 @@ class Objects:
                     break
                 after = rows[-1].key
         return found
+
+
+def _cut(puts: Sequence[Put]) -> list[Transaction]:
+    """Return transactions that another worker takes too: leaf lists of a large blob are long."""
+    parts: list[list[Put]] = [[]]
+    size_bytes = 0
+    for put in puts:
+        size_bytes += len(put.value)
+        if parts[-1] and size_bytes > limits.BATCH_BYTES_MAX:
+            parts.append([])
+            size_bytes = len(put.value)
+        parts[-1].append(put)
+    return [Transaction(tuple(part)) for part in parts]

@@ -7,18 +7,22 @@ from pathlib import Path
 import anyio
 import pytest
 
+from molia.base import limits
 from molia.base.config import Config, StoreConfig
 from molia.base.errors import ShardUnavailable
+from molia.base.hashing import DIGEST_SIZE
+from molia.base.ids import new_object_id
 from molia.node import app
 from molia.node.app import open_node
 from molia.node.bus import bus_paths
 from molia.node.home import init_home
 from molia.node.metrics import Metrics
 from molia.node.range_locks import RangeLocks
+from molia.node.shards import ShardSet
 from molia.node.team import Seat
 from molia.node.workers import listen_on_bus
 from molia.store.delta import Delta
-from molia.store.keys import Kind
+from molia.store.keys import LEAVES_STRIPE, Kind
 from molia.store.lmdb_env import IndexFull
 from molia.store.shard import Put, Transaction
 
@@ -122,3 +126,24 @@ async def test_a_worker_gives_up_when_others_cannot_be_shown_what_it_wrote(
             await node.gave_up.wait()
     for sock in buses:
         sock.close()
+
+
+async def test_leaf_lists_of_the_largest_blob_fit_what_workers_send_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(store=StoreConfig(shards=2, quota_bytes=1 << 30))
+    init_home(tmp_path / "home", config, "")
+    sent: list[Transaction] = []
+
+    async def write_all(_: ShardSet, by_shard: dict[int, list[Transaction]]) -> None:
+        sent.extend(each for some in by_shard.values() for each in some)
+
+    async with open_node(tmp_path / "home", config) as node:
+        monkeypatch.setattr(ShardSet, "write_all", write_all)
+        leaves = bytes(limits.STRIPES_MAX * DIGEST_SIZE)
+        lists = [(share, LEAVES_STRIPE, leaves) for share in range(limits.TOTAL_SHARES)]
+        await node.context.objects.store(new_object_id(node.context.entropy), lists)
+        monkeypatch.undo()
+    values = [[op.value for op in each.ops if isinstance(op, Put)] for each in sent]
+    assert sum(map(len, values)) == limits.TOTAL_SHARES
+    assert max(sum(map(len, some)) for some in values) <= limits.BUS_BLOB_MAX
