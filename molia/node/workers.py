@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,20 +230,11 @@ class Supervisor:
     async def _load(self, index: int) -> _Process:
         """Return a new process that waits for its `go`. Raises WorkerFailed."""
         start, self._starts[index] = self._starts[index], self._starts[index] + 1
-        ours, theirs = socket.socketpair()
         fds = self._handed.sockets_of(index)
-        passed = [theirs.fileno(), *(fd for some in fds.values() for fd in some)]
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._handed.command,
-                str(theirs.fileno()),
-                pass_fds=passed,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C is the parent's to hear
-            )
-        finally:
-            theirs.close()
+            process, ours = await self._new_process(fds)
+        except OSError as error:  # too many processes or files, or no memory: that may pass
+            raise WorkerFailed(f"worker {index} cannot be started: {error.strerror}") from None
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_MAX)
         made = _Process(index, process, writer)
         made.listening = asyncio.ensure_future(made.listen(reader))
@@ -253,6 +244,27 @@ class Supervisor:
             await made.end(0)
             raise made.error or WorkerFailed(f"worker {index} ended while it was loaded")
         return made
+
+    async def _new_process(
+        self, fds: Mapping[str, list[int]]
+    ) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """Return a new process, and our end of its control socket. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._handed.command,
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno(), *(fd for some in fds.values() for fd in some)],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is the parent's to hear
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
     # ------------------------------------------------------------------ keeping
 

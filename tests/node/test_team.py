@@ -1,8 +1,11 @@
 """What workers share beside the store: locks by name, sums of metrics, and when one gives up."""
 
+import asyncio
+import errno
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -12,15 +15,16 @@ from molia.base.config import Config, StoreConfig
 from molia.base.errors import ShardUnavailable
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import new_object_id
-from molia.node import app
+from molia.node import app, workers
 from molia.node.app import open_node
 from molia.node.bus import bus_paths
 from molia.node.home import init_home
 from molia.node.metrics import Metrics
 from molia.node.range_locks import RangeLocks
 from molia.node.shards import ShardSet
+from molia.node.steering import UdpGroup
 from molia.node.team import Seat
-from molia.node.workers import listen_on_bus
+from molia.node.workers import Handed, Supervisor, listen_on_bus
 from molia.store.delta import Delta
 from molia.store.keys import LEAVES_STRIPE, Kind
 from molia.store.lmdb_env import IndexFull
@@ -147,3 +151,44 @@ async def test_leaf_lists_of_the_largest_blob_fit_what_workers_send_each_other(
     values = [[op.value for op in each.ops if isinstance(op, Put)] for each in sent]
     assert sum(map(len, values)) == limits.TOTAL_SHARES
     assert max(sum(map(len, some)) for some in values) <= limits.BUS_BLOB_MAX
+
+
+WORKER = """
+import socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+for word in (b"loaded", b"ready"):
+    control.recv(1 << 20)
+    control.sendall(word + b"\\n")
+"""
+
+
+async def test_a_worker_is_started_again_also_when_the_system_had_no_process_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker ends as soon as it is ready; the next start of it is refused."""
+    monkeypatch.setattr(workers, "FIRST_PAUSE_S", 0.01)
+    real, starts = asyncio.create_subprocess_exec, [0]
+    again, stop = asyncio.Event(), asyncio.Event()
+
+    async def start(*arguments: Any, **options: Any) -> Any:
+        starts[0] += 1
+        if starts[0] == 4:
+            again.set()
+        if starts[0] in (2, 4):
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    (bus,) = listen_on_bus(bus_paths(tmp_path, 1))
+    handed = Handed(
+        command=(sys.executable, "-c", WORKER), plan={}, api=(), udp=UdpGroup(((),), ()),
+        bus=[bus], lock=bus.fileno(),
+    )  # fmt: skip
+    running = asyncio.ensure_future(Supervisor(handed, 1).run(stop=stop, ready=lambda: None))
+    try:
+        async with asyncio.timeout(20):
+            await again.wait()
+    finally:
+        stop.set()
+        await running
+        bus.close()
