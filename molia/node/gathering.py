@@ -118,6 +118,8 @@ class Gathering:
     def _on_found(self) -> None:
         # who said that it lacks a share must not be told of again: it would be asked again
         found = self._sources_of(self._find)
+        if not self._here:  # our own shares are those of another read, which began later
+            found = [each for each in found if each.key != self._own]
         news = [each for each in found if self._told.get(each.key) != each.shares]
         self._told |= {each.key: each.shares for each in news}
         self.core.on_sources(news, now_s=self._now_s)

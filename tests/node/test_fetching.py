@@ -22,10 +22,12 @@ from molia.base.errors import (
 )
 from molia.base.hashing import blake3_digest
 from molia.base.limits import READS_MAX
+from molia.base.views import PutOptions
 from molia.blobs.manifest import cid_of_bytes
 from molia.blobs.one_read import GatherConfig
 from molia.dht.providers import Kind, Provided
 from molia.node.network_readers import HintedReader
+from molia.node.stored import parts_here
 from tests.blobs.remote import coded
 from tests.node.holders import Holder, World, fourteen, open_world, world
 
@@ -157,6 +159,23 @@ async def test_who_lacks_a_share_is_not_asked_for_it_again_when_more_is_heard(
             await asyncio.sleep(0.01)
         assert await reading == BLOB.data
         assert len(it.holders[0].asked) == 1
+
+
+async def test_who_began_before_anything_was_here_is_not_sent_to_our_own_shares(
+    tmp_path: Path,
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield BLOB.data
+
+    async with world(tmp_path / "home", fourteen(BLOB)) as it:
+        await it.node.put_blob(body(), PutOptions())
+        here = parts_here(it.node.context, CID)
+        it.look_up_s = 0.5
+        first = asyncio.ensure_future(it.read(CID))  # as one does that found nothing here
+        await asyncio.sleep(0)
+        await it.fetcher.open(CID, here)
+        assert await first == BLOB.data
+        assert it.look_ups == 1
 
 
 async def test_readers_of_one_blob_share_its_search(tmp_path: Path) -> None:
