@@ -19,7 +19,7 @@ from molia.blobs.gather import Gather
 from molia.blobs.gather_whole import GatherWhole
 from molia.blobs.one_read import Failed, Liar
 from molia.blobs.sources import Source
-from molia.node.asking_blobs import Block, Run, ask_manifest, ask_run, ask_whole
+from molia.node.asking_blobs import BUSY_WAIT_S, Block, Run, ask_manifest, ask_run, ask_whole
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.network import Network
@@ -230,18 +230,22 @@ class Gathering:
     # ------------------------------------------------------------------ tasks
 
     async def _ask_manifest(self, key: bytes) -> None:
-        assert isinstance(self.core, Gather), "small blobs have none"
-        try:
-            data = await ask_manifest(
-                self._network, self._find.holder(key), self._find.cid,
-                timeout_s=self.core.config.manifest_s,
-            )  # fmt: skip
-        except Busy:
-            data = None
-        except MoliaError:
-            self.core.on_lost(key, now_s=self._now_s)
-        else:
-            self.core.on_manifest(key, data, now_s=self._now_s)
+        core = self.core
+        assert isinstance(core, Gather), "small blobs have none"
+        while core.manifest is None and not core.is_over:
+            try:
+                data = await ask_manifest(
+                    self._network, self._find.holder(key), self._find.cid,
+                    timeout_s=core.config.manifest_s,
+                )  # fmt: skip
+            except Busy:
+                await asyncio.sleep(BUSY_WAIT_S)
+                continue
+            except MoliaError:
+                core.on_lost(key, now_s=self._now_s)
+            else:
+                core.on_manifest(key, data, now_s=self._now_s)
+            break
         self._turn()
 
     async def _ask_own(self, asked: cores.AskBlock) -> None:

@@ -44,6 +44,7 @@ CONFIG = Config(
 )
 SLOW_PIECE, SLOW_S = 2_048, 0.05
 NOT_HERE = messages.Error(code=ErrorCode.NOT_HERE)
+BUSY = messages.Busy(retry_after_ms=100, effort_bits=0)
 
 
 @dataclass
@@ -115,6 +116,8 @@ class Holder:
             return None
         if self.manners == "stale":
             return NOT_HERE.number, messages.encode(NOT_HERE)
+        if self.manners == "busy" and self.manifests < 3:
+            return BUSY.number, messages.encode(BUSY)
         blob = coded(self.blob.manifest.size, seed=9) if self.manners == "forger" else self.blob
         answer = said.Manifest(blob.manifest.encode())
         return answer.number, messages.encode(answer)
@@ -132,7 +135,7 @@ class Holder:
         if self.manners == "refusing":
             await send_reply(stream, messages.Error(code=ErrorCode.REFUSED))
         elif self.manners == "busy" and self.requests < 3:
-            await send_reply(stream, messages.Busy(retry_after_ms=100, effort_bits=0))
+            await send_reply(stream, BUSY)
         elif self.manners == "stale" or not held:
             await send_reply(stream, NOT_HERE)
         else:
