@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1 protocol with the bounds and the courtesies that it lacks.
 
-A head may not grow or take for ever, connections are counted, what is malformed gets a problem
-document too, and a client that sent its whole body and left still has it stored.
+A head may not grow or take for ever, nor what follows a body; connections are counted, what is
+malformed gets a problem document too, and a client that sent its whole body and left still has it
+stored.
 """
 
 import asyncio
@@ -40,6 +41,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head_size = 0
     _head_deadline: asyncio.TimerHandle | None = None
+    _aside_size = 0
+    """Bytes that came since the last ones of a body, and are none: what else is in a message."""
     _leave_checks = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,12 +64,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. A head that is still not whole after too many bytes is refused."""
+        self._aside_size += len(data)
         super().data_received(data)
         if self._head_deadline is not None:
             self._head_size += len(data)
             if self._head_size > limits.REQUEST_HEAD_MAX:
                 text = f"a request's head has at most {limits.REQUEST_HEAD_MAX} bytes"
                 self._refuse(BadInput(text))
+        elif self._aside_size > limits.REQUEST_HEAD_MAX:
+            self.transport.close()  # without a word: the answer may be under way
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._aside_size = 0
+        super().on_body(body)
 
     def on_message_begin(self) -> None:
         """Start the clock of a request's head."""
@@ -77,6 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock; the body has its own."""
         self._end_head()
+        self._aside_size = 0
         super().on_headers_complete()
         if getattr(self.config, "lingering", False):
             self.say_last()

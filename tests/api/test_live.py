@@ -237,6 +237,17 @@ def test_a_slow_head_is_cut_off(live: LiveServer, monkeypatch: pytest.MonkeyPatc
         assert read_all(sock) == b""
 
 
+@pytest.mark.parametrize(
+    "lines", [b"a: b\r\n" * 10_000, b"a" * 60_000], ids=["fields", "one field"]
+)
+def test_what_follows_a_body_does_not_go_on_for_ever(live: LiveServer, lines: bytes) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(live) as sock:
+        sock.sendall(head + b"4\r\nbody\r\n0\r\n")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            sock.sendall(lines * 500)
+
+
 def test_too_many_connections_get_a_503(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with connect(live) as first:
         first.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
