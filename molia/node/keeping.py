@@ -315,6 +315,7 @@ class Keeper:
         ]
         async with self._rows_lock:
             latest = await self._context.offload.run(self.rows.get, here.cid, self._context.now())
+            watched.holders = latest.holders  # some may have been given shares meanwhile
             watched.audits, watched.spares = latest.audits, latest.spares
             watched.take(seen, unix_s=self._context.now().unix_s)
             await self.rows.put(here.cid, watched)

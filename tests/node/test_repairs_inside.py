@@ -11,6 +11,7 @@ from molia.base.errors import NoHolders, SharesOutOfReach
 from molia.base.ids import PeerKey
 from molia.base.limits import DATA_SHARES, TOTAL_SHARES
 from molia.blobs.placement import losses_survived
+from molia.node.whereabouts import Heard, Provider
 from molia.store import keys
 from molia.store.keys import Kind
 from molia.store.ops import Delete, Transaction
@@ -153,6 +154,28 @@ def test_what_is_known_of_the_holders_of_a_blob_stays_while_it_is_placed_anew_an
         await publisher.node.delete_blob(cid)
         await keeper._walk()
         assert audits([publisher], cid) == []
+
+    with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(FEW)])
+
+
+def test_who_got_shares_while_the_holders_are_looked_up_stays_known(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, keeper = nodes[0], nodes[0].member.keeper
+        keeper._is_joined = lambda: False  # it walks when it is told to
+        cid = (await publisher.put(body_of(1, SIZE))).cid
+        await keeper.look(cid, anew=True)
+        watched = await keeper.watched(cid)
+        key, seen = watched.holders.popitem()
+        await keeper.rows.put(cid, watched)
+
+        async def look_up(cid: Cid, _: Heard) -> list[Provider]:
+            await keeper.take_placed(cid, {key: (seen.shares, seen.address)})
+            return []  # the record of who has them now is still on its way
+
+        keeper._look_up = look_up
+        await keeper.look(cid, anew=True)
+        known = await keeper.watched(cid)
+        assert known.holders.keys() == watched.holders.keys() | {key}
 
     with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(FEW)])
 
