@@ -48,7 +48,6 @@ class Claims:
         self._context, self._network = context, network
         self._keeper, self._identity = keeper, identity
         self._own: dict[Cid, Statement] = {}
-        self._won: set[Cid] = set()
         self._heeded: OrderedDict[Cid, Statement] = OrderedDict()
         """Claims of others that stand, or ran out with nothing done: such a one's signer is not
         heeded twice."""
@@ -72,39 +71,41 @@ class Claims:
     # ------------------------------------------------------------------ our own
 
     async def claim(self, cid: Cid, until_unix_s: int) -> bool:
-        """Tell the other holders that we work on a blob; False when another was first."""
+        """Tell the other holders that we work on a blob; False when another was first.
+
+        Only who is told True may say `end` or `forget`.
+        """
         now = self._context.now()
         heeded = self._heeded.get(cid)
         if cid in self._own or (heeded is not None and heeded.lives(now.unix_s)):
             self.counts["yielded"] += 1
             return False  # another task of ours is at it, or somebody that we gave way to
         claim = self._own[cid] = self._state(cid, int(now.unix_s), until_unix_s)
-        for encoded in await self._tell_all(cid, claim):
-            other = self.checked(encoded, now) if encoded else None
-            if other is not None and other.digest == cid.digest and _is_before(other, claim):
-                for told in self.on_claim:
-                    told(cid, other)
-                self.counts["yielded"] += 1
-                return False
-        self._won.add(cid)
+        is_won = False
+        try:
+            for encoded in await self._tell_all(cid, claim):
+                other = self.checked(encoded, now) if encoded else None
+                if other is not None and other.digest == cid.digest and _is_before(other, claim):
+                    for told in self.on_claim:
+                        told(cid, other)
+                    self.counts["yielded"] += 1
+                    return False
+            is_won = True
+        finally:
+            if not is_won:
+                self.forget(cid)
         return True
 
     async def end(self, cid: Cid) -> None:
         """Tell the other holders that what we claimed is done, and well."""
         own = self._own.pop(cid, None)
-        self._won.discard(cid)
         if own is not None:
             issued = max(int(self._context.now().unix_s), own.issued + 1)
             await self._tell_all(cid, self._state(cid, issued, issued))
 
-    def has(self, cid: Cid) -> bool:
-        """Tell whether we work on a blob, by a claim that nobody stood in the way of."""
-        return cid in self._won
-
     def forget(self, cid: Cid) -> None:
         """Let our claim run out: others have their turn then."""
         self._own.pop(cid, None)
-        self._won.discard(cid)
 
     def _state(self, cid: Cid, issued: int, expires: int) -> Statement:
         return state(

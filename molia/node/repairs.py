@@ -68,6 +68,8 @@ class Repairs:
         self.counts: Counter[str] = Counter()
         self._standings: dict[Cid, Standing] = {}
         self._running: dict[Cid, asyncio.Task[None]] = {}
+        self._claimed: set[Cid] = set()
+        """Those of them that were claimed for it, and not by who spreads them."""
         self._rests: OrderedDict[Cid, tuple[float, int]] = OrderedDict()
         """Until when a blob is left alone unless it has fewer losses left than this."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,7 +161,9 @@ class Repairs:
 
         def ended(_: asyncio.Task[None]) -> None:
             self._running.pop(cid, None)
-            self.claims.forget(cid)
+            if cid in self._claimed:
+                self._claimed.discard(cid)
+                self.claims.forget(cid)
 
         task.add_done_callback(ended)
 
@@ -173,6 +177,7 @@ class Repairs:
                 if before is None or not before.is_repairable:
                     return
                 if await self.claims.claim(cid, until_unix_s):
+                    self._claimed.add(cid)
                     placed = await self._repair(cid, before)
         except (MoliaError, TimeoutError) as error:
             self.counts["failed"] += 1
@@ -203,6 +208,7 @@ class Repairs:
             self.counts["repaired"] += 1
             self._context.metrics.repairs.labels("repaired").inc()
             log.info("blob_repaired", blob=cid.short, missing=len(after.missing))
+            self._claimed.discard(cid)
             await self.claims.end(cid)
             return
         self.counts["failed"] += 1

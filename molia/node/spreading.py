@@ -53,6 +53,8 @@ class Spreader:
         self._context, self._keeper, self._mender = context, keeper, mender
         self._claims, self._holder, self._repairs = claims, holder, repairs
         self.queue = SpreadQueue(context.peer.key, config=repairs.config)
+        self._has_claim = False
+        """Whether what is being spread was claimed, and not by a repair of it."""
         self._settle_s = float(context.config.repair.grace_13_s)
         """How long a share lies at two nodes before one lets go of it."""
         self.own_blobs: OwnBlobs | None = None
@@ -127,7 +129,9 @@ class Spreader:
             self.counts["failed"] += 1
             log.debug("spreading_failed", blob=cid.short, reason=str(error))
         finally:
-            self._claims.forget(cid)
+            if self._has_claim:
+                self._claims.forget(cid)
+            self._has_claim = False
             self.queue.on_spread(cid, is_better=is_better, now=self._context.now())
 
     async def _spread(self, cid: Cid) -> bool:
@@ -139,7 +143,8 @@ class Spreader:
             has_moved = await self._move(cid, found[0])
             has_gone = await self._let_go(cid)
         finally:
-            if self._claims.has(cid):  # else others would wait until it has run out
+            if self._has_claim:  # else others would wait until it has run out
+                self._has_claim = False
                 await self._claims.end(cid)
         if has_moved or has_gone:
             await self._keeper.look(cid, anew=True)
@@ -189,7 +194,7 @@ class Spreader:
         return facts, ripe
 
     async def _claim(self, cid: Cid) -> bool:
-        if self._claims.has(cid):
-            return True
-        life_s = int(min(self._repairs.config.job_s, JOB_S))
-        return await self._claims.claim(cid, int(self._context.now().unix_s) + life_s)
+        if not self._has_claim:
+            until_unix_s = int(self._context.now().unix_s + min(self._repairs.config.job_s, JOB_S))
+            self._has_claim = await self._claims.claim(cid, until_unix_s)
+        return self._has_claim

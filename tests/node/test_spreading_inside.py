@@ -13,6 +13,7 @@ from molia.base.config import RepairConfig
 from molia.base.limits import TOTAL_SHARES
 from molia.base.views import BlobHealth
 from molia.blobs.placement import losses_survived
+from molia.blobs.standing import Holding, Presence, Standing
 from molia.node import whereabouts
 from tests.node.inside import Inside, config_of, join, until, with_network
 from tests.node.process import body_of
@@ -146,3 +147,33 @@ def test_full_sets_on_few_nodes_are_thinned_when_others_join_and_the_publisher_s
         assert health.survives >= 2
 
     with_network(tmp_path, act, [config] * 3)
+
+
+def test_a_repair_and_a_spreading_of_one_blob_leave_each_others_claims_alone(
+    tmp_path: Path,
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        node = nodes[0]
+        cid = (await node.put(body_of(1, SIZE))).cid
+        spreader, repairs = node.member.spreader, node.member.repairs
+        claims = repairs.claims
+        until_unix_s = int(node.node.context.now().unix_s) + 600
+        lacking = Standing(
+            holdings=tuple(
+                Holding(share=share, key=node.key, presence=Presence.HERE) for share in range(12)
+            )
+        )
+
+        assert await claims.claim(cid, until_unix_s), "a repair is at it"
+        spreader.queue._running = cid
+        assert not await spreader._claim(cid)
+        await spreader._run_one(cid)
+        assert cid in claims._own
+        claims.forget(cid)
+
+        assert await spreader._claim(cid)
+        repairs._begin(cid, until_unix_s, lacking)
+        await repairs._running[cid]
+        assert cid in claims._own
+
+    with_network(tmp_path, act, [config_of(repair=replace(QUICK, enabled=False))] * 3)
