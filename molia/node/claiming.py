@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 CLAIM_S: Final = 3.0
 OnClaim = Callable[[Cid, Statement], Statement | None]
 """Takes another's checked claim; returns the one that stands in its way, if any does."""
+OnHeeded = Callable[[Cid, Statement], None]
+"""Takes that a holder's claim is heeded."""
 OnEnded = Callable[[Cid, Statement], None]
 """Takes that the signer of a claim is done."""
 
@@ -53,6 +55,7 @@ class Claims:
         heeded twice."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_claim: list[OnClaim] = []
+        self.on_heeded: list[OnHeeded] = []
         self.on_ended: list[OnEnded] = []
         self.knows: Callable[[Cid], bool] = lambda _: False
         """Whether it is known that a blob lacks shares."""
@@ -70,10 +73,11 @@ class Claims:
 
     # ------------------------------------------------------------------ our own
 
-    async def claim(self, cid: Cid, until_unix_s: int) -> bool:
+    async def claim(self, cid: Cid, until_unix_s: int, *, to_spent: bool = False) -> bool:
         """Tell the other holders that we work on a blob; False when another was first.
 
-        Only who is told True may say `end` or `forget`.
+        Only who is told True may say `end` or `forget`. to_spent: give way to a holder whose last
+        claim came to nothing as well.
         """
         now = self._context.now()
         heeded = self._heeded.get(cid)
@@ -85,9 +89,13 @@ class Claims:
         try:
             for encoded in await self._tell_all(cid, claim):
                 other = self.checked(encoded, now) if encoded else None
-                if other is not None and other.digest == cid.digest and _is_before(other, claim):
-                    for told in self.on_claim:
-                        told(cid, other)
+                if other is None or other.digest != cid.digest or not _is_before(other, claim):
+                    continue
+                watched = await self._keeper.watched(cid)
+                if other.signer.key not in watched.holders:
+                    continue
+                if self._heed(cid, other) or to_spent:
+                    self._tell_of(cid, other)
                     self.counts["yielded"] += 1
                     return False
             is_won = True
@@ -209,6 +217,8 @@ class Claims:
                 return Claimed(int(ClaimCode.OTHER), other.encoded)
         if is_holder:
             self._heed(cid, claim)
+            for tell in self.on_heeded:
+                tell(cid, claim)
             if not self.knows(cid) and len(self._tasks) < limits.CLAIMS_AT_ONCE:
                 self._spawn(self._look(cid, claim))  # who claims waits for no look
         return Claimed(int(ClaimCode.HEEDED))
@@ -216,18 +226,26 @@ class Claims:
     async def _look(self, cid: Cid, claim: Statement) -> None:
         """Find out why somebody claims a blob: else we would later, and heed no claim then."""
         await self._keeper.look(cid)
+        self._tell_of(cid, claim)
+
+    def _tell_of(self, cid: Cid, claim: Statement) -> None:
+        """Tell of a claim of a holder that is heeded."""
         for told in self.on_claim:
             told(cid, claim)
+        for heeded in self.on_heeded:
+            heeded(cid, claim)
 
-    def _heed(self, cid: Cid, claim: Statement) -> None:
-        """Make no claim of our own while this one stands."""
+    def _heed(self, cid: Cid, claim: Statement) -> bool:
+        """Make no claim of our own while this one stands; False: its signer is spent."""
         before, unix_s = self._heeded.get(cid), self._context.now().unix_s
-        is_spent = before is not None and before.signer == claim.signer
-        if before is not None and (before.lives(unix_s) or is_spent):
-            return
+        if before is not None and before.lives(unix_s):
+            return True
+        if before is not None and before.signer == claim.signer:
+            return False
         self._heeded[cid] = claim
         while len(self._heeded) > limits.RESTS_MAX:
             self._heeded.popitem(last=False)
+        return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:

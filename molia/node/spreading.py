@@ -62,7 +62,7 @@ class Spreader:
         self.counts: Counter[str] = Counter()
         keeper.on_facts.append(self._on_facts)
         keeper.on_gone.append(self.queue.forget)
-        claims.on_claim.append(self._on_claim)
+        claims.on_heeded.append(self._on_heeded)
         claims.on_ended.append(self._on_claim_ended)
 
     # ------------------------------------------------------------------ facts
@@ -100,10 +100,9 @@ class Spreader:
         needed = len(facts.here.stored) - (TOTAL_SHARES - DATA_SHARES)
         return may_let_go({**held, own: facts.here.shares}, own, settled, needed=needed)
 
-    def _on_claim(self, cid: Cid, claim: Statement) -> Statement | None:
+    def _on_heeded(self, cid: Cid, claim: Statement) -> None:
         now = self._context.now()
         self.queue.on_claim(cid, now.mono_s + claim.expires - now.unix_s)
-        return None
 
     def _on_claim_ended(self, cid: Cid, _: Statement) -> None:
         self.queue.on_claim_ended(cid, self._context.now())
@@ -196,5 +195,5 @@ class Spreader:
     async def _claim(self, cid: Cid) -> bool:
         if not self._has_claim:
             until_unix_s = int(self._context.now().unix_s + min(self._repairs.config.job_s, JOB_S))
-            self._has_claim = await self._claims.claim(cid, until_unix_s)
+            self._has_claim = await self._claims.claim(cid, until_unix_s, to_spent=True)
         return self._has_claim

@@ -10,10 +10,12 @@ import pytest
 
 from molia.base.cid import Cid
 from molia.base.config import RepairConfig
+from molia.base.crypto import Identity
 from molia.base.limits import TOTAL_SHARES
 from molia.base.views import BlobHealth
 from molia.blobs.placement import losses_survived
 from molia.blobs.standing import Holding, Presence, Standing
+from molia.blobs.statements import Kind, Statement, state
 from molia.node import whereabouts
 from tests.node.inside import Inside, config_of, join, until, with_network
 from tests.node.process import body_of
@@ -175,5 +177,42 @@ def test_a_repair_and_a_spreading_of_one_blob_leave_each_others_claims_alone(
         repairs._begin(cid, until_unix_s, lacking)
         await repairs._running[cid]
         assert cid in claims._own
+
+    with_network(tmp_path, act, [config_of(repair=replace(QUICK, enabled=False))] * 3)
+
+
+def test_claims_of_strangers_and_of_who_came_to_nothing_hold_nobody_back(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        node, context = nodes[0], nodes[0].node.context
+        spreader, claims = node.member.spreader, node.member.repairs.claims
+        cid = (await node.put(body_of(1, SIZE))).cid
+        await node.member.keeper.look(cid, anew=True)
+        unix_s = int(context.now().unix_s)
+        stranger, holder = Identity(b"s" * 32), nodes[1].member.network.settings.identity
+
+        def claim_of(who: Identity, life_s: int) -> Statement:
+            return state(
+                Kind.CLAIM, who, context.network, cid.digest, issued=unix_s - 5,
+                expires=unix_s + life_s,
+            )  # fmt: skip
+
+        async def claim_against(claim: Statement) -> bool:
+            async def tell_all(_: Cid, __: Statement) -> list[bytes]:
+                return [claim.encoded]  # one of those who are told shows it
+
+            claims._tell_all = tell_all  # type: ignore[method-assign, assignment]
+            try:
+                return await claims.claim(cid, unix_s + 600)
+            finally:
+                claims.forget(cid)
+
+        spreader.queue.on_crowded(cid, [], loc=bytes(32), now=context.now())
+        for who in (stranger, holder):
+            await claims.heed(cid, claim_of(who, 2))
+            assert spreader.queue.is_claimed(cid, context.now()) is (who is holder)
+        assert not await claim_against(claim_of(holder, 600))
+        await asyncio.sleep(unix_s + 2.5 - context.now().unix_s)
+        assert await claim_against(claim_of(stranger, 600))
+        assert await claim_against(claim_of(holder, 600))
 
     with_network(tmp_path, act, [config_of(repair=replace(QUICK, enabled=False))] * 3)
