@@ -153,6 +153,17 @@ class Courier:
             life_s=life_s,
         )  # fmt: skip
 
+    def is_due(self, cid: Cid, row: PlacedRow) -> bool:
+        """Tell whether a blob's holders are to be brought our next lease; in a thread.
+
+        Nobody renews that of a blob which is not pinned, or has a date: it stays due until it ends.
+        """
+        given, now = lease_of(row), self._context.now()
+        if not row.is_done or given is None or now.unix_s < renewal_due_s(given):
+            return False
+        bound = self._context.catalog.bound(cid, now)
+        return bound is not None and bound.pinned and self._lease(bound, row) != given
+
     async def renew_lease(self, cid: Cid) -> int:
         """Bring the holders of a pinned blob our next lease if it is due; return who took it."""
         context = self._context

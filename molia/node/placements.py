@@ -20,9 +20,8 @@ from molia.base.cid import Cid, Codec
 from molia.base.errors import Busy, Damaged, MoliaError, NotJoined, ShardUnavailable
 from molia.base.ids import JobId
 from molia.base.views import BlobState, JobState, PutOptions, PutResult
-from molia.blobs.leases import renewal_due_s
 from molia.node.context import Context
-from molia.node.courier import WAITING, Courier, lease_of
+from molia.node.courier import WAITING, Courier
 from molia.node.held import cost_of
 from molia.node.jobs import JobRun
 from molia.node.mending import MayBegin
@@ -356,15 +355,10 @@ class Placements:
 
     async def renew_due(self) -> int:
         """Renew the leases that are due; return of how many blobs."""
-        now_s, renewed = self._context.now().unix_s, 0
-
-        def is_due(row: PlacedRow) -> bool:
-            lease = lease_of(row)
-            return row.is_done and lease is not None and renewal_due_s(lease) <= now_s
-
-        for cid in await self._context.offload.run(self._rows_that, is_due, set()):
-            assert self._courier is not None, "only who has joined renews"
-            renewed += await self._courier.renew_lease(cid) > 0
+        assert self._courier is not None, "only who has joined renews"
+        courier, renewed = self._courier, 0
+        for cid in await self._context.offload.run(self._rows_that, courier.is_due, set()):
+            renewed += await courier.renew_lease(cid) > 0
         return renewed
 
     async def _take_up(self) -> None:
@@ -386,7 +380,9 @@ class Placements:
             if view.kind == JOB_KIND and view.state in kept
         }
 
-    def _rows_that(self, holds: Callable[[PlacedRow], bool], but: Collection[Cid]) -> list[Cid]:
+    def _rows_that(
+        self, holds: Callable[[Cid, PlacedRow], bool], but: Collection[Cid]
+    ) -> list[Cid]:
         """Return blobs of our shards of whose rows something holds, some thousand at most; in a
         thread.
 
@@ -401,7 +397,7 @@ class Placements:
                     try:
                         cid = keys.split_blob_key(row.key)
                         value = None if cid in but else shard.get(Kind.META, row.key, now=now)
-                        if value is not None and holds(PlacedRow.decode(value)):
+                        if value is not None and holds(cid, PlacedRow.decode(value)):
                             found.append(cid)
                     except (Damaged, ShardUnavailable, ValueError):
                         continue
@@ -411,7 +407,7 @@ class Placements:
         return found[: limits.PLACINGS_MAX]
 
 
-def _is_unplaced(row: PlacedRow) -> bool:
+def _is_unplaced(_: Cid, row: PlacedRow) -> bool:
     return not row.is_done
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.errors import Busy
 from molia.base.limits import WHOLE_SHARE
@@ -20,9 +21,10 @@ from molia.node.jobs import Job
 from molia.node.peer_streams import PeerStream
 from molia.node.placements import JOB_KIND
 from molia.node.stream_messages import read_request, send_reply
+from molia.store.rows import PlacedRow
 from molia.wire.blob_messages import KeptCode, ShareKept
 from molia.wire.messages import Number
-from tests.node.inside import Inside, config_of, ended, until, with_network
+from tests.node.inside import Inside, Shifted, config_of, ended, until, with_network
 from tests.node.process import body_of
 from tests.node.scan import assert_no_orphans
 from tests.node.test_disk_errors import FailingDisk, Fault
@@ -243,3 +245,38 @@ def test_leases_of_pinned_blobs_are_renewed_when_they_are_due(tmp_path: Path) ->
         assert await publisher.node._placements.renew_due() == 0
 
     with_network(tmp_path, act, [config_of(), config_of()], clocks={0: MovableClock()})
+
+
+async def _age(publisher: Inside, cid: Cid) -> PlacedRow:
+    """Make our lease of a blob one of which most has gone; return the row that says so."""
+    context = publisher.node.context
+    row, bound = (
+        context.catalog.placed(cid, context.now()),
+        context.catalog.bound(cid, context.now()),
+    )
+    assert row is not None
+    assert bound is not None
+    old = renew(
+        read_identity(publisher.home), context.network, cid.digest, before=None,
+        unix_s=context.now().unix_s - 3_000_000, life_s=3_100_000,
+    )  # fmt: skip
+    aged = replace(row, lease=old.encoded)
+    await publisher.member.courier.save(bound, aged)
+    return aged
+
+
+def test_leases_that_nobody_renews_do_not_stand_in_the_way_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher = nodes[0]
+        loose = [await publisher.put(b"loose %d" % n, pin=False) for n in range(12)]
+        pinned = [await publisher.put(b"pinned %d" % n) for n in range(2)]
+        for each in (*loose, *pinned):
+            await _age(publisher, each.cid)
+        monkeypatch.setattr(limits, "PLACINGS_MAX", 2)
+        publisher.node.context.clock.ahead_s += 1_000  # type: ignore[attr-defined]
+        assert await publisher.node._placements.renew_due() == len(pinned)
+        assert await publisher.node._placements.renew_due() == 0
+
+    with_network(tmp_path, act, [config_of(), config_of()], clocks={0: Shifted()})
