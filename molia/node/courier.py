@@ -175,8 +175,11 @@ class Courier:
         if lease.encoded == row.lease:
             return 0
         took = await self._tell_holders(cid, row, lease)
-        if took:  # else it is tried again with the next look
-            await self.save(bound, replace(row, lease=lease.encoded))
+        if took:  # else, or when it is placed anew meanwhile, it is tried again with the next look
+            key, renewed = keys.placed_key(cid), replace(row, lease=lease.encoded)
+            put = Put(StoreKind.META, key, renewed.encode())
+            guard = Guard(StoreKind.META, key, row.encode())
+            await context.home_writer(cid).write(Transaction((put,), guard))
         return took
 
     async def end_leases(self, cid: Cid, row: PlacedRow) -> int:

@@ -22,7 +22,7 @@ from molia.node.peer_streams import PeerStream
 from molia.node.placements import JOB_KIND
 from molia.node.stream_messages import read_request, send_reply
 from molia.store.rows import PlacedRow
-from molia.wire.blob_messages import KeptCode, ShareKept
+from molia.wire.blob_messages import KeptCode, Lease, ShareKept
 from molia.wire.messages import Number
 from tests.node.inside import Inside, Shifted, config_of, ended, until, with_network
 from tests.node.process import body_of
@@ -280,3 +280,26 @@ def test_leases_that_nobody_renews_do_not_stand_in_the_way_of_others(
         assert await publisher.node._placements.renew_due() == 0
 
     with_network(tmp_path, act, [config_of(), config_of()], clocks={0: Shifted()})
+
+
+def test_a_lease_that_is_renewed_leaves_alone_what_is_placed_meanwhile(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, context = nodes[0], nodes[0].node.context
+        courier, cid = publisher.member.courier, (await publisher.put(b"pinned")).cid
+        aged = await _age(publisher, cid)
+        bound = context.catalog.bound(cid, context.now())
+        assert bound is not None
+        begun = replace(aged, is_done=False, cursor={"placed": [[bytes(32).hex(), 0, ""]]})
+        tell = courier._tell
+
+        async def tell_late(key: bytes, lease: Lease) -> bool:
+            await courier.save(bound, begun)
+            return await tell(key, lease)
+
+        courier._tell = tell_late  # type: ignore[method-assign]
+        assert await courier.renew_lease(cid) == 1
+        row = context.catalog.placed(cid, context.now())
+        assert row is not None
+        assert (row.is_done, row.cursor) == (False, begun.cursor), "a placing was undone"
+
+    with_network(tmp_path, act, [config_of(), config_of()])
