@@ -6,6 +6,7 @@ else takes its object for one that nobody owns. All its rows lie on its home sha
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -118,7 +119,7 @@ def overdue(shards: list[ReadShard], now: Now) -> list[Trashed]:
     """Return blobs whose time in the trash is over, some thousand at most."""
     found: list[Trashed] = []
     for shard in shards:
-        for trashed in _read(shard, bytes((Space.TRASH,)), now, limit=limits.SCAN_ROWS_MAX):
+        for trashed in _read(shard, bytes((Space.TRASH,)), now, limit=None):
             if trashed.row.until_unix_s <= now.unix_s:
                 found.append(trashed)
             if len(found) >= PURGES_MAX:
@@ -126,17 +127,27 @@ def overdue(shards: list[ReadShard], now: Now) -> list[Trashed]:
     return found
 
 
-def _read(shard: ReadShard, prefix: bytes, now: Now, *, limit: int) -> Iterator[Trashed]:
-    for row in shard.scan(Kind.META, prefix, now=now, limit=limit):
+def _read(shard: ReadShard, prefix: bytes, now: Now, *, limit: int | None) -> Iterator[Trashed]:
+    for key in islice(_keys(shard, prefix, now), limit):
         try:
-            encoded = shard.get(Kind.META, row.key, now=now)
+            encoded = shard.get(Kind.META, key, now=now)
             if encoded is None:
                 continue
-            cid, _ = keys.split_trash_key(row.key)
+            cid, _ = keys.split_trash_key(key)
             kept = TrashRow.decode(encoded)
-            yield Trashed(cid, row.key, encoded, kept, BindRow.decode(kept.bind))
+            yield Trashed(cid, key, encoded, kept, BindRow.decode(kept.bind))
         except (Damaged, ValueError):
             continue  # `verify` reports it
+
+
+def _keys(shard: ReadShard, prefix: bytes, now: Now) -> Iterator[bytes]:
+    after = b""
+    while True:
+        rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX)
+        yield from (row.key for row in rows)
+        if len(rows) < limits.SCAN_ROWS_MAX:
+            return
+        after = rows[-1].key
 
 
 # ---------------------------------------------------------------------------- doing

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.config import Config, LeaseConfig, StoreConfig
 from molia.base.errors import BadConfig, BlobNotFound, Conflict
@@ -85,6 +86,26 @@ async def test_its_time_over_a_blob_is_gone_with_all_its_blocks(home: Path, size
         with pytest.raises(BlobNotFound):
             await undelete(node.context, cid)
     assert assert_no_orphans(home) == {}
+
+
+async def test_what_is_overdue_goes_however_much_lies_before_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SCAN_ROWS_MAX", 2)
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        in_order = sorted([Cid.parse(await put(node, seed)) for seed in range(12)],
+                          key=lambda cid: cid.digest)  # fmt: skip
+        for cid in in_order[6:]:
+            await node.delete_blob(cid)
+        clock.forward(5 * DAY_S)
+        for cid in in_order[:6]:
+            await node.delete_blob(cid)
+        clock.forward(3 * DAY_S)
+        assert (await node.collect_garbage(dry_run=True)).trashed == 6
+        await node._sweeper.sweep()
+        assert trash_rows(node) == 6
+        assert {blob.cid for blob in await node.trash()} == set(in_order[:6])
 
 
 async def test_a_clock_that_jumps_empties_no_trash(home: Path) -> None:
