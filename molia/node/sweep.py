@@ -149,13 +149,14 @@ class Sweeper:
         for row in home.scan(Kind.META, prefix, now=now, limit=_LEASES_MAX):
             try:
                 value = home.get(Kind.META, row.key, now=now)
-            except Damaged:
-                continue  # `verify` writes it again
-            if value is not None:
-                share = int.from_bytes(row.key[len(prefix) : len(prefix) + 2])
-                owner = row.key[len(prefix) + 2 :]
+                if value is None:
+                    continue
                 expires = LeaseRow.decode(value).expires_unix_s
-                leases.append(Lease(object_id, share, owner, expires))
+            except Damaged:  # until `verify` has written it again nobody knows that it has run out
+                expires = int(now.unix_s) + 1
+            share = int.from_bytes(row.key[len(prefix) : len(prefix) + 2])
+            owner = row.key[len(prefix) + 2 :]
+            leases.append(Lease(object_id, share, owner, expires))
         return leases
 
 

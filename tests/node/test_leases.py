@@ -1,5 +1,6 @@
 """Leases end with time, pins hold, and a clock that jumps ends nothing."""
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from molia.base.views import Garbage, PutOptions
 from molia.node.app import open_node
 from molia.node.home import init_home
 from molia.node.local import LocalNode
+from molia.node.rows import check_rows
 from molia.node.system import SystemClock
-from tests.node.process import body_of
+from molia.store.keys import Space, home_shard
+from tests.node.damage import places, rows
+from tests.node.process import Node, body_of
 from tests.node.scan import assert_no_orphans
 
 DAY_S = 86_400.0
@@ -127,6 +131,24 @@ async def test_a_second_put_has_a_lease_of_its_own(home: Path) -> None:
         clock.forward(2 * DAY_S)
         assert await node._sweeper.sweep() == 1
         assert await cids(node) == {dated}, "it was to stay until its date"
+
+
+async def test_a_lease_that_cannot_be_read_ends_nothing(home: Path) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        cid = await put(node, 1)
+        bound = node.context.catalog.bound(Cid.parse(cid), node.context.now())
+        assert bound is not None
+    (place,) = rows(places(Node(home)), Space.LEASE, bound.row.object_id)
+    place.flip_value(random.Random(1))
+    async with open_node(home, CONFIG, clock=clock) as node:
+        clock.forward(2 * DAY_S)
+        assert await node._sweeper.sweep() == 0
+        assert await cids(node) == {cid}
+        async for _ in check_rows(node.context, home_shard(Cid.parse(cid), 2)):
+            pass  # it is written again
+        clock.forward(31 * DAY_S)
+        assert await node._sweeper.sweep() == 1
 
 
 async def test_garbage_is_told_before_it_goes(home: Path) -> None:
