@@ -225,7 +225,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
             if self._fetcher is None:
                 raise
             return await (self._pin_remote(ref, error) if pinned else self._unpin_remote(ref))
-        if bound.pinned != pinned:
+        while bound.pinned != pinned:  # it is refused when the blob changes in the same moment
             change = context.catalog.pin(
                 bound, pinned=pinned, lease_s=context.config.leases.default_s, now=context.now()
             )

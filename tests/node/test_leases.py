@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +14,13 @@ from molia.base.errors import BlobNotFound
 from molia.base.now import Now
 from molia.base.views import Garbage, PutOptions
 from molia.node.app import open_node
+from molia.node.catalog import Bound, Catalog
 from molia.node.home import init_home
 from molia.node.local import LocalNode
 from molia.node.rows import check_rows
 from molia.node.system import SystemClock
 from molia.store.keys import Space, home_shard
+from molia.store.ops import Transaction
 from tests.node.damage import places, rows
 from tests.node.process import Node, body_of
 from tests.node.scan import assert_no_orphans
@@ -149,6 +153,25 @@ async def test_a_lease_that_cannot_be_read_ends_nothing(home: Path) -> None:
             pass  # it is written again
         clock.forward(31 * DAY_S)
         assert await node._sweeper.sweep() == 1
+
+
+async def test_a_pin_beside_another_change_of_the_blob_is_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_node(home, CONFIG) as node:
+        cid = Cid.parse(await put(node, 1, expires_s=100))
+        pin, calls = node.context.catalog.pin, 0
+
+        def pin_late(bound: Bound, **how: Any) -> Transaction:
+            nonlocal calls
+            calls += 1
+            if calls == 1:  # somebody else was first
+                bound = replace(bound, encoded=b"what it was before")
+            return pin(bound, **how)
+
+        monkeypatch.setattr(Catalog, "pin", lambda _, bound, **how: pin_late(bound, **how))
+        assert (await node.pin_blob(cid, pinned=True)).info.pinned
+        assert (await node.blob_info(cid)).pinned
 
 
 async def test_garbage_is_told_before_it_goes(home: Path) -> None:
