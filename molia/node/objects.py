@@ -170,6 +170,8 @@ class Objects:
         swept = 0
         for object_id, share in await self._offload.run(self._left_behind, self._clock.now()):
             async with self.alone(object_id):
+                if not await self._offload.run(self._is_still_left, object_id, share):
+                    continue  # another worker has begun it anew
                 if share is not None:
                     is_kept = await self._offload.run(self._is_kept, object_id, share)
                     await (self.end_share if is_kept else self.drop_share)(object_id, share)
@@ -186,6 +188,17 @@ class Objects:
         key, now = keys.share_key(object_id, share), self._clock.now()
         shards = self._shards.shards
         return any(shard.size_of(Kind.META, key, now=now) is not None for shard in shards)
+
+    def _is_still_left(self, object_id: ObjectId, share: int | None) -> bool:
+        """Tell whether an UPLOAD row still is one that this worker is to sweep."""
+        key = keys.upload_key(object_id)
+        if share is not None:
+            key = keys.coming_key(object_id, share)
+        index = keys.shard_of(Kind.META, key, self._shards.count)
+        value = self._shards.shards[index].get(Kind.META, key, now=self._clock.now())
+        return value is not None and self._seat.left_behind(
+            UploadRow.decode(value).epoch, on_own_shard=self._seat.owns(index)
+        )
 
     def _left_behind(self, now: Now) -> Sequence[tuple[ObjectId, int | None]]:
         prefix = bytes((keys.Space.UPLOAD,))

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from molia.node.held import owner_hash
 from molia.node.holding import Holder as HeldHolder
 from molia.node.holding import _Seen
 from molia.node.stream_messages import read_reply, send_request
-from molia.store.keys import Kind, split_block_key
-from molia.store.ops import Reply, Transaction
+from molia.store.keys import Kind, coming_key, split_block_key
+from molia.store.ops import Put, Reply, Transaction
+from molia.store.rows import UploadRow
 from molia.wire.blob_messages import (
     KeptCode,
     Lease,
@@ -40,7 +41,7 @@ from molia.wire.blob_messages import (
 )
 from molia.wire.messages import Error, ErrorCode, Message, Number, decode
 from tests.blobs.shell import LEAVES, stored
-from tests.node.inside import OFFER, Inside, config_of, with_network
+from tests.node.inside import OFFER, Inside, config_of, until, with_network
 from tests.node.scan import assert_no_orphans
 
 MANIFEST, STORE, _ = stored(5_300_000)
@@ -313,6 +314,45 @@ def test_a_share_begun_anew_while_what_broke_off_is_removed_stays_whole(tmp_path
             await asyncio.sleep(0.3)
             may_go_on.set()
         assert (sent.result().code, len(asker.blocks(4))) == (KeptCode.KEPT, 4)
+
+    with_two(tmp_path, act)
+
+
+def test_a_share_begun_anew_while_another_worker_starts_anew_stays_whole(tmp_path: Path) -> None:
+    async def act(asker: Asker) -> None:
+        assert (await asker.send(asker.share(1), body_of(1))).code == KeptCode.KEPT
+        objects = asker.holder.node.context.objects
+        (held,) = asker.holder.held()
+        object_id, left_behind = held.row.object_id, objects._left_behind
+        key, epoch = coming_key(object_id, 3), UploadRow(0)  # what a worker left that was killed
+        writer = objects._shards.writer_of(Kind.META, key)
+        await writer.write(Transaction((Put(Kind.META, key, epoch.encode()),)))
+
+        def and_then(now: Now) -> Sequence[tuple[ObjectId, int | None]]:
+            found = left_behind(now)
+            assert found == [(object_id, 3)]
+            sending.call_soon_threadsafe(begin.set)
+            assert begun.wait(10.0)
+            return found
+
+        sending, begin, begun = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        objects._left_behind = and_then  # type: ignore[method-assign]
+        sweeping = asyncio.ensure_future(objects.sweep_unfinished())
+        await begin.wait()
+        network, to = asker.network, asker.to
+        body, most = body_of(3), len(body_of(3, stop=2))
+        async with network.open_stream(to.key, to.address, Number.PUT_SHARE) as stream:
+            await send_request(stream, asker.share(3))
+            await stream.send(body[:most])
+            await until(lambda: len(asker.blocks(3)) == 3, "nothing of it is written")
+            begun.set()
+            await sweeping
+            await stream.send(body[most:])
+            stream.end()
+            kept = await read_reply(stream)
+        assert isinstance(kept, ShareKept)
+        assert kept.code == KeptCode.KEPT
+        assert len(asker.blocks(3)) == 4, "what was kept has blocks that are gone"
 
     with_two(tmp_path, act)
 
