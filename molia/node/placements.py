@@ -364,11 +364,17 @@ class Placements:
     async def _take_up(self) -> None:
         """Begin to place what the store says is to be placed and nobody places."""
         known = await self._in_jobs() | set(self._ends)
-        left = await self._context.offload.run(self._rows_that, _is_unplaced, known)
+        left = await self._context.offload.run(self._rows_that, self._is_unplaced, known)
         for cid in left:
             if cid not in self._ends:
                 await self._start(cid, wait=False)
         self._is_left_over |= len(left) >= limits.PLACINGS_MAX
+
+    def _is_unplaced(self, cid: Cid, row: PlacedRow) -> bool:
+        """Tell whether a blob is to be placed; one in the trash has a row and is not here."""
+        home, now = self._context.catalog.home(cid), self._context.now()
+        is_here = home.size_of(Kind.META, keys.bind_key(cid), now=now) is not None
+        return is_here and not row.is_done
 
     async def _in_jobs(self) -> set[Cid]:
         """Return the blobs with a job that did not fail: one that was cancelled stays so."""
@@ -405,10 +411,6 @@ class Placements:
                     break
                 after = rows[-1].key
         return found[: limits.PLACINGS_MAX]
-
-
-def _is_unplaced(_: Cid, row: PlacedRow) -> bool:
-    return not row.is_done
 
 
 def _ignore(_: dict[str, Any]) -> None:

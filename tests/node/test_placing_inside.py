@@ -16,6 +16,7 @@ from molia.base.views import JobState, JobView
 from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import renew
 from molia.node import jobs
+from molia.node.courier import Courier
 from molia.node.identity import read_identity
 from molia.node.jobs import Job
 from molia.node.peer_streams import PeerStream
@@ -303,3 +304,27 @@ def test_a_lease_that_is_renewed_leaves_alone_what_is_placed_meanwhile(tmp_path:
         assert (row.is_done, row.cursor) == (False, begun.cursor), "a placing was undone"
 
     with_network(tmp_path, act, [config_of(), config_of()])
+
+
+def test_what_is_in_the_trash_is_not_placed_until_it_is_brought_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, node = nodes[0], nodes[0].node
+        with monkeypatch.context() as alone:
+            alone.setattr(Courier, "has_peers", False)
+            puts = [await publisher.put(body) for body in (body_of(9, SIZE), b"small")]
+        for put in puts:
+            await node.delete_blob(put.cid)
+        node._placements._early.clear()
+        await node._placements._take_up()
+        assert not node._placements._ends, "what does not exist is to be placed"
+        assert await node.jobs() == ()
+        for put in puts:
+            await node.undelete_blob(put.cid)
+        await node._placements._take_up()
+        await until(lambda: all(kept_of(nodes, put.cid) for put in puts), "it is not placed")
+
+    config = config_of()
+    trash = replace(config, store=replace(config.store, trash_s=86_400))
+    with_network(tmp_path, act, [trash, config])
