@@ -73,6 +73,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(BadInput(text))
         elif self._aside_size > limits.REQUEST_HEAD_MAX:
             self.transport.close()  # without a word: the answer may be under way
+        elif self._is_idle():
+            self._begin_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -112,6 +114,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or cycle.more_body:
             return False
         return cycle.scope["method"] in ("PUT", "POST") and bool(cycle.message_event.is_set())
+
+    def _is_idle(self) -> bool:
+        """Whether all was answered, and what came since is the beginning of no request."""
+        cycle = getattr(self, "cycle", None)
+        return cycle is not None and bool(cycle.response_complete)
+
+    def _begin_keep_alive(self) -> None:
+        """Start the clock of an idle connection again: whatever comes stops it."""
+        self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _begin_head(self) -> None:
         self._head_size = 0

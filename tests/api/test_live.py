@@ -248,6 +248,19 @@ def test_what_follows_a_body_does_not_go_on_for_ever(live: LiveServer, lines: by
             sock.sendall(lines * 500)
 
 
+@pytest.mark.parametrize("more", [b"\r\n", b"4\r\nbody\r\n"], ids=["nothing", "a body"])
+def test_a_connection_on_which_nothing_is_asked_ends_whatever_else_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    monkeypatch.setattr(limits, "KEEP_ALIVE_S", 1)
+    fields = b"Transfer-Encoding: chunked\r\n" if len(more) > 2 else b""
+    with running(tmp_path) as live, connect(live) as sock:
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
+        assert b" 200 " in sock.recv(1000)
+        sock.sendall(more)
+        assert b"HTTP" not in read_all(sock)
+
+
 def test_too_many_connections_get_a_503(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with connect(live) as first:
         first.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
