@@ -109,7 +109,9 @@ class Cache:
         self._fillings.pop(cid, None)
 
     def _has_room(self, size: int) -> bool:
-        full = self.used_bytes + size > self._limit_bytes or self.count >= limits.CACHED_MAX
+        coming = sum(filling.size for filling in self._fillings.values())
+        full = self.used_bytes + coming + size > self._limit_bytes
+        full |= self.count >= limits.CACHED_MAX
         busy = len(self._fillings) >= limits.CACHE_FILLS_MAX
         return not full and not busy and not self._is_pressed(size)
 
@@ -237,6 +239,11 @@ class Filling:
         """Bytes of stripes in memory, drawn from what all requests share."""
         self._is_lost = False
         cache.spawn(self._run())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        return self._manifest.size
 
     def take(self, stripe_index: int, chunks: Sequence[bytes]) -> None:
         """Take the next stripe: its data blocks, without the empty ones. All, and in order."""

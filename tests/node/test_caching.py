@@ -228,3 +228,19 @@ async def test_who_comes_too_late_to_let_go_of_a_copy_changes_nothing(
         assert (cache.count, cache.used_bytes) == (1, len(SMALL))
         assert await cache.make_room(len(SMALL)) == len(SMALL)
         assert (cache.count, cache.used_bytes) == (0, 0)
+
+
+async def test_copies_that_are_being_written_count_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with caching(tmp_path / "home") as it:
+        cache, other = it.node.cache, coded(2_700_000, seed=7).manifest
+        monkeypatch.setattr(type(cache), "_limit_bytes", 5_000_000)
+        first = cache.fill(BLOB.manifest)
+        assert first is not None
+        assert cache.fill(other) is None, "both together are more than the cache may take"
+        first.end(is_whole=False)
+        await until(lambda: not cache._tasks)
+        second = cache.fill(other)
+        assert second is not None
+        second.end(is_whole=False)
