@@ -199,7 +199,8 @@ class Link:
             return
         try:
             async with asyncio.timeout(wait_s):
-                await self._ready.wait()
+                while not self._ready.is_set():
+                    await self._ready.wait()
         except TimeoutError:
             raise ShardUnavailable(
                 "the worker that has it is starting anew", hint="try again in a moment"

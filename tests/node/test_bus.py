@@ -218,6 +218,20 @@ async def test_questions_to_one_that_starts_anew_wait_for_it(
             await link.ask("echo")
 
 
+async def test_who_waits_for_one_that_ends_as_soon_as_it_is_ready_waits_on(tmp_path: Path) -> None:
+    sock = listening(tmp_path / "bus")
+    link = Link(str(tmp_path / "bus"), ME)
+    asking = asyncio.ensure_future(link.ask("echo"))
+    await asyncio.sleep(0)
+    link._ready.set()  # both before who waits has its turn
+    link._ready.clear()
+    server, running = Server(sock, echo), asyncio.ensure_future(link.run())
+    await server.start()
+    assert await asking == [1, None, b""]
+    running.cancel()
+    await server.close()
+
+
 async def test_no_more_bytes_are_sent_than_may_be_unanswered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
