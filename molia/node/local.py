@@ -16,7 +16,7 @@ from molia.base.errors import (
     BadInput,
     BlobNotFound,
     BodyTooLarge,
-    Damaged,
+    MoliaError,
     NoSpace,
     ShardUnavailable,
     ShuttingDown,
@@ -120,7 +120,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         context = self.context
         try:
             swept = await context.objects.sweep_unfinished()
-        except (ShardUnavailable, NoSpace, Damaged) as error:
+        except MoliaError as error:
             log.warning("sweep_failed", reason=str(error))
         else:
             if swept:

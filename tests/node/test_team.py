@@ -12,7 +12,7 @@ import pytest
 
 from molia.base import limits
 from molia.base.config import Config, StoreConfig
-from molia.base.errors import ShardUnavailable
+from molia.base.errors import Busy, ShardUnavailable
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.ids import new_object_id
 from molia.node import app, workers
@@ -20,6 +20,7 @@ from molia.node.app import open_node
 from molia.node.bus import bus_paths
 from molia.node.home import init_home
 from molia.node.metrics import Metrics
+from molia.node.objects import Objects
 from molia.node.range_locks import RangeLocks
 from molia.node.shards import ShardSet
 from molia.node.steering import UdpGroup
@@ -192,3 +193,21 @@ async def test_a_worker_is_started_again_also_when_the_system_had_no_process_for
         stop.set()
         await running
         bus.close()
+
+
+async def test_a_node_starts_also_while_a_shard_is_too_slow_to_be_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drop(*_: object) -> None:
+        raise Busy("shard 0 did not write in time")
+
+    config = Config(store=StoreConfig(shards=2, quota_bytes=1 << 30))
+    init_home(tmp_path / "home", config, "")
+    async with open_node(tmp_path / "home", config) as node:
+        await node.context.objects.begin(new_object_id(node.context.entropy))
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "drop", drop)
+        async with open_node(tmp_path / "home", config) as node:
+            assert (await node.readiness()).ready
+    async with open_node(tmp_path / "home", config) as node:
+        assert await node.context.objects.sweep_unfinished() == 0, "the next start has swept it"
