@@ -399,12 +399,17 @@ async def remove_bound(context: Context, bound: Bound, guard: Guard | None = Non
 async def _remove_large(context: Context, bound: Bound, guard: Guard | None) -> bool:
     objects, object_id = context.objects, bound.row.object_id
     async with objects.alone(object_id):
-        if not await objects.is_bound(object_id):
+        if not await context.offload.run(_is_there, context, bound):
             return False  # somebody else was first
         await objects.begin(object_id)
         removed = await _unbind(context, bound, guard)
         await (objects.drop(object_id) if removed else objects.end(object_id))
         return removed
+
+
+def _is_there(context: Context, bound: Bound) -> bool:
+    found = context.catalog.bound(bound.cid, context.now())
+    return found is not None and found.encoded == bound.encoded
 
 
 async def _unbind(context: Context, bound: Bound, guard: Guard | None) -> bool:

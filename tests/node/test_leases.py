@@ -17,10 +17,11 @@ from molia.node.app import open_node
 from molia.node.catalog import Bound, Catalog
 from molia.node.home import init_home
 from molia.node.local import LocalNode
+from molia.node.puts import remove_bound
 from molia.node.rows import check_rows
 from molia.node.system import SystemClock
-from molia.store.keys import Space, home_shard
-from molia.store.ops import Transaction
+from molia.store.keys import Kind, Space, home_shard
+from molia.store.ops import Delete, Transaction
 from tests.node.damage import places, rows
 from tests.node.process import Node, body_of
 from tests.node.scan import assert_no_orphans
@@ -224,3 +225,17 @@ async def test_a_clock_that_jumps_ends_nothing_and_readyz_says_so(home: Path) ->
         clock.unix_s -= 400 * DAY_S
         assert (await node.readiness()).reasons == ()
     assert len(assert_no_orphans(home)) == 1
+
+
+async def test_a_blob_whose_lease_is_lost_can_be_removed(home: Path) -> None:
+    """`DELETE` goes on until the blob is gone: it would never end."""
+    async with open_node(home, CONFIG) as node:
+        context, cid = node.context, Cid.parse(await put(node, 3, 1_500_000))
+        bound = context.catalog.find(cid, context.now())
+        lost = Delete(Kind.META, context.catalog.lease_key(bound.row.object_id))
+        await context.home_writer(cid).write(Transaction((lost,)))
+        assert await remove_bound(context, bound)
+        assert not await remove_bound(context, bound)
+        with pytest.raises(BlobNotFound):
+            await node.delete_blob(cid)
+    assert assert_no_orphans(home) == {}
