@@ -264,8 +264,9 @@ UDP_QUEUE_BYTES_MAX: Final = 4 * MIB
 # -- workers
 UDP_ADDRESSES_MAX: Final = 16
 """UDP addresses of a node; each costs a socket a worker."""
-BUFFER_WORKER_MIN_BYTES: Final = 24 * MIB
-"""What a worker may hold of stripes at least: four of them, or one put crawls."""
+BUFFER_WORKER_MIN_BYTES: Final = 32 * MIB
+"""What a worker may hold of stripes at least: with `PINS_AT_ONCE` blobs being read, four stripes
+each, there must be room to write one of them, or they wait for each other."""
 BUS_HEAD_MAX: Final = 8 * MIB
 """One message between workers, without its values; the longest lists segments or metrics."""
 BUS_BLOB_MAX: Final = BATCH_BYTES_MAX + VALUE_SIZE_MAX

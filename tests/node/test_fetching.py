@@ -21,11 +21,12 @@ from molia.base.errors import (
     SharesOutOfReach,
 )
 from molia.base.hashing import blake3_digest
-from molia.base.limits import READS_MAX
+from molia.base.limits import BUFFER_WORKER_MIN_BYTES, READS_MAX
 from molia.base.views import PutOptions
 from molia.blobs.manifest import cid_of_bytes
 from molia.blobs.one_read import GatherConfig
 from molia.dht.providers import Kind, Provided
+from molia.node.budget import Budget
 from molia.node.network_readers import HintedReader
 from molia.node.stored import parts_here
 from tests.blobs.remote import coded
@@ -232,6 +233,26 @@ async def test_a_slow_reader_makes_nobody_hold_more_than_four_stripes(tmp_path: 
         assert asked == {0, 1, 2, 3}
         rest = [chunk async for chunk in chunks]
         assert first + b"".join(rest) == blob.data
+
+
+async def test_two_blobs_that_are_fetched_to_be_kept_do_not_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    """As two pins are, by a worker that has as little memory for stripes as one may have."""
+    blobs = [coded(4 * 2_621_440 + 5, seed=seed) for seed in (1, 2)]
+    holders = [Holder(n, blobs[n // 14], (n % 14,)) for n in range(28)]
+    async with world(tmp_path / "home", holders) as it:
+        budget = Budget(BUFFER_WORKER_MIN_BYTES, wait_s=5.0)
+        object.__setattr__(it.node.context, "budget", budget)
+
+        async def keep(cid: Cid) -> Cid:
+            reader = await it.fetcher.open(cid)
+            size = reader.info.size
+            return (await it.node.put_blob(reader.read(0, size), PutOptions(size=size))).cid
+
+        cids = [blob.manifest.cid for blob in blobs]
+        assert await asyncio.gather(*(keep(cid) for cid in cids)) == cids
+        assert budget.used_bytes == 0
 
 
 async def test_too_many_reads_at_once_are_told_so(tmp_path: Path) -> None:
