@@ -149,7 +149,7 @@ class Cache:
             for held in sorted(own, key=lambda held: held.row.created_unix_s):
                 if not self._too_much():
                     break
-                gone += await self.evict(held)
+                gone += await self._let_go(held)
             if gone == before:
                 break
         return gone
@@ -164,7 +164,7 @@ class Cache:
         for held in sorted(rows, key=lambda held: held.row.created_unix_s):
             if freed >= size:
                 break
-            if await self.evict(held):
+            if await self._let_go(held):
                 freed += held.row.size
         return freed
 
@@ -173,7 +173,15 @@ class Cache:
         home, now = self._context.catalog.home(cid), self._context.now()
         held = await self._context.offload.run(self._find, home, cid, now)
         if held is not None:
-            await self.evict(held)
+            await self._let_go(held)
+
+    async def _let_go(self, held: Held) -> bool:
+        """Do what `evict` does; False also when it cannot be done now."""
+        try:
+            return await self.evict(held)
+        except MoliaError as error:
+            log.warning("cached_blob_not_let_go", blob=held.cid.short, reason=str(error))
+            return False
 
     async def evict(self, held: Held) -> bool:
         """Let go of a cached blob; False when that was done meanwhile."""

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from molia.base.cid import Cid
-from molia.base.errors import BlobNotFound, Busy
+from molia.base.errors import BlobNotFound, Busy, ShardUnavailable
 from molia.blobs.manifest import cid_of_bytes
 from molia.node.app import open_node
+from molia.node.caching import Cache
 from molia.node.fetching import Fetcher
+from molia.node.held import Held
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Put, Transaction
@@ -244,3 +246,30 @@ async def test_copies_that_are_being_written_count_as_well(
         second = cache.fill(other)
         assert second is not None
         second.end(is_whole=False)
+
+
+async def test_what_cannot_be_let_go_keeps_nobody_from_reading_or_from_making_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shard of one copy takes no writes: its disk fails, and damages what is there."""
+    async with caching(tmp_path / "home") as it:
+        context, cache = it.node.context, it.node.cache
+        assert await get(it, CID) == BLOB.data
+        assert await get(it, SMALL_CID) == SMALL
+        await until(lambda: cache.count == 2)
+        bound = cache.bound(CID, context.now())
+        assert bound is not None
+        await context.objects.store(bound.row.object_id, [(2, 0, bytes(9))], overwrite=True)
+        real = type(cache).evict
+
+        async def evict(self: Cache, held: Held) -> bool:
+            if held.cid == CID:
+                raise ShardUnavailable("shard 0 takes no writes")
+            return await real(self, held)
+
+        monkeypatch.setattr(Cache, "evict", evict)
+        assert await get(it, CID) == BLOB.data
+        assert await cache.make_room(len(SMALL)) == len(SMALL)
+        monkeypatch.setattr(Cache, "_limit_bytes", 0)
+        assert await cache.look() == 0
+        assert cache.count == 1
