@@ -131,9 +131,10 @@ class Announcer:
 
     async def announce_now(self, bound: Bound) -> Announced:
         """Tell the network at once that this node has a blob. Raises NotJoined, LookupTimedOut."""
-        if self._dht.engine.own is None or not self._dht.engine.is_joined:
+        own = self._dht.engine.own
+        if own is None or not self._dht.engine.is_joined:
             raise NotJoined
-        signed = self._sign(places_of(self._context.network, bound), self._context.now())
+        signed = self._sign(places_of(self._context.network, bound), own, self._context.now())
 
         def begin(now: Now) -> int:
             return self._dht.engine.announce(list(signed.values()), now)
@@ -149,17 +150,19 @@ class Announcer:
 
         Whoever sent the shares stores it; from then on it is renewed with the others.
         """
-        loc, now = content_loc(self._context.network, cid), self._context.now()
+        loc, own = content_loc(self._context.network, cid), self._dht.engine.own
         place = self._places.get(loc)
         if place is None or not place.is_ours:
             place = place_of_shares(cid, shares)
-        return self._sign({loc: place}, now).get(loc, b"")
+        return b"" if own is None else self._sign({loc: place}, own, self._context.now())[loc]
 
     def sign_whole(self, bound: Bound) -> bytes:
         """Return the record that this node has a pinned blob; b"" while it announces none."""
-        loc, now = content_loc(self._context.network, bound.cid), self._context.now()
+        loc, own = content_loc(self._context.network, bound.cid), self._dht.engine.own
+        if own is None or not bound.pinned:
+            return b""
         place = Place(bound.cid, bound.cid, Kind.WHOLE)
-        return self._sign({loc: place}, now).get(loc, b"") if bound.pinned else b""
+        return self._sign({loc: place}, own, self._context.now())[loc]
 
     # ------------------------------------------------------------------ life
 
@@ -247,10 +250,11 @@ class Announcer:
         while wider is not None and len(responders) < self._dht.engine.size_estimate / 2:
             responders = await self._walk(wider.center, radius=wider.radius)
             wider = widened(wider, len(responders))
-        if not responders:
+        own = self._dht.engine.own
+        if not responders or own is None:  # others may have stopped reaching us while it went on
             return False
         places = {loc: self._places[loc] for loc in walk.keys if loc in self._places}
-        signed = await self._context.offload.run(self._sign_wanted, places)
+        signed = await self._context.offload.run(self._sign_wanted, places, own)
         for loc in places:
             if loc not in signed:
                 self._forget(places[loc].cid)
@@ -295,7 +299,7 @@ class Announcer:
 
     # ------------------------------------------------------------------ signing
 
-    def _sign_wanted(self, places: dict[bytes, Place]) -> dict[bytes, bytes]:
+    def _sign_wanted(self, places: dict[bytes, Place], own: Contact) -> dict[bytes, bytes]:
         """Return the signed records of those blobs that are still here and wanted; in a thread."""
         wanted: dict[Cid, dict[bytes, Place]] = {}
         for place in places.values():
@@ -303,12 +307,9 @@ class Announcer:
                 wanted[place.cid] = self._wanted(place.cid)
         now_there = {loc: wanted[place.cid].get(loc) for loc, place in places.items()}
         kept = {loc: place for loc, place in now_there.items() if place is not None}
-        return self._sign(kept, self._context.now())
+        return self._sign(kept, own, self._context.now())
 
-    def _sign(self, places: dict[bytes, Place], now: Now) -> dict[bytes, bytes]:
-        own = self._dht.engine.own
-        if own is None:
-            return {}
+    def _sign(self, places: dict[bytes, Place], own: Contact, now: Now) -> dict[bytes, bytes]:
         signed = {}
         for loc, place in places.items():
             issued = self._issue(loc, now)

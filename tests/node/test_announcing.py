@@ -37,8 +37,11 @@ class World:
         self.id, self.is_joined, self.size_estimate, self.radius = network, True, 2.0, 2**256
         space = Space(network)
         made = [space.contact(bytes((n,)) * 32, ("127.0.0.1", n)) for n in (1, 2, 3)]
+        self.own: Contact | None
         self.own, *self.others = [contact for contact in made if contact is not None]
         self.walks = 0
+        self.in_walk: Callable[[], Awaitable[None]] | None = None
+        """What happens while the next walk goes on."""
         self.taken: list[ProviderRecord] = []
 
     def walk(self, center: bytes, now: Now, *, radius: int | None = None) -> int:
@@ -49,6 +52,9 @@ class World:
         self, kind: str, begin: Callable[[Now], int], *, timeout_s: float
     ) -> object:
         begin(Now(1.0, 1.0))
+        if self.in_walk is not None:
+            in_walk, self.in_walk = self.in_walk, None
+            await in_walk()
         some: tuple[Contact, ...] = tuple(self.others)
         return LookupResult(
             end=End.COVERED, closest=some, heard=some, responders=some, values=(), probes=2,
@@ -154,5 +160,23 @@ def test_what_is_not_pinned_or_was_removed_is_not_announced(tmp_path: Path) -> N
             await node.pin_blob(kept, pinned=False)
             await until(lambda: made.blob_count == 1)
             await until(lambda: content_loc(node.context.network, loose) in world.locs())
+
+    with_node(home, act)
+
+
+def test_who_is_reached_no_more_in_the_middle_of_a_walk_forgets_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    async def act(node: LocalNode) -> None:
+        async with announcing(node, home) as (made, world):
+
+            async def unreached() -> None:
+                world.own = None
+
+            world.in_walk = unreached
+            await put(node, b"kept")
+            await until(lambda: world.own is None and made.sweep._out is None)
+            assert made.blob_count == 1
+            assert made.sweep.failures == 1  # so it comes again
 
     with_node(home, act)
