@@ -254,10 +254,10 @@ class Announcer:
         if not responders or own is None:  # others may have stopped reaching us while it went on
             return False
         places = {loc: self._places[loc] for loc in walk.keys if loc in self._places}
-        signed = await self._context.offload.run(self._sign_wanted, places, own)
-        for loc in places:
-            if loc not in signed:
-                self._forget(places[loc].cid)
+        signed, gone = await self._context.offload.run(self._sign_wanted, places, own)
+        for cid in gone:
+            self._forget(cid)
+            self.note(cid)  # it may have come back since
         told = batches(
             [loc for loc in walk.keys if loc in signed],
             [contact.id for contact in responders], self._dht.engine.radius,
@@ -299,15 +299,19 @@ class Announcer:
 
     # ------------------------------------------------------------------ signing
 
-    def _sign_wanted(self, places: dict[bytes, Place], own: Contact) -> dict[bytes, bytes]:
-        """Return the signed records of those blobs that are still here and wanted; in a thread."""
+    def _sign_wanted(
+        self, places: dict[bytes, Place], own: Contact
+    ) -> tuple[dict[bytes, bytes], set[Cid]]:
+        """Return the signed records of those blobs that are still here and wanted, and which are
+        not; in a thread."""
         wanted: dict[Cid, dict[bytes, Place]] = {}
         for place in places.values():
             if place.cid not in wanted:
                 wanted[place.cid] = self._wanted(place.cid)
         now_there = {loc: wanted[place.cid].get(loc) for loc, place in places.items()}
         kept = {loc: place for loc, place in now_there.items() if place is not None}
-        return self._sign(kept, own, self._context.now())
+        gone = {places[loc].cid for loc in places if loc not in kept}
+        return self._sign(kept, own, self._context.now()), gone
 
     def _sign(self, places: dict[bytes, Place], own: Contact, now: Now) -> dict[bytes, bytes]:
         signed = {}

@@ -1,6 +1,7 @@
 """Blobs are announced soon after a put, once a day after that, and never when they are gone."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from molia.dht.blinding import content_loc
 from molia.dht.contact import Contact, Space
 from molia.dht.outcome import End, LookupResult
 from molia.dht.providers import Kind, ProviderRecord
-from molia.node.announcing import Announcer
+from molia.node.announcing import Announcer, Place
 from molia.node.app import open_node
 from molia.node.dht import Dht
 from molia.node.home import init_home
@@ -40,7 +41,7 @@ class World:
         self.own: Contact | None
         self.own, *self.others = [contact for contact in made if contact is not None]
         self.walks = 0
-        self.in_walk: Callable[[], Awaitable[None]] | None = None
+        self.in_walk: Callable[[], Awaitable[object]] | None = None
         """What happens while the next walk goes on."""
         self.taken: list[ProviderRecord] = []
 
@@ -178,5 +179,37 @@ def test_who_is_reached_no_more_in_the_middle_of_a_walk_forgets_nothing(tmp_path
             await until(lambda: world.own is None and made.sweep._out is None)
             assert made.blob_count == 1
             assert made.sweep.failures == 1  # so it comes again
+
+    with_node(home, act)
+
+
+def test_what_is_pinned_again_while_a_walk_looks_at_it_stays_announced(tmp_path: Path) -> None:
+    home, has_looked, may_go_on = tmp_path / "home", threading.Event(), threading.Event()
+
+    async def act(node: LocalNode) -> None:
+        async with announcing(node, home) as (made, world):
+            sign = made._sign_wanted
+
+            def slowly(
+                places: dict[bytes, Place], own: Contact
+            ) -> tuple[dict[bytes, bytes], set[Cid]]:
+                found = sign(places, own)
+                has_looked.set()
+                may_go_on.wait(30)
+                return found
+
+            made._sign_wanted = slowly  # type: ignore[method-assign]
+            cid = await put(node, b"again")
+            world.in_walk = partial(node.pin_blob, cid, pinned=False)
+            await until(has_looked.is_set)
+            await node.pin_blob(cid, pinned=True)
+            await until(lambda: not made._changed)
+            await asyncio.sleep(0.2)  # it is looked at, and known
+            assert made.blob_count == 1
+            may_go_on.set()
+            await until(lambda: made.sweep._out is None and not made._changed)
+            await asyncio.sleep(0.2)
+            assert made.blob_count == 1
+            await until(lambda: content_loc(node.context.network, cid) in world.locs())
 
     with_node(home, act)
