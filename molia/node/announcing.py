@@ -6,6 +6,7 @@ Source: docs/reference/dht-node.md, "Announcing".
 """
 
 import asyncio
+import contextlib
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from threading import Lock
@@ -191,8 +192,13 @@ class Announcer:
                 if told:
                     team.tell(index, "dht_blobs", told)
 
-    def _look_at(self, cids: list[Cid]) -> list[tuple[Cid, dict[bytes, Place]]]:
-        return [(cid, self._wanted(cid)) for cid in cids]
+    def _look_at(self, cids: Iterable[Cid]) -> list[tuple[Cid, dict[bytes, Place]]]:
+        """Return where blobs are announced, of those whose rows can be read now; in a thread."""
+        looked = []
+        for cid in cids:
+            with contextlib.suppress(Damaged, ShardUnavailable):
+                looked.append((cid, self._wanted(cid)))
+        return looked
 
     async def _announce(self) -> None:
         while True:
@@ -304,13 +310,16 @@ class Announcer:
     ) -> tuple[dict[bytes, bytes], set[Cid]]:
         """Return the signed records of those blobs that are still here and wanted, and which are
         not; in a thread."""
-        wanted: dict[Cid, dict[bytes, Place]] = {}
-        for place in places.values():
-            if place.cid not in wanted:
-                wanted[place.cid] = self._wanted(place.cid)
-        now_there = {loc: wanted[place.cid].get(loc) for loc, place in places.items()}
-        kept = {loc: place for loc, place in now_there.items() if place is not None}
-        gone = {places[loc].cid for loc in places if loc not in kept}
+        wanted = dict(self._look_at(dict.fromkeys(place.cid for place in places.values())))
+        kept, gone = dict[bytes, Place](), set[Cid]()
+        for loc, before in places.items():
+            if before.cid not in wanted:
+                continue  # its turn comes again
+            place = wanted[before.cid].get(loc)
+            if place is None:
+                gone.add(before.cid)
+            else:
+                kept[loc] = place
         return self._sign(kept, own, self._context.now()), gone
 
     def _sign(self, places: dict[bytes, Place], own: Contact, now: Now) -> dict[bytes, bytes]:
@@ -374,15 +383,15 @@ class Announcer:
         self._wake.set()
 
     def _wanted(self, cid: Cid) -> dict[bytes, Place]:
-        """Return where a blob that is here is announced: one that is pinned, or kept for others."""
+        """Return where a blob that is here is announced: one that is pinned, or kept for others.
+
+        Raises Damaged, ShardUnavailable.
+        """
         context = self._context
-        try:
-            bound = context.catalog.bound(cid, context.now())
-            if bound is not None and bound.pinned:
-                return places_of(context.network, bound)
-            held = self._held.find(cid, context.now())
-        except (Damaged, ShardUnavailable):
-            return {}
+        bound = context.catalog.bound(cid, context.now())
+        if bound is not None and bound.pinned:
+            return places_of(context.network, bound)
+        held = self._held.find(cid, context.now())
         return {} if held is None else places_of_held(context.network, held)
 
     def _all_wanted(self) -> list[dict[bytes, Place]]:

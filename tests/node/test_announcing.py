@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from molia.base.cid import Cid, Codec, ContentHash
 from molia.base.config import Config, StoreConfig
+from molia.base.errors import ShardUnavailable
 from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.base.views import PutOptions
@@ -211,5 +214,33 @@ def test_what_is_pinned_again_while_a_walk_looks_at_it_stays_announced(tmp_path:
             await asyncio.sleep(0.2)
             assert made.blob_count == 1
             await until(lambda: content_loc(node.context.network, cid) in world.locs())
+
+    with_node(home, act)
+
+
+def test_a_blob_whose_rows_cannot_be_read_for_a_moment_stays_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+
+    async def act(node: LocalNode) -> None:
+        async with announcing(node, home) as (made, world):
+            first, second = await put(node, b"first"), await put(node, b"second")
+            await until(lambda: len(world.locs()) == 2)
+            await until(lambda: made.sweep._out is None)
+            asked: list[Cid] = []
+
+            def unreadable(cid: Cid, now: Now) -> None:
+                asked.append(cid)
+                raise ShardUnavailable("the disk does not answer")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(node.context.catalog, "bound", unreadable)
+                made.note(first)
+                made.announce_soon(second)  # one is looked at, the other is met by a walk
+                await until(lambda: {first, second} <= set(asked))
+                await until(lambda: made.sweep._out is None and not made._changed)
+                await asyncio.sleep(0.2)
+            assert made.blob_count == 2
 
     with_node(home, act)
