@@ -27,6 +27,13 @@ class PeerUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """There are new keys with a peer that is up; the ones before may have died meanwhile."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class PeerDown:
     """There is none any more. reason: "idle", "unreachable", "evicted" or "closed"."""
 
@@ -76,7 +83,7 @@ class SolvePuzzle:
     effort: Effort
 
 
-Effect = Send | PeerUp | PeerDown | Restarted | Roamed | EarlyReply | SolvePuzzle
+Effect = Send | PeerUp | Rekeyed | PeerDown | Restarted | Roamed | EarlyReply | SolvePuzzle
 
 
 class Outbox:

@@ -25,6 +25,7 @@ from molia.wire.effects import (
     PeerDown,
     PeerLeft,
     PeerUp,
+    Rekeyed,
     Restarted,
     Roamed,
     Send,
@@ -552,6 +553,8 @@ class Transport:
                 self._up[effect.peer] = None
                 self._events.append(effect)
                 self._active[effect.peer] = None
+            elif isinstance(effect, Rekeyed):
+                self._active[effect.peer] = None  # its streams may have waited for keys
             elif isinstance(effect, SolvePuzzle):
                 self._events.append(effect)
             elif isinstance(effect, EarlyReply):

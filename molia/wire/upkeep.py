@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from molia.base.crypto import ExchangeKey
 from molia.base.now import Now
-from molia.wire.effects import EarlyReply, Outbox, PeerDown, PeerUp, Send, SolvePuzzle
+from molia.wire.effects import EarlyReply, Outbox, PeerDown, PeerUp, Rekeyed, Send, SolvePuzzle
 from molia.wire.gate import Counters
 from molia.wire.handshake import Handshaker
 from molia.wire.packet import DATA_SIZE_MIN
@@ -130,8 +130,10 @@ class Upkeep:
             self.fall(peer, "unreachable")
 
     def rise(self, peer: Peer) -> None:
-        """Tell that there is a session with the peer, if that is news."""
-        if not peer.is_up:
+        """Tell that there is a session with the peer, or new keys where that is no news."""
+        if peer.is_up:
+            self._outbox.put(Rekeyed(peer))
+        else:
             peer.is_up = True
             self._outbox.put(PeerUp(peer))
 

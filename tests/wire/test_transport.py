@@ -261,6 +261,20 @@ def test_a_stream_to_a_peer_that_restarted_unheard_ends_in_seconds() -> None:
     assert net.run(5.0, until=lambda: any(_is_broken(event) for event in late.events))
 
 
+@pytest.mark.parametrize("idle_s", [1.0, 200.0, 500.0])
+def test_a_stream_that_is_opened_after_the_keys_died_leaves_with_the_new_ones(
+    idle_s: float,
+) -> None:
+    net, ours, theirs, peer = pair()
+    ours.transport.ask(peer, ECHO, b"", net.now)
+    net.run(idle_s)
+    receiver = Receiver(net, theirs)
+    assert net.connect(ours, theirs) is peer, "it is kept for nine minutes, its keys for three"
+    Sender(net, ours, peer, b"late")
+    assert net.run(1.0, until=lambda: receiver.done)
+    assert receiver.got == b"late"
+
+
 def _is_broken(event: object) -> bool:
     return isinstance(event, StreamEvent) and isinstance(event.event, Broken)
 
