@@ -521,6 +521,8 @@ class Transport:
     def _arm(self, peer: Peer, link: _Link, now: Now) -> None:
         assert link.channel is not None
         due_s = now.mono_s if peer in self._active else link.channel.next_deadline_s()
+        if due_s is not None and peer.usable(now.mono_s) is None:
+            due_s = max(due_s, now.mono_s + SILENT_S)  # keys that come wake it
         if due_s is not None and due_s < link.wake_s:
             link.wake_s = due_s
             self._wake_count += 1

@@ -275,6 +275,25 @@ def test_a_stream_that_is_opened_after_the_keys_died_leaves_with_the_new_ones(
     assert receiver.got == b"late"
 
 
+def test_a_channel_without_keys_is_not_looked_at_again_and_again() -> None:
+    net, ours, theirs, peer = pair()
+    Receiver(net, theirs)
+    Sender(net, ours, peer, bytes(100_000))
+    net.run(170.0)
+    net.hosts.pop()  # gone, just before the keys die
+    sender = Sender(net, ours, peer, bytes(100_000))
+    looks, look = [0], ours.transport.on_deadline
+
+    def counted(now: Now) -> None:
+        looks[0] += 1
+        assert looks[0] < 200
+        look(now)
+
+    ours.transport.on_deadline = counted  # type: ignore[method-assign]
+    net.run(40.0)
+    assert any(_is_broken(event) for event in sender.events), "and given up in time"
+
+
 def _is_broken(event: object) -> bool:
     return isinstance(event, StreamEvent) and isinstance(event.event, Broken)
 
