@@ -43,6 +43,7 @@ from molia.wire import messages
 from molia.wire.addresses import Address as NumericAddress
 from molia.wire.addresses import PeerAddress, pack_host
 from molia.wire.admission import Admission
+from molia.wire.channel import Channel
 from molia.wire.cookies import Address, CookieSecret
 from molia.wire.effects import PeerDown, PeerLeft, PeerUp, Roamed, SolvePuzzle
 from molia.wire.features import FEATURES, VERSIONS
@@ -209,10 +210,11 @@ class Network:
         Busy when the peer allows no more streams.
         """
         peer = self.connect(key, address)
-        stream_id = self.transport.channel(peer, self._clock.now()).open_stream()
+        channel = self.transport.channel(peer, self._clock.now())
+        stream_id = channel.open_stream()
         if stream_id is None:
             raise Busy(f"peer {key.short} takes no more streams now")
-        stream = self._stream(peer, stream_id)
+        stream = self._stream(peer, channel, stream_id)
         try:
             stream.request_id = int.from_bytes(self._entropy.token(8), "little")
             await stream.send(STREAM_HEAD.pack(REQUEST, stream.request_id, number))
@@ -334,7 +336,7 @@ class Network:
     def _on_stream_event(self, happened: StreamEvent) -> None:
         peer, event = happened.peer, happened.event
         if isinstance(event, StreamOpened):
-            self._serve(peer, event.stream_id)
+            self._serve(peer, happened.channel, event.stream_id)
         elif isinstance(event, Broken):
             for key in [key for key in self._streams if key[0] is peer]:
                 self._streams.pop(key).on_event(event)
@@ -343,8 +345,7 @@ class Network:
             if stream is not None:
                 stream.on_event(event)
 
-    def _stream(self, peer: Peer, stream_id: int) -> PeerStream:
-        channel = self.transport.channel(peer, self._clock.now())
+    def _stream(self, peer: Peer, channel: Channel, stream_id: int) -> PeerStream:
         stream = PeerStream(peer, stream_id, channel, self._touched)
         self._streams[peer, stream_id] = stream
         return stream
@@ -358,8 +359,8 @@ class Network:
         if self._streams.pop((stream.peer, stream.stream_id), None) is not None:
             stream.give_up()
 
-    def _serve(self, peer: Peer, stream_id: int) -> None:
-        stream = self._stream(peer, stream_id)
+    def _serve(self, peer: Peer, channel: Channel, stream_id: int) -> None:
+        stream = self._stream(peer, channel, stream_id)
         if len(self._tasks) < limits.STREAM_TASKS_MAX:
             self._spawn(self._serve_stream(stream))
         else:

@@ -82,6 +82,8 @@ class StreamEvent:
 
     peer: Peer
     event: Event
+    channel: Channel
+    """The stream's; the peer may have gone since, or have another."""
 
 
 TransportEvent = PeerUp | PeerDown | PeerLeft | Roamed | SolvePuzzle | StreamEvent | Ended[Peer]
@@ -500,7 +502,7 @@ class Transport:
         sends: list[tuple[Sequence[bytes], Address]], now: Now,
     ) -> None:  # fmt: skip
         for event in channel.take_events():
-            self._events.append(StreamEvent(peer, event))
+            self._events.append(StreamEvent(peer, event, channel))
         if peer.usable(now.mono_s) is None:
             self.endpoint.knock(peer, now)
         elif peer.address is not None:
@@ -585,4 +587,4 @@ class Transport:
         if link is not None and link.channel is not None:
             link.channel.close()
             for event in link.channel.take_events():
-                self._events.append(StreamEvent(peer, event))
+                self._events.append(StreamEvent(peer, event, link.channel))

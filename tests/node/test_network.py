@@ -17,6 +17,7 @@ from molia.node.network import Network, NetworkSettings, StreamHandler
 from molia.node.offload import Offload
 from molia.node.peer_streams import PeerStream
 from molia.node.system import SystemClock
+from molia.wire.frames import CLOSE, encode_frame
 from molia.wire.gate import Verdict
 from molia.wire.messages import FindNode, Hello, Ping, Pong
 from molia.wire.puzzle import Effort
@@ -227,6 +228,30 @@ def test_who_writes_waits_for_who_reads() -> None:
         assert sum(read) == 60_000_000
 
     run(work, stream_handlers={ECHO: slow})
+
+
+def test_of_a_peer_that_opens_a_stream_and_leaves_at_once_nothing_stays() -> None:
+    async def work(made: list[Host]) -> None:
+        ours, theirs = made
+        await ask(ours, theirs)
+        transport, now = ours.network.transport, SystemClock().now()
+        peer = ours.network.connect(theirs.key, theirs.address)
+        channel = transport.channel(peer, now)
+        stream_id = channel.open_stream()
+        assert stream_id is not None
+        channel.write(stream_id, b"hello")
+        opening, close = channel.take_payloads(now.mono_s, 1)[0], encode_frame(CLOSE, b"")
+        packets = [transport.endpoint.seal(peer, said, now) for said in (opening, close)]
+        for packet in packets:  # both are there before the other side looks
+            assert packet is not None
+            ours.network.driver.pumps[0].send([packet], theirs.address)
+        while theirs.network.session_count:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        left = theirs.network
+        assert [len(left.transport._links), len(left._streams), len(left._tasks)] == [0, 0, 0]
+
+    run(work)
 
 
 def test_an_unknown_number_and_a_handler_that_fails_end_the_stream_with_an_error() -> None:
