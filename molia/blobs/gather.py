@@ -15,13 +15,13 @@ from typing import Final
 
 from molia.base.cid import Cid, Codec
 from molia.base.deadlines import DeadlineTable
-from molia.base.errors import BadManifest, TimedOut
-from molia.base.hashing import blake3_digest
+from molia.base.errors import BadManifest, BlobDamaged, TimedOut
+from molia.base.hashing import EMPTY_DIGEST, blake3_digest
 from molia.base.limits import DATA_SHARES, KIB, TOTAL_SHARES
 from molia.blobs.erasure import decode_stripe
 from molia.blobs.geometry import StripeShape
 from molia.blobs.manifest import Manifest, cid_of_manifest
-from molia.blobs.merkle import verify_path
+from molia.blobs.merkle import Frontier, verify_path
 from molia.blobs.one_read import Failed, GatherConfig, Liar, OneRead
 from molia.blobs.sources import Peer, Source
 
@@ -103,6 +103,8 @@ class _Stripe:
     late: dict[_Ask, None] = field(default_factory=dict)
     """Of these, those in whose place others were asked."""
     blocks: dict[int, bytes] = field(default_factory=dict)
+    leaves: dict[int, bytes] = field(default_factory=dict)
+    """Digests of those blocks that came from a holder and were checked."""
     must_decode: bool = False
     is_decoding: bool = False
 
@@ -147,6 +149,10 @@ class Gather(OneRead[Act]):
         self._manifest_asked: dict[bytes, None] = {}
         self._undelivered = self._ask_next = self._give_next = 0
         self._todo = range(0)
+        self._columns = {share: Frontier() for share in range(DATA_SHARES)}
+        """The leaves of data shares, of all stripes so far or of none that count."""
+        self._made: set[int] = set()
+        """Data shares of which blocks were decoded."""
         self._part_bytes = 0
         """Of blocks that are not whole yet, since progress was seen last."""
         self._hurry_s = now_s
@@ -184,7 +190,7 @@ class Gather(OneRead[Act]):
         if block is None:
             peer.shares.pop(share, None)
             peer.outcome = "does not have its share"
-        elif not self._is_sound(stripe.shape, share, block, path):
+        elif not self._is_sound(stripe.shape, share, block, leaf := blake3_digest(block), path):
             self._catch(peer, share)
         else:
             peer.answered, peer.missed, peer.outcome = peer.answered + 1, 0, "answers"
@@ -192,7 +198,7 @@ class Gather(OneRead[Act]):
             peer.measure(now_s - asked_s)
             if peer.answered == 1:
                 self._hurry()
-            stripe.blocks.setdefault(share, block)
+            stripe.blocks[share], stripe.leaves[share] = block, leaf
             self._watch_sender(key, share, stripe_index, now_s)
         self._step(now_s)
 
@@ -226,7 +232,7 @@ class Gather(OneRead[Act]):
             return
         self.decoded += 1
         stripe.is_decoding = False
-        stripe.blocks |= blocks
+        stripe.blocks = {**blocks, **stripe.blocks}  # one that came meanwhile is known to be right
         self._step(now_s)
 
     def on_delivered(self, stripe_index: int, *, now_s: float) -> None:
@@ -467,14 +473,14 @@ class Gather(OneRead[Act]):
             self._deadlines.clear((what, key, share, stripe.shape.index))
 
     def _is_sound(
-        self, shape: StripeShape, share: int, block: bytes, path: Sequence[bytes]
+        self, shape: StripeShape, share: int, block: bytes, leaf: bytes, path: Sequence[bytes]
     ) -> bool:
         assert self.manifest is not None, "blocks are asked for with a manifest"
         root = self._root(share)
         if root is None or len(block) != shape.size_of(share):
             return False
         return verify_path(
-            root=root, leaf=blake3_digest(block), index=shape.index,
+            root=root, leaf=leaf, index=shape.index,
             leaf_count=self.manifest.geometry.stripe_count, path=path,
         )  # fmt: skip
 
@@ -492,6 +498,9 @@ class Gather(OneRead[Act]):
             self._unask_stripe(stripe)
             del self._stripes[self._give_next]
             shape = stripe.shape
+            if self._shares is None and not self._is_well_coded(stripe):
+                self._fail(_wrongly_coded(self.cid))
+                return
             chunks = tuple(self._cut(shape, share, stripe.blocks[share]) for share in stripe.wanted)
             self._effects.append(Deliver(shape.index, chunks))
             self.position += sum(map(len, chunks))
@@ -501,6 +510,29 @@ class Gather(OneRead[Act]):
         if self._give_next >= self._todo.stop and not self._undelivered:
             self._effects.append(Done())
             self._close()
+
+    def _is_well_coded(self, stripe: _Stripe) -> bool:
+        """Note the leaves of the next stripe; with the last one, tell whether shares of which
+        blocks were decoded have the roots that the manifest lists.
+
+        Ten sound blocks give some tenth whatever was coded: another ten would give another, if who
+        put the blob meant it so. What a range does not read of a share, it cannot tell.
+        """
+        assert self.manifest is not None, "there are stripes"
+        for share, column in self._columns.items():
+            if stripe.shape.size_of(share) == 0:
+                column.append(EMPTY_DIGEST)
+            elif share in stripe.wanted:
+                leaf = stripe.leaves.get(share)
+                if leaf is None:
+                    self._made.add(share)
+                    leaf = blake3_digest(stripe.blocks[share])
+                column.append(leaf)
+        count, roots = self.manifest.geometry.stripe_count, self.manifest.roots
+        if stripe.shape.index + 1 < count:
+            return True
+        whole = [share for share in self._made if self._columns[share].count == count]
+        return all(self._columns[share].root() == roots[share] for share in whole)
 
     def _cut(self, shape: StripeShape, share: int, block: bytes) -> bytes:
         """Return the block's part of the range; in a repair all of it."""
@@ -523,3 +555,10 @@ class Gather(OneRead[Act]):
         self.is_over = True
         self._stripes.clear()
         self._deadlines = DeadlineTable()
+
+
+def _wrongly_coded(cid: Cid) -> BlobDamaged:
+    return BlobDamaged(
+        f"{cid} was wrongly coded when it was put: its shares do not belong together",
+        hint="nobody can mend it; ask who put it for another",
+    )

@@ -4,13 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molia.base.errors import NoHolders, SharesOutOfReach, TimedOut
+from molia.base.errors import BlobDamaged, NoHolders, SharesOutOfReach, TimedOut
 from molia.base.limits import SOURCES_MAX
 from molia.blobs import gather
 from molia.blobs.gather import Gather
+from molia.blobs.manifest import Manifest
+from molia.blobs.merkle import share_root
 from molia.blobs.one_read import Failed, GatherConfig, Liar
 from molia.blobs.sources import Source
-from tests.blobs.remote import Remote, World, coded, fourteen, with_added
+from tests.blobs.remote import Coded, Remote, World, coded, fourteen, with_added
 
 KIB = 1024
 SIZE = 5 * 2_621_440 + 12_345
@@ -352,3 +354,33 @@ def test_a_repair_computes_no_data_block_that_somebody_has(lost: int) -> None:
     for e in decoded:
         there = {share for share in range(10) if e.stripe.size_of(share)} - {lost}
         assert there <= set(e.blocks)
+
+
+def test_a_blob_whose_parity_is_another_ones_is_never_given_whole_by_it() -> None:
+    """Who coded it wrongly meant different readers to get different bytes."""
+    other = coded(SIZE, seed=2)
+    parity = range(10, 14)
+    blocks = BLOB.blocks | {at: other.blocks[at] for at in other.blocks if at[0] in parity}
+    leaves = (*BLOB.leaves[:10], *other.leaves[10:])
+    roots = tuple(map(share_root, leaves))
+    forged = Coded(BLOB.data, Manifest(SIZE, roots, BLOB.manifest.content), blocks, leaves)
+    direct = World(forged, fourteen())
+    direct.read()
+    assert bytes(direct.got) == BLOB.data
+    decoding = World(forged, fourteen(bad={3: "lost"}))
+    decoding.read()
+    assert isinstance(decoding.outcome, Failed)
+    assert isinstance(decoding.outcome.error, BlobDamaged)
+    assert len(decoding.got) < SIZE, "the last stripe is held back"
+
+
+def test_a_part_of_a_blob_of_one_stripe_is_checked_when_it_was_decoded() -> None:
+    blob, other = coded(1_000_000), coded(1_000_000, seed=2)
+    blocks = blob.blocks | {at: other.blocks[at] for at in other.blocks if at[0] >= 10}
+    leaves = (*blob.leaves[:10], *other.leaves[10:])
+    manifest = Manifest(1_000_000, tuple(map(share_root, leaves)), blob.manifest.content)
+    world = World(Coded(blob.data, manifest, blocks, leaves), fourteen(bad={0: "lost"}))
+    world.read(10, 20)
+    assert isinstance(world.outcome, Failed)
+    assert isinstance(world.outcome.error, BlobDamaged)
+    assert not world.got
