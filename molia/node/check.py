@@ -23,7 +23,8 @@ async def check_blob(
 ) -> VerifyReport:
     """Check all of a blob that has a manifest, heal what can be healed, return what was found.
 
-    report: where to go on. on_stripe is awaited after each stripe, with what was found so far.
+    report: where to go on. on_stripe is awaited after each stripe, with what was found so far. A
+    blob that is deleted meanwhile is not read to its end.
     """
     manifest = Manifest.decode(bound.row.manifest)
     core = VerifyBlob(manifest, report)
@@ -44,6 +45,8 @@ async def check_blob(
                     core.on_repaired()
                 case cores.CheckStripe(stripe=shape):
                     check = await run(cores.check_stripe, fetch, leaves, shape)
+                    if check.damaged and not await context.objects.is_bound(bound.row.object_id):
+                        return core.report  # it was deleted meanwhile
                     context.metrics.blocks_damaged.inc(len(check.damaged))
                     core.on_stripe_checked(check)
                     if on_stripe is not None:

@@ -119,6 +119,8 @@ class Healer:
             return
         shape = manifest.geometry.stripe(stripe_index)
         check = await context.offload.run(check_stripe, fetcher(context, bound), leaves, shape)
+        if check.damaged and not await context.objects.is_bound(bound.row.object_id):
+            return  # it was deleted meanwhile
         if check.lost:
             log.error("stripe_lost", blob=bound.cid.short, stripe_index=stripe_index)
             damaged = tuple(int(share in check.damaged) for share in range(limits.TOTAL_SHARES))

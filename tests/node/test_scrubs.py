@@ -3,10 +3,15 @@
 import random
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from molia.base.cid import Cid
 from molia.base.config import Config, StoreConfig
 from molia.base.ids import ObjectId
+from molia.blobs.geometry import StripeShape
+from molia.blobs.verify import VerifyReport
 from molia.node.app import open_node
+from molia.node.check import check_blob
 from molia.node.home import init_home
 from molia.node.local import LocalNode
 from molia.store import keys
@@ -145,6 +150,26 @@ async def test_a_damaged_row_of_what_an_earlier_look_found_is_as_good_as_none(
         assert await node._content_scrub.look() == 2
         for cid in (struck, other):
             assert (await node.blob_health(cid)).shares[0].last_verified_unix_s
+
+
+async def test_a_blob_that_is_deleted_while_it_is_read_is_not_damaged(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    init_home(home, CONFIG, "")
+    async with open_node(home, CONFIG) as node:
+        context = node.context
+        cid = Cid.parse(await put(node, 1, SIZE))
+        bound = context.catalog.bound(cid, context.now())
+        assert bound is not None
+
+        async def delete(shape: StripeShape, _: VerifyReport) -> None:
+            if shape.index == 0:
+                await node.delete_blob(cid)
+
+        with capture_logs() as told:
+            await check_blob(context, bound, VerifyReport(), delete)
+            await node._healer._heal(bound, 1)
+        assert context.metrics.blocks_damaged._value.get() == 0
+        assert "stripe_lost" not in [line["event"] for line in told]
 
 
 async def test_a_blob_that_is_verified_by_name_gets_its_damaged_row_back(tmp_path: Path) -> None:
