@@ -176,7 +176,8 @@ async def _check_all(run: JobRun) -> None:
 
 async def _check_one(run: JobRun, bound: Bound, cursor: dict[str, Any]) -> bool | None:
     """Check a blob. Returns whether a small one is sound, for the caller to note."""
-    run.progress["blobs"] += 1
+    if run.cursor.get("cid") != str(bound.cid):  # else it was counted before it was cut off
+        run.progress["blobs"] += 1
     if bound.is_raw:
         return await _check_whole(run, bound)
     await _check_stripes(run, bound, cursor)
@@ -199,15 +200,15 @@ async def _check_whole(run: JobRun, bound: Bound) -> bool | None:
 
 async def _check_stripes(run: JobRun, bound: Bound, cursor: dict[str, Any]) -> None:
     context, progress = run.context, run.progress
-    before = VerifyReport()
+    before, last_bytes = VerifyReport(), progress["bytes"]
     if run.cursor.get("cid") == str(bound.cid):
         before = VerifyReport.from_cursor(run.cursor.get("report") or {})
-    last_bytes = progress["bytes"]
+        last_bytes = run.cursor.get("bytes", last_bytes)
 
     async def on_stripe(shape: StripeShape, report: VerifyReport) -> None:
         progress["blocks"] += len(shape.stored_shares)
         progress["bytes"] = last_bytes + shape.offset + shape.size
-        place = {"cid": str(bound.cid), "report": report.to_cursor()}
+        place = {"cid": str(bound.cid), "report": report.to_cursor(), "bytes": last_bytes}
         await run.checkpoint({**cursor, **place})
 
     report = await check_blob(context, bound, before, on_stripe)

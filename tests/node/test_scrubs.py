@@ -2,18 +2,24 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from molia.base.cid import Cid
 from molia.base.config import Config, StoreConfig
-from molia.base.ids import ObjectId
+from molia.base.errors import ShuttingDown
+from molia.base.ids import ObjectId, new_job_id
+from molia.base.views import JobState
 from molia.blobs.geometry import StripeShape
 from molia.blobs.verify import VerifyReport
 from molia.node.app import open_node
 from molia.node.check import check_blob
 from molia.node.home import init_home
+from molia.node.jobs import Job, JobRun
 from molia.node.local import LocalNode
+from molia.node.verify import run_verify
 from molia.store import keys
 from molia.store.index import ENTRY, TAGS, Slice
 from molia.store.keys import LEAVES_STRIPE, Kind
@@ -170,6 +176,29 @@ async def test_a_blob_that_is_deleted_while_it_is_read_is_not_damaged(tmp_path: 
             await node._healer._heal(bound, 1)
         assert context.metrics.blocks_damaged._value.get() == 0
         assert "stripe_lost" not in [line["event"] for line in told]
+
+
+async def test_a_verify_job_that_goes_on_within_a_blob_counts_it_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    init_home(home, CONFIG, "")
+    async with open_node(home, CONFIG) as node:
+        await put(node, 1, SIZE)
+        job = Job(
+            id=new_job_id(node.context.entropy), kind="verify", arguments={},
+            state=JobState.RUNNING, created_unix_ms=1, updated_unix_ms=1,
+        )  # fmt: skip
+
+        class CutOff(JobRun):
+            async def checkpoint(self, cursor: dict[str, Any]) -> None:
+                await super().checkpoint(cursor)
+                if "cid" in cursor:
+                    raise ShuttingDown("a stripe was read")
+
+        with pytest.raises(ShuttingDown):
+            await run_verify(CutOff(node._jobs, job))
+        await run_verify(JobRun(node._jobs, job))
+        counts = [job.progress[name] for name in ("blobs", "bytes", "damaged")]
+        assert counts == [1, SIZE, 0]
 
 
 async def test_a_blob_that_is_verified_by_name_gets_its_damaged_row_back(tmp_path: Path) -> None:
