@@ -164,14 +164,21 @@ async def _check_all(run: JobRun) -> None:
             return
         small: list[tuple[Bound, bool]] = []
         for key, bound in page:
+            if not bound.is_raw:  # while it is read the job may be cut off
+                await _note_small(run, small)
+                small = []
             cursor = {"phase": "blobs", "after": after.hex()}
             sound = await _check_one(run, bound, cursor)
             if sound is not None:
                 small.append((bound, sound))
             after = key
-        # all at once: the notes of a page share a sync or two
-        await asyncio.gather(*(note_whole(run.context, blob, sound=ok) for blob, ok in small))
+        await _note_small(run, small)
         await run.checkpoint({"phase": "blobs", "after": after.hex()})
+
+
+async def _note_small(run: JobRun, small: list[tuple[Bound, bool]]) -> None:
+    """Record how small blobs were found: all at once, so that the notes share a sync or two."""
+    await asyncio.gather(*(note_whole(run.context, blob, sound=ok) for blob, ok in small))
 
 
 async def _check_one(run: JobRun, bound: Bound, cursor: dict[str, Any]) -> bool | None:

@@ -1,5 +1,6 @@
 """What a scrub finds on the disk is healed without anybody reading it."""
 
+import asyncio
 import random
 from pathlib import Path
 from typing import Any
@@ -178,11 +179,16 @@ async def test_a_blob_that_is_deleted_while_it_is_read_is_not_damaged(tmp_path: 
         assert "stripe_lost" not in [line["event"] for line in told]
 
 
-async def test_a_verify_job_that_goes_on_within_a_blob_counts_it_once(tmp_path: Path) -> None:
+async def test_a_verify_job_that_goes_on_within_a_blob_counts_once_and_forgets_nothing(
+    tmp_path: Path,
+) -> None:
     home = tmp_path / "home"
     init_home(home, CONFIG, "")
     async with open_node(home, CONFIG) as node:
         await put(node, 1, SIZE)
+        await asyncio.sleep(0.01)  # the newest is looked at first
+        small = Cid.parse(await put(node, 2, 2_000))
+        await replace_block(node, small, share=keys.WHOLE_SHARE, stripe=0)
         job = Job(
             id=new_job_id(node.context.entropy), kind="verify", arguments={},
             state=JobState.RUNNING, created_unix_ms=1, updated_unix_ms=1,
@@ -198,7 +204,8 @@ async def test_a_verify_job_that_goes_on_within_a_blob_counts_it_once(tmp_path: 
             await run_verify(CutOff(node._jobs, job))
         await run_verify(JobRun(node._jobs, job))
         counts = [job.progress[name] for name in ("blobs", "bytes", "damaged")]
-        assert counts == [1, SIZE, 0]
+        assert counts == [2, SIZE + 2_000, 1]
+        assert (await node.blob_health(small)).state == "lost"
 
 
 async def test_a_blob_that_is_verified_by_name_gets_its_damaged_row_back(tmp_path: Path) -> None:
