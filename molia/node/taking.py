@@ -139,6 +139,8 @@ class Takings:
                 async with self._context.objects.alone(object_id):
                     came = await self._keep(taking, lease, stripes=came.stripes)
             taken = came
+        except NoSpace:
+            taken = Taken(KeptCode.NO_ROOM)
         finally:
             if taken.code is KeptCode.CUT_OFF and taken.stripes:
                 until_s = self._context.now().mono_s + limits.BROKEN_KEEP_S

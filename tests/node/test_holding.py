@@ -12,7 +12,7 @@ import pytest
 from molia.base.cid import Cid, Codec
 from molia.base.config import Config, LeaseConfig
 from molia.base.crypto import Identity
-from molia.base.errors import Busy, ConnectionLost
+from molia.base.errors import Busy, ConnectionLost, NoSpace
 from molia.base.hashing import blake3_digest
 from molia.base.ids import ObjectId
 from molia.base.limits import WHOLE_SHARE
@@ -376,6 +376,30 @@ def test_a_share_whose_rows_could_not_be_written_is_asked_for_again_and_kept(
         assert (held.shares, held.partial) == (b"", ((4, 3),))
         kept = await asker.send(asker.share(4, first_stripe=3), body_of(4, 3))
         assert (kept.code, kept.stripes) == (KeptCode.KEPT, 3)
+
+    with_two(tmp_path, act)
+
+
+def test_a_holder_whose_disk_fills_up_at_the_last_row_says_so(tmp_path: Path) -> None:
+    async def act(asker: Asker) -> None:
+        (writer,) = asker.holder.node.context.shards.own
+        write = writer.write
+
+        async def is_full(transaction: Transaction) -> Reply:
+            if transaction.guard is None:
+                return await write(transaction)
+            raise NoSpace("the disk is full")
+
+        small = asker.share(
+            WHOLE_SHARE, cid=SMALL_CID, manifest=b"", size=len(SMALL),
+            lease=asker.lease(SMALL_CID).encoded,
+        )  # fmt: skip
+        writer.write = is_full  # type: ignore[method-assign]
+        assert (await asker.send(small, SMALL)).code == KeptCode.NO_ROOM
+        assert (await asker.send(asker.share(4), body_of(4))).code == KeptCode.NO_ROOM
+        assert not asker.blocks(4)
+        assert asker.holder.count("share_no_room") == 2
+        writer.write = write  # type: ignore[method-assign]
 
     with_two(tmp_path, act)
 
