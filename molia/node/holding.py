@@ -251,14 +251,15 @@ class Holder:
         lease = check(Kind.LEASE, encoded, self._context.network, unix_s=now.unix_s)
         if not isinstance(lease, Statement):
             return LeaseCode.BAD, b""
-        answer: tuple[LeaseCode, bytes] | None = None
         for _ in range(LEASE_TRIES):
             found = await self._context.offload.run(self.held.by_digest, lease.digest, now)
             if not found:
                 return LeaseCode.NOT_HERE, b""
-            answers = [await self._take_lease_of(held, lease, now) for held in found]
-            answer = next((each for each in answers if each is not None), None)
-            if answer is not None:
+            answers = []
+            for held in found:
+                async with self._context.objects.alone(held.row.object_id):  # nobody lets go of it
+                    answers.append(await self._take_lease_of(held, lease, now))
+            if (answer := next((each for each in answers if each is not None), None)) is not None:
                 return answer
         return LeaseCode.BAD, b""
 
@@ -266,12 +267,6 @@ class Holder:
         self, held: Held, lease: Statement, now: Now
     ) -> tuple[LeaseCode, bytes] | None:
         """Take a lease of what is here; None: what is here changed in this moment."""
-        async with self._context.objects.alone(held.row.object_id):  # not while it is let go of
-            return await self._take_lease_alone(held, lease, now)
-
-    async def _take_lease_alone(
-        self, held: Held, lease: Statement, now: Now
-    ) -> tuple[LeaseCode, bytes] | None:
         run, owner = self._context.offload.run, owner_hash(lease.signer.key)
         leases = await run(self.held.leases, held, now)
         before = held_lease(leases[owner]) if owner in leases else None
@@ -411,18 +406,15 @@ class Holder:
         assert left, "a blob is let go of by its leases"
         fewer = replace(row, shares=left)
         gone = [share for share in row.shares if share in shares]
-        owners = await self._context.offload.run(self.held.leases, held, self._context.now())
-        is_gone = await self._remove(held, gone, lambda *_: self.held.without(held, fewer))
-        if is_gone:
-            cost = held.cost - Held(held.cid, fewer, b"").cost
-            self.counts["share_let_go"] += len(gone)
-            self._tell(
-                [Change(owner, -cost, is_new=not at) for at, owner in enumerate(owners)],
-                shares=-len(gone),
-            )
-            self._context.note_blob(held.cid)
-            log.info("shares_let_go", blob=held.cid.short, shares=len(gone))
-        return is_gone
+        owners = await self._remove(held, gone, lambda *_: self.held.without(held, fewer))
+        if owners is None:
+            return False
+        self.counts["share_let_go"] += len(gone)
+        cost = held.cost - Held(held.cid, fewer, b"").cost
+        self._tell_gone(owners, cost, shares=len(gone))
+        self._context.note_blob(held.cid)
+        log.info("shares_let_go", blob=held.cid.short, shares=len(gone))
+        return True
 
     # ------------------------------------------------------------------ what is held in all
 
@@ -432,6 +424,13 @@ class Holder:
         team = self._context.team
         for index in team.links:
             team.tell(index, "held", [[list(change) for change in changes], shares])
+
+    def _tell_gone(self, owners: Iterable[bytes], cost: int, *, shares: int) -> None:
+        """Count what went; in the other workers what had no owner left is counted anew later."""
+        changes = [Change(owner, -cost, is_new=not at) for at, owner in enumerate(owners)]
+        if not changes:
+            self.quotas.used_bytes -= min(cost, self.quotas.used_bytes)
+        self._tell(changes, shares=-shares)
 
     def take_changes(self, changes: Iterable[Iterable[Any]], shares: int) -> None:
         """Take what another worker keeps from now on."""
@@ -496,17 +495,19 @@ class Holder:
             is_wanted = any(_is_live(row, now) for row in leases.values())
             return None if is_wanted else self.held.end(held, list(leases))
 
-        is_gone = await self._remove(held, held.row.shares, ended)
-        if is_gone:
-            self.counts["held_ended"] += 1
-            self.share_count -= len(held.row.shares)
-            self.quotas.used_bytes -= min(held.cost, self.quotas.used_bytes)
-            self._context.note_blob(held.cid)
-            log.info("held_share_ended", blob=held.cid.short, shares=len(held.row.shares))
-        return is_gone
+        owners = await self._remove(held, held.row.shares, ended)
+        if owners is None:
+            return False
+        self.counts["held_ended"] += 1
+        self._tell_gone(owners, held.cost, shares=len(held.row.shares))
+        self._context.note_blob(held.cid)
+        log.info("held_share_ended", blob=held.cid.short, shares=len(held.row.shares))
+        return True
 
-    async def _remove(self, held: Held, shares: Iterable[int], change_of: ChangeOf) -> bool:
-        """Remove shares whose rows go with a change; False when it is refused, or none is made.
+    async def _remove(
+        self, held: Held, shares: Iterable[int], change_of: ChangeOf
+    ) -> list[bytes] | None:
+        """Remove shares whose rows go with a change; return the owners, None if nothing went.
 
         Of the same object others may be on their way in; theirs is left alone.
         """
@@ -514,9 +515,9 @@ class Holder:
         gone = [share for share in shares if share != keys.WHOLE_SHARE]  # that goes with its rows
         async with objects.alone(object_id):
             now = self._context.now()
-            change = change_of(await self._context.offload.run(self.held.leases, held, now), now)
-            if change is None:
-                return False
+            leases = await self._context.offload.run(self.held.leases, held, now)
+            if (change := change_of(leases, now)) is None:
+                return None
             for share in gone:
                 await objects.begin_share(object_id, share)
             is_gone = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED
@@ -524,7 +525,7 @@ class Holder:
                 await (objects.drop_share if is_gone else objects.end_share)(object_id, share)
         if is_gone:
             self._context.leaves.forget(object_id)
-        return is_gone
+        return list(leases) if is_gone else None
 
     def _walk(self, now: Now) -> "_Seen":
         """Look at all that is held, in a thread."""

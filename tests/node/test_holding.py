@@ -404,6 +404,24 @@ def test_a_holder_whose_disk_fills_up_at_the_last_row_says_so(tmp_path: Path) ->
     with_two(tmp_path, act)
 
 
+def test_an_owner_has_room_again_as_soon_as_its_shares_are_gone(tmp_path: Path) -> None:
+    async def act(asker: Asker) -> None:
+        lease, network = asker.lease(), asker.network.settings.network
+        for share in (0, 1):
+            await asker.send(asker.share(share, lease=lease.encoded), body_of(share))
+        ended = release(OWNER, network, CID.digest, before=lease, unix_s=asker.unix_s)
+        assert await asker.ask(Lease((ended.encoded,))) == Leased((LeaseCode.TAKEN,))
+        holder = asker.holder.member.holder
+        assert await holder.sweep() == 1
+        assert holder.quotas.used_by(owner_hash(OWNER.peer_key.key)) == 0
+        assert (holder.view().shares, holder.view().held_bytes) == (0, 0)
+        again = renew(OWNER, network, CID.digest, before=ended, unix_s=asker.unix_s, life_s=3_600)
+        head = asker.share(0, lease=again.encoded)
+        assert (await asker.send(head, body_of(0))).code == KeptCode.KEPT
+
+    with_two(tmp_path, act, offer=2_400_000, owner_percent=50, min_age_s=0)
+
+
 def test_a_released_share_goes_and_an_older_lease_does_not_bring_it_back(tmp_path: Path) -> None:
     async def act(asker: Asker) -> None:
         lease = asker.lease()
