@@ -94,6 +94,9 @@ class Repairs:
 
     def _on_standing(self, here: Here, standing: Standing) -> None:
         cid, now = here.cid, self._context.now()
+        self._standings.pop(cid, None)
+        if standing.missing and len(self._standings) < limits.REPAIR_CASES_MAX:
+            self._standings[cid] = standing
         until_s, left = self._rests.get(cid, (0.0, 0))
         if until_s > now.mono_s and standing.losses_left >= left:
             self.queue.forget(cid)
@@ -102,10 +105,6 @@ class Repairs:
             cid, standing, loc=content_loc(self._context.network, cid),
             share_bytes=cost_of(here.size, here.stored[-1]), now=now,
         )  # fmt: skip
-        if standing.missing and len(self._standings) < limits.REPAIR_CASES_MAX:
-            self._standings[cid] = standing
-        else:
-            self._standings.pop(cid, None)
 
     def _on_gone(self, cid: Cid) -> None:
         if cid not in self._running:  # a blob that is being placed anew is not watched meanwhile

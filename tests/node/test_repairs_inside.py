@@ -11,6 +11,7 @@ from molia.base.errors import NoHolders, SharesOutOfReach
 from molia.base.ids import PeerKey
 from molia.base.limits import DATA_SHARES, TOTAL_SHARES
 from molia.blobs.placement import losses_survived
+from molia.blobs.standing import Holding, Presence, Standing
 from molia.node.whereabouts import Heard, Provider
 from molia.store import keys
 from molia.store.keys import Kind
@@ -154,6 +155,31 @@ def test_what_is_known_of_the_holders_of_a_blob_stays_while_it_is_placed_anew_an
         await publisher.node.delete_blob(cid)
         await keeper._walk()
         assert audits([publisher], cid) == []
+
+    with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(FEW)])
+
+
+def test_a_blob_whose_holders_came_back_is_not_called_lost_while_it_rests(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        node = nodes[0]
+        node.member.keeper._is_joined = lambda: False  # it walks when it is told to
+        cid = (await node.put(body_of(1, SIZE))).cid
+        here, repairs = node.member.keeper.here(cid), node.member.repairs
+        assert here is not None
+
+        def states(reachable: int) -> list[str]:
+            shares = (
+                Holding(share=share, key=node.key, presence=Presence.HERE)
+                for share in range(reachable)
+            )
+            repairs._on_standing(here, Standing(holdings=tuple(shares)))
+            return [shown.state for shown in repairs.view().repairs]
+
+        until_s = node.node.context.now().mono_s + HOUR_S
+        repairs._rests[cid] = until_s, 2  # a repair of it was in vain
+        assert states(DATA_SHARES - 1) == ["lost"]
+        assert states(DATA_SHARES + 2) == []
+        assert states(DATA_SHARES + 1) == ["waiting"]
 
     with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(FEW)])
 
