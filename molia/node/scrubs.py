@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 import structlog
 
+from molia.base import limits
 from molia.base.errors import Damaged, MoliaError
 from molia.base.ids import ObjectId
 from molia.blobs.verify import VerifyReport
@@ -34,27 +35,30 @@ class ScrubWatch:
 
     def __init__(self, context: Context, healer: Healer) -> None:
         self._context, self._healer = context, healer
+        self._left: dict[int, list[Finding]] = {}
+        """By shard, what could not be healed at the last look: the next one tries again."""
 
     async def run(self) -> None:
         """Look once a minute, for as long as the node lives."""
         while True:
             await anyio.sleep(LOOK_S)
-            try:
-                await self.look()
-            except MoliaError as error:
-                log.warning("scrub_healing_failed", reason=str(error))
+            await self.look()
 
     async def look(self) -> int:
         """Have healed what was found since the last look; return how much that was."""
         count = 0
         for writer in self._context.shards.own:
-            found = writer.shard.take_findings()
+            found = [*self._left.pop(writer.index, []), *writer.shard.take_findings()]
             if found:
                 count += len(found)
                 log.warning(
                     "scrub_found_damage", shard_index=writer.index, damaged_count=len(found)
                 )
-                await self._heal(writer, found)
+                try:
+                    await self._heal(writer, found)
+                except MoliaError as error:
+                    log.warning("scrub_healing_failed", reason=str(error))
+                    self._left[writer.index] = found[-limits.DAMAGE_QUEUE_MAX :]
         return count
 
     async def _heal(self, writer: ShardWriter, found: list[Finding]) -> None:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from molia.base.cid import Cid
 from molia.base.config import Config, StoreConfig
-from molia.base.errors import ShuttingDown
+from molia.base.errors import NoSpace, ShuttingDown
 from molia.base.ids import ObjectId, new_job_id
 from molia.base.views import JobState
 from molia.blobs.geometry import StripeShape
@@ -24,7 +24,7 @@ from molia.node.verify import run_verify
 from molia.store import keys
 from molia.store.index import ENTRY, TAGS, Slice
 from molia.store.keys import LEAVES_STRIPE, Kind
-from molia.store.shard import Put, Shard, Transaction
+from molia.store.shard import Put, Reply, Shard, Transaction
 from tests.node.damage import places
 from tests.node.inside import ended
 from tests.node.process import Node, body_of
@@ -92,6 +92,33 @@ async def test_rot_of_blocks_lists_and_rows_is_healed_by_a_scrub(tmp_path: Path)
             shards = node.context.shards.shards
             values = [shard.get(kind, key, now=node.context.now()) for shard in shards]
             assert len([value for value in values if value is not None]) == 1
+
+
+async def test_what_a_scrub_found_and_a_full_disk_keeps_from_being_healed_is_healed_later(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    cid, object_id = await object_of(home)
+    block, where = keys.block_key(object_id, 3, 0), places(Node(home))
+    for name in ((Kind.BLOCK, block), (Kind.META, keys.pin_key(cid))):
+        where[name].flip_value(random.Random(4))
+    async with open_node(home, CONFIG) as node:
+
+        async def is_full(transaction: Transaction) -> Reply:
+            raise NoSpace("the disk is full")
+
+        writers = node.context.shards.own
+        writes = [writer.write for writer in writers]
+        for writer in writers:
+            writer.write = is_full  # type: ignore[method-assign]
+        assert await scrub(node) == 2
+        for writer, write in zip(writers, writes, strict=True):
+            writer.write = write  # type: ignore[method-assign]
+        await node._scrub_watch.look()
+        async with asyncio.timeout(20):
+            while not node.context.metrics.blocks_healed._value.get():
+                await asyncio.sleep(0.02)
+        assert await node._scrub_watch.look() == 0
 
 
 async def test_a_wrong_entry_of_the_index_is_mended_by_a_scrub(tmp_path: Path) -> None:
