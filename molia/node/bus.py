@@ -120,16 +120,22 @@ class Frames(asyncio.Protocol):
             log.warning("bus_message_unreadable", reason=type(error).__name__)
             self.close()
 
-    def send(self, head: Head, blobs: Sequence[Buffer] = ()) -> None:
-        """Queue a message; who sends long ones bounds what is not answered."""
+    def send(self, head: Head, blobs: Sequence[Buffer] = ()) -> bool:
+        """Queue a message; who sends long ones bounds what is not answered.
+
+        False: its head is too long, and the other end would drop the connection.
+        """
         if self._transport is None or self._transport.is_closing():
-            return
+            return True
         encoded = cbor2.dumps(head)
+        if len(encoded) > limits.BUS_HEAD_MAX:
+            return False
         lengths = _LENGTHS.pack(len(encoded), sum(map(len, blobs)))
         if blobs:
             self._transport.writelines([lengths + encoded, *blobs])
         else:
             self._transport.write(lengths + encoded)
+        return True
 
     def close(self) -> None:
         """Drop the connection."""
@@ -248,7 +254,8 @@ class Link:
             self._room.set()
 
         waiting.add_done_callback(forget)
-        self._frames.send([_REQUEST, number, verb, arguments], blobs)
+        if not self._frames.send([_REQUEST, number, verb, arguments], blobs):
+            waiting.set_exception(_too_long(verb))
         return waiting
 
     def tell(self, verb: str, arguments: object, blobs: Sequence[Buffer] = ()) -> bool:
@@ -367,11 +374,15 @@ class Server:
     ) -> None:
         assert connection.caller is not None, "it has said who it is"
         try:
-            answer = await self._handle(connection.caller, verb, arguments, blob)
+            reply = [_REPLY, number, await self._handle(connection.caller, verb, arguments, blob)]
         except MoliaError as error:
-            connection.frames.send([_ERROR, number, *encode_error(error)])
-        else:
-            connection.frames.send([_REPLY, number, answer])
+            reply = [_ERROR, number, *encode_error(error)]
+        if not connection.frames.send(reply):
+            connection.frames.send([_ERROR, number, *encode_error(_too_long(verb))])
+
+
+def _too_long(verb: str) -> MoliaError:
+    return MoliaError(f"what goes with {verb!r} is too long for another worker to be told")
 
 
 def bus_paths(directory: Path, count: int) -> list[str]:

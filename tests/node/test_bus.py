@@ -232,6 +232,19 @@ async def test_who_waits_for_one_that_ends_as_soon_as_it_is_ready_waits_on(tmp_p
     await server.close()
 
 
+async def test_what_is_too_long_to_be_told_is_an_error_of_who_asked_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BUS_HEAD_MAX", 1_000)
+    async with linked(tmp_path / "bus", echo) as (link, _, _):
+        other = asyncio.ensure_future(link.ask("later", 20))
+        with pytest.raises(MoliaError, match="too long"):
+            await link.ask("echo", None, (bytes(1_000),))
+        with pytest.raises(MoliaError, match="too long"):
+            await link.ask("echo", bytes(1_000))
+        assert await other == [1, 20, b""]
+
+
 async def test_no_more_bytes_are_sent_than_may_be_unanswered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
