@@ -31,10 +31,16 @@ class Space:
         """Return what is free and used; let the shards know when it is nearly all."""
         now_s = context.now().mono_s
         if now_s - self._looked_s >= LOOK_INTERVAL_S:
-            free = shutil.disk_usage(self._path).free - context.config.store.reserve_bytes
+            free = self._free_bytes() - context.config.store.reserve_bytes
             used = sum(writer.settled_bytes for writer in context.shards.writers)
             self._found, self._looked_s = Found(max(0, free), used), now_s
             is_pressed = used > QuotaMarks(context.quota_bytes).press
             for writer in context.shards.own:
                 writer.shard.press(pressed=is_pressed)
         return self._found
+
+    def _free_bytes(self) -> int:
+        try:
+            return shutil.disk_usage(self._path).free
+        except OSError:  # a disk that does not even say that takes nothing
+            return 0

@@ -1,6 +1,7 @@
 """What was read from others is kept while there is room, given to the next reader, and let go."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -273,3 +274,19 @@ async def test_what_cannot_be_let_go_keeps_nobody_from_reading_or_from_making_ro
         monkeypatch.setattr(Cache, "_limit_bytes", 0)
         assert await cache.look() == 0
         assert cache.count == 1
+
+
+async def test_a_disk_that_cannot_be_looked_at_has_no_room_and_ends_neither_read_nor_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_usage(_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    async with caching(tmp_path / "home") as it:
+        cache = it.node.cache
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", disk_usage)
+            cache._space._looked_s = float("-inf")
+            assert await get(it, CID) == BLOB.data
+            assert await cache.look() == 0  # as it does every half minute
+        assert (cache.count, blocks(it)) == (0, 0)
