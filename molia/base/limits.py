@@ -146,7 +146,7 @@ CACHE_FILLS_MAX: Final = 16
 CACHE_FILL_STRIPES_MAX: Final = 4
 """Stripes of one of them that were read and not written yet; with more it is given up."""
 CACHED_MAX: Final = 10_000
-"""Blobs in the cache: all of them are looked at every half minute."""
+"""Blobs in the cache: all of them are looked at every half minute, and until then twice as many."""
 READS_MAX: Final = 256
 """Reads through the network of one worker at once."""
 SPEEDS_MAX: Final = 4_096

@@ -109,9 +109,10 @@ class Cache:
         self._fillings.pop(cid, None)
 
     def _has_room(self, size: int) -> bool:
-        coming = sum(filling.size for filling in self._fillings.values())
-        full = self.used_bytes + coming + size > self._limit_bytes
-        full |= self.count >= limits.CACHED_MAX
+        coming = size + sum(filling.size for filling in self._fillings.values())
+        # what is there makes way at the next look: until then it is twice as much at most
+        full = coming > self._limit_bytes or self.used_bytes + coming > 2 * self._limit_bytes
+        full |= self.count >= 2 * limits.CACHED_MAX
         busy = len(self._fillings) >= limits.CACHE_FILLS_MAX
         return not full and not busy and not self._is_pressed(size)
 
@@ -155,7 +156,9 @@ class Cache:
         return gone
 
     def _too_much(self) -> bool:
-        return self.used_bytes > self._limit_bytes or (self.count > 0 and self._is_pressed(0))
+        if self.used_bytes > self._limit_bytes or self.count > limits.CACHED_MAX:
+            return True
+        return self.count > 0 and self._is_pressed(0)
 
     async def make_room(self, size: int) -> int:
         """Let go of what was read first until so many bytes come back; return how many do."""

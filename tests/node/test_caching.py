@@ -290,3 +290,23 @@ async def test_a_disk_that_cannot_be_looked_at_has_no_room_and_ends_neither_read
             assert await get(it, CID) == BLOB.data
             assert await cache.look() == 0  # as it does every half minute
         assert (cache.count, blocks(it)) == (0, 0)
+
+
+async def test_when_its_part_is_full_what_was_read_first_makes_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with caching(tmp_path / "home") as it:
+        cache, now = it.node.cache, it.node.context.now()
+        assert await get(it, SMALL_CID) == SMALL
+        await until(lambda: cache.count == 1)
+        monkeypatch.setattr(type(cache), "_limit_bytes", len(BLOB.data) + len(SMALL) - 1)
+        monkeypatch.setattr(
+            type(it.node.context.clock), "now",
+            lambda _self, real=it.node.context.clock.now: real()._replace(unix_s=now.unix_s + 2),
+        )  # fmt: skip
+        assert await get(it, CID) == BLOB.data
+        await until(lambda: cache.count == 2)
+        assert await cache.look() == 1
+        assert cache.bound(CID, now) is not None
+        assert cache.bound(SMALL_CID, now) is None
+        assert (cache.count, cache.used_bytes) == (1, len(BLOB.data))
