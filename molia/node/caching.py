@@ -180,10 +180,12 @@ class Cache:
 
     async def _let_go(self, held: Held) -> bool:
         """Do what `evict` does; False also when it cannot be done now."""
+        if self._context.home_writer(held.cid).failure:
+            return False
         try:
             return await self.evict(held)
-        except MoliaError as error:
-            log.warning("cached_blob_not_let_go", blob=held.cid.short, reason=str(error))
+        except MoliaError as error:  # of each that is tried: why is told where it happened
+            log.debug("cached_blob_not_let_go", blob=held.cid.short, reason=str(error))
             return False
 
     async def evict(self, held: Held) -> bool:
