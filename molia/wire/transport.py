@@ -306,9 +306,13 @@ class Transport:
         has_spoken = peer.fresh_cookie(peer.started_s) or peer.effort.bits
         is_wanted = self.requests.count_to(peer) or peer in self._links or peer.is_configured
         if is_stranger and not has_spoken and not is_wanted:
-            if peer.request is not None:
-                self._early.pop((peer, peer.request), None)
+            self._forget_early(peer)
             self.endpoint.close(peer)
+
+    def _forget_early(self, peer: Peer) -> None:
+        """Wait no more for an answer in a handshake that is over."""
+        if peer.request is not None:
+            self._early.pop((peer, peer.request), None)
 
     def close(self, peer: Peer, now: Now, reason: CloseReason = CloseReason.DONE) -> None:
         """End the session with a peer, and tell it."""
@@ -544,6 +548,7 @@ class Transport:
                 sends.append((effect.packets, effect.address))
             elif isinstance(effect, PeerDown):
                 self._up.pop(effect.peer, None)
+                self._forget_early(effect.peer)
                 self._on_down(effect.peer)
                 self._events.append(effect)
             elif isinstance(effect, Restarted):

@@ -408,6 +408,24 @@ def test_one_that_changes_something_waits_for_the_session() -> None:
     assert theirs.transport.on_early(ours.identity.peer_key, ours.address, b"", net.now) is None
 
 
+def test_of_a_stranger_that_calls_back_and_leaves_no_early_request_stays() -> None:
+    ours, theirs = Host(1), Host(2, {Number.FIND_NODE: find})
+    net = Net([ours, theirs])
+    net.loss = 1.0  # it does not hear the initiation, or acts as if
+    ours.transport.ask_at(
+        theirs.identity.peer_key, theirs.address, Number.FIND_NODE, b"who", net.now
+    )
+    net.settle()
+    net.loss = 0.0
+    peer = net.connect(theirs, ours)
+    net.run(0.2)
+    assert ours.transport.peer_count == 1
+    theirs.transport.close(peer, net.now)
+    net.run(10.0)
+    assert [end.outcome for end in ended(ours)] == [Outcome.PEER_LOST]
+    assert not ours.transport._early
+
+
 @pytest.mark.parametrize("number", sorted(EARLY))
 def test_an_early_answer_that_does_not_fit_is_asked_for_again_in_the_session(number: int) -> None:
     def large(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
