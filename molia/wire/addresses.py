@@ -129,6 +129,15 @@ def is_unicast(packed: bytes) -> bool:
     return packed[0] != 0xFF and packed != bytes(IPV6_SIZE) and not packed.startswith(_MAPPED)
 
 
+def is_sendable(host: str, port: int) -> bool:
+    """Tell whether a packet can be sent there, and to one host.
+
+    Packets come from elsewhere too, such as port 0: who sends them wants no answer.
+    """
+    packed = pack_host(host)
+    return packed is not None and is_unicast(packed) and 0 < port < 65_536
+
+
 class PeerAddress(NamedTuple):
     """Where a peer is said to be."""
 

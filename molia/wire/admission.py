@@ -12,7 +12,7 @@ from molia.base.config import AdmissionConfig
 from molia.base.ids import PeerKey
 from molia.base.limits import PUZZLE_BITS_MAX
 from molia.base.now import Now
-from molia.wire.addresses import is_loopback, network_key, pack_host, source_tag
+from molia.wire.addresses import is_loopback, is_sendable, network_key, pack_host, source_tag
 from molia.wire.gate import Verdict
 from molia.wire.limiter import AsnOf, SourceLimiter
 from molia.wire.load import HandshakeQueue, LoadMeter, PuzzleLevel
@@ -87,7 +87,7 @@ class Admission:
         solve no puzzles.
         """
         packed = pack_host(address[0])
-        if packed is None:
+        if packed is None or not is_sendable(address[0], address[1]):
             return self._counted("bad_address", Verdict.RATE)
         network, now_s = network_key(packed), now.mono_s
         if not is_loopback(packed):  # many nodes may run on one machine

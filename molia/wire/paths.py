@@ -10,6 +10,7 @@ from typing import Final
 
 from molia.base.entropy import Entropy
 from molia.base.now import Now
+from molia.wire.addresses import is_sendable
 from molia.wire.cookies import Address
 from molia.wire.effects import Outbox, Roamed, Send
 from molia.wire.frames import HEAD, PATH_ANSWER, PATH_ASK, PATH_SIZE, encode_frame
@@ -32,7 +33,9 @@ class Paths:
         self._is_molia = is_molia
 
     def move(self, peer: Peer, address: Address) -> None:
-        """Follow a peer to where its last packet came from."""
+        """Follow a peer to where its last packet came from, if packets can be sent there."""
+        if not is_sendable(address[0], address[1]):
+            return
         old, peer.address = peer.address, address
         self._counters.roamed += 1
         if self._is_molia:

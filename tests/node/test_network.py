@@ -19,8 +19,9 @@ from molia.node.peer_streams import PeerStream
 from molia.node.system import SystemClock
 from molia.wire.frames import CLOSE, encode_frame
 from molia.wire.gate import Verdict
-from molia.wire.messages import FindNode, Hello, Ping, Pong
+from molia.wire.messages import FindNode, Hello, Number, Ping, Pong
 from molia.wire.puzzle import Effort
+from molia.wire.requests import REQUEST, pack
 
 ECHO = 130
 
@@ -127,6 +128,34 @@ def test_many_ask_at_once_and_each_gets_its_answer() -> None:
         asked_again = ours.network.transport.requests.retried
         assert counters.early_requests == 1
         assert 200 <= counters.requests_in <= 200 + asked_again
+
+    run(work)
+
+
+@pytest.mark.parametrize("nowhere", [("192.0.2.1", 0), ("240.0.0.1", 7071)])
+def test_who_says_that_it_is_where_nothing_can_be_sent_is_not_followed_there(
+    nowhere: tuple[str, int],
+) -> None:
+    async def work(made: list[Host]) -> None:
+        ours, theirs = made
+        seen, now = theirs.network.transport, SystemClock().now()
+        stranger = Network(
+            NetworkSettings(identity=Identity(bytes(32)), name="test", admission=AdmissionConfig()),
+            Offload(1), clock=SystemClock(),
+        )  # fmt: skip
+        stranger.transport.ask_at(theirs.key, theirs.address, Number.PING, b"", now)
+        ((packets, _),) = stranger.transport.take_sends(now)
+        assert seen.datagram(packets[0], nowhere, now) is None
+
+        for _ in range(2):  # the second in the session
+            await ask(ours, theirs)
+        peer = ours.network.connect(theirs.key, theirs.address)
+        asking = ours.network.transport.endpoint.seal(peer, pack(REQUEST, 7, Number.PING, b""), now)
+        assert asking is not None
+        assert seen.datagram(asking, nowhere, now) is not None
+        known = seen.endpoint.find(ours.key)
+        assert known is not None
+        assert known.address == ours.address
 
     run(work)
 
