@@ -324,6 +324,9 @@ class Endpoint:
         peer = self._table.primary.get(static) or self._table.find(static + b"\0")
         if peer is None:
             peer = Peer(static, identity=key, address=address, timing=self._config.timing)
+            caller = self._table.caller(static)
+            if caller is not None:
+                peer.life = caller.life  # both may turn out to be the same worker
         if peer.usable(now.mono_s) is None:
             peer.address, peer.proved = address, True
             self._table.unconfirmed.pop(peer.key, None)

@@ -98,12 +98,26 @@ class PeerTable:
         self.confirmed[peer.key] = peer
         return self._make_room(peer)
 
+    def caller(self, static: bytes) -> Peer | None:
+        """Return a peer with this static key that has called and was not yet heard again."""
+        keys = (static + bytes((worker,)) for worker in range(WORKER_MASK + 1))
+        return next((self.unconfirmed[key] for key in keys if key in self.unconfirmed), None)
+
     def move(self, peer: Peer, worker: int) -> None:
-        """Note which worker answered a peer of ours, unless that one is known already."""
-        if self.find(peer.static + bytes((worker,))) is None:
-            self.confirmed.pop(peer.key, None)
-            peer.worker = worker
-            self.confirmed[peer.key] = peer
+        """Note which worker answered a peer of ours, unless that one is known already.
+
+        A worker that called meanwhile and was not yet heard again is this peer: it has one of us
+        too, and sends under the newest keys, whichever of us they are of.
+        """
+        key = peer.static + bytes((worker,))
+        known = self.find(key)
+        if known is not None:
+            if peer.has_sessions or self.unconfirmed.pop(key, None) is None:
+                return
+            _join(peer, known)
+        self.confirmed.pop(peer.key, None)
+        peer.worker = worker
+        self.confirmed[peer.key] = peer
 
     def put_session(self, session: Session, driven_out: list[Session]) -> None:
         """Index a session and forget those that it drove out."""
@@ -156,6 +170,16 @@ class PeerTable:
         idle = min(looked_at, key=lambda peer: peer.heard_s)
         self.forget(idle)
         return [idle]
+
+
+def _join(peer: Peer, caller: Peer) -> None:
+    """Give a peer what was agreed with it when it called."""
+    peer.next, caller.next = caller.next, None
+    peer.next_life, peer.answered_at, peer.proof = (
+        caller.next_life, caller.answered_at, caller.proof
+    )  # fmt: skip
+    if peer.next is not None:
+        peer.next.peer = peer
 
 
 def _first(table: dict[bytes, Peer], count: int) -> list[bytes]:

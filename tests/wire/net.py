@@ -8,6 +8,7 @@ from molia.sim.entropy import SeededEntropy
 from molia.wire.channel import ChannelConfig
 from molia.wire.cookies import Address
 from molia.wire.gate import Admission
+from molia.wire.handshake import EndpointConfig
 from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
 from molia.wire.transport import Handler, Transport, TransportEvent
@@ -23,13 +24,14 @@ class Host:
     def __init__(
         self, number: int, handlers: Mapping[int, Handler] | None = None, *, seed: int = 0,
         channels: ChannelConfig | None = None, admission: Admission | None = None,
-        address: Address | None = None, once: Collection[int] = (),
+        address: Address | None = None, once: Collection[int] = (), worker: int = 0,
     ) -> None:  # fmt: skip
         self.identity = Identity(number.to_bytes(32, "big"))
         self.address: Address = address or (f"192.0.2.{number}", 7071)
         self.transport = Transport(
             OURS, identity=self.identity, entropy=SeededEntropy(f"{seed}/{number}"),
             handlers=handlers or {}, once=once, channels=channels, admission=admission,
+            config=EndpointConfig(worker=worker),
         )  # fmt: skip
         self.events: list[TransportEvent] = []
         self.on_events: Callable[[list[TransportEvent]], None] = self.events.extend
