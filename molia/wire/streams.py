@@ -211,7 +211,7 @@ class Streams:
     def take_events(self) -> list[Event]:
         """Return what happened since the last call."""
         events, self.events = self.events, []
-        if not self._cut_short:
+        if not self._cut_short or CHANNEL_SEND_MAX - self.buffered < SEND_BUFFER_START // 2:
             return events
         for stream_id, half in list(self._cut_short.items()):
             if half.buffered <= min(self.buffer_size, self._send_buffer_max) // 2:

@@ -27,6 +27,7 @@ from molia.wire.stream_events import (
     Writable,
 )
 from molia.wire.stream_frames import Fault
+from molia.wire.streams import Streams
 from tests.wire.path import End, Link, Transfer, World
 
 
@@ -209,6 +210,24 @@ def test_a_reset_reaches_the_reader_and_frees_both_sides() -> None:
     assert right.channel.ended(stream)
     assert left.channel.stream_count == 0
     assert left.channel.write(stream, b"x") == 0
+
+
+def test_a_writer_is_called_when_there_is_room_and_not_while_other_streams_have_it_all() -> None:
+    streams = Streams(
+        initiator=True, send_buffer_max=SEND_BUFFER_MAX, window_max=CHANNEL_WINDOW_MAX
+    )
+    streams.buffer_size = SEND_BUFFER_MAX  # a fast long path
+    first, second, third = (streams.open() for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    for stream in (first, second):
+        assert streams.write(stream, bytes(SEND_BUFFER_MAX)) == CHANNEL_SEND_MAX // 2
+    assert streams.write(third, b"more") == 0
+    assert streams.take_events() == [], "else it would try again and again"
+    streams.reset(first, 0)
+    assert streams.take_events() == [Writable(third)]
+    assert streams.write(third, b"more") == 4
 
 
 def test_who_reads_no_more_stops_the_writer() -> None:
