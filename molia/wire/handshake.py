@@ -103,6 +103,7 @@ class Handshaker:
         self._table, self._counters, self._config = table, counters, config
         self._macs = MacChecker(profile, static.public, secret)
         self._timestamp = b""
+        """The newest of the clock."""
         self.proof = b""
         """Our admission proof, which our initiations carry once there is one."""
 
@@ -144,17 +145,29 @@ class Handshaker:
         return self._config.timing.retry_s + jitter * RETRY_JITTER_S
 
     def _payload(self, peer: Peer, now: Now) -> bytes:
-        self._timestamp = tai64n(now.unix_s, self._timestamp)
+        timestamp = self._next_timestamp(peer, now)
         if self._identity is None or not self.profile.is_molia:
-            return self._timestamp
+            return timestamp
         hello = Hello(
-            timestamp=self._timestamp, identity=self._identity,
+            timestamp=timestamp, identity=self._identity,
             features=self._config.features, proof=self.proof, request=peer.request,
             life=self._life_of(peer), versions=self._config.versions,
         )  # fmt: skip
         is_large = peer.request is not None and peer.request[:1] != _PING
         size_min = EARLY_DATA_SIZE_MIN if is_large else 0
         return encode_hello(hello, packet_size_min=size_min)
+
+    def _next_timestamp(self, peer: Peer, now: Now) -> bytes:
+        """Return a timestamp after all that this peer was sent, also when the clock was set back.
+
+        Not after all that others were sent: it would run ahead of the clock, and after a restart
+        we would be taken for a replay until the clock is there.
+        """
+        stamp, last = tai64n(now.unix_s), self._timestamp
+        self._timestamp = stamp if stamp >= last else tai64n(now.unix_s, last)
+        is_later = self._timestamp > peer.stamped
+        peer.stamped = self._timestamp if is_later else tai64n(now.unix_s, peer.stamped)
+        return peer.stamped
 
     def _life_of(self, peer: Peer) -> bytes:
         """Return the name of our memory of a peer; the endpoint blanks it when that is lost."""

@@ -56,8 +56,8 @@ class Peer:
         "hurried_s", "identity", "is_configured", "is_up", "keepalive_due_s", "last_mac1", "life",
         "next", "next_life",
         "pending", "persistent_due_s", "persistent_s", "previous", "proof", "proved", "psk",
-        "rekey_heard_s", "rekey_sent_s", "request", "silence_due_s", "solving", "started_s",
-        "static", "their_life", "timing", "waiting", "wake_s", "worker",
+        "rekey_heard_s", "rekey_sent_s", "request", "silence_due_s", "solving", "stamped",
+        "started_s", "static", "their_life", "timing", "waiting", "wake_s", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,8 @@ class Peer:
         """When traffic that is sent or heard calls for new keys."""
         self.last_mac1 = b""
         """Of our last handshake message: a cookie reply is bound to it."""
+        self.stamped = b""
+        """The timestamp of our last initiation."""
         self.solving: ExchangeKey | None = None
         """The ephemeral key that a puzzle is being solved for."""
         self.cookie, self.cookie_s = b"", -NEVER

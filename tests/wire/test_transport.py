@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from molia.base import limits
 from molia.base.config import AdmissionConfig
+from molia.base.crypto import Identity
 from molia.base.now import Now
 from molia.wire.admission import Admission
 from molia.wire.effects import PeerDown
@@ -248,6 +249,24 @@ def test_a_peer_that_restarts_ends_the_streams_and_the_requests_with_it() -> Non
     Sender(net, ours, peer, b"fresh")
     assert net.run(20.0, until=lambda: receiver.done)
     assert receiver.got == b"fresh"
+
+
+def test_who_knocked_at_many_is_heard_again_as_soon_as_it_has_restarted() -> None:
+    net, ours, theirs, _ = pair()
+    net.run(1.0)
+    for number in range(1_000, 2_000):  # timestamps must not run ahead of the clock
+        stranger = Identity(number.to_bytes(32, "big")).peer_key
+        ours.transport.connect(stranger, ("203.0.113.1", number), net.now)
+    net.run(1.0)
+    seen = ours.transport.endpoint.find(theirs.identity.peer_key)
+    assert seen is not None
+    ours.transport.close(seen, net.now)
+    ours.transport.ask(net.connect(ours, theirs), ECHO, b"", net.now)
+    net.run(1.0)
+    assert len(ended(ours)) == 1
+    net.hosts[0] = again = Host(1, seed=5)
+    again.transport.ask(net.connect(again, theirs), ECHO, b"", net.now)
+    assert net.run(1.0, until=lambda: bool(ended(again)))
 
 
 def test_a_stream_to_a_peer_that_restarted_unheard_ends_in_seconds() -> None:
