@@ -196,21 +196,22 @@ class Courier:
     async def _tell_holders(self, cid: Cid, row: PlacedRow, lease: Statement) -> int:
         """Bring all who are known to have shares of a blob a lease; return how many took it."""
         watched = await self._context.offload.run(self.watched, cid)
-        for key, address in watched.items():
-            self._scout.note(Holder(PeerKey(key), address))
         keys_of = dict.fromkeys((*holdings_of(row), *watched))
-        told = [self._tell(key, Lease((lease.encoded,))) for key in keys_of]
+        told = [self._tell(key, Lease((lease.encoded,)), watched.get(key)) for key in keys_of]
         return sum(await asyncio.gather(*told))
 
-    async def _tell(self, key: bytes, lease: Lease) -> bool:
-        to = self._scout.holder(key)
-        if to is None:
-            return False
-        try:
-            answer = await self._network.ask(to.key, to.address, lease, timeout_s=LEASE_S)
-        except MoliaError:
-            return False
-        return isinstance(answer, Leased) and answer.codes[0] == LeaseCode.TAKEN
+    async def _tell(self, key: bytes, lease: Lease, seen_at: Address | None = None) -> bool:
+        """Bring a node a lease where it was found last, or where the watch over a blob saw it."""
+        seen = None if seen_at is None else Holder(PeerKey(key), seen_at)
+        for to in dict.fromkeys((self._scout.holder(key), seen)):
+            if to is None:
+                continue
+            try:
+                answer = await self._network.ask(to.key, to.address, lease, timeout_s=LEASE_S)
+            except MoliaError:  # it may have moved since
+                continue
+            return isinstance(answer, Leased) and answer.codes[0] == LeaseCode.TAKEN
+        return False
 
     # ------------------------------------------------------------------ for one placing
 

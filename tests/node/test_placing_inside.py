@@ -5,17 +5,20 @@ import errno
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from molia.base import limits
 from molia.base.cid import Cid
-from molia.base.errors import Busy
+from molia.base.errors import Busy, TimedOut
+from molia.base.ids import PeerKey
 from molia.base.limits import WHOLE_SHARE
 from molia.base.views import JobState, JobView
 from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import renew
 from molia.node import jobs
+from molia.node.asking_blobs import Holder as At
 from molia.node.courier import Courier
 from molia.node.identity import read_identity
 from molia.node.jobs import Job
@@ -24,7 +27,8 @@ from molia.node.placements import JOB_KIND
 from molia.node.stream_messages import read_request, send_reply
 from molia.store.rows import PlacedRow
 from molia.wire.blob_messages import KeptCode, Lease, ShareKept
-from molia.wire.messages import Number
+from molia.wire.cookies import Address
+from molia.wire.messages import Message, Number
 from tests.node.inside import Inside, Shifted, config_of, ended, until, with_network
 from tests.node.process import body_of
 from tests.node.scan import assert_no_orphans
@@ -283,6 +287,32 @@ def test_leases_that_nobody_renews_do_not_stand_in_the_way_of_others(
     with_network(tmp_path, act, [config_of(), config_of()], clocks={0: Shifted()})
 
 
+def test_a_holder_that_moved_is_told_where_the_watch_has_found_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, holder = nodes
+        courier, cid = publisher.member.courier, (await publisher.put(b"pinned")).cid
+        await _age(publisher, cid)
+        moved, gone = holder.member.network.driver.pumps[0].address, ("127.0.0.1", 9)
+        courier.watched = lambda _: {holder.key: moved}
+        network, ask = courier._network, courier._network.ask
+
+        async def ask_there(
+            key: PeerKey, address: Address, message: Message, *, timeout_s: float
+        ) -> Message:
+            """Ask, without the session that there may be."""
+            if address[:2] != moved:
+                raise TimedOut("nobody is there any more")
+            return await ask(key, address, message, timeout_s=timeout_s)
+
+        monkeypatch.setattr(network, "ask", ask_there)
+        courier._scout._places[holder.key] = At(PeerKey(holder.key), gone)
+        assert await courier.renew_lease(cid) == 1, "a holder that moved is not told"
+
+    with_network(tmp_path, act, [config_of(), config_of()])
+
+
 def test_a_lease_that_is_renewed_leaves_alone_what_is_placed_meanwhile(tmp_path: Path) -> None:
     async def act(nodes: list[Inside]) -> None:
         publisher, context = nodes[0], nodes[0].node.context
@@ -293,11 +323,11 @@ def test_a_lease_that_is_renewed_leaves_alone_what_is_placed_meanwhile(tmp_path:
         begun = replace(aged, is_done=False, cursor={"placed": [[bytes(32).hex(), 0, ""]]})
         tell = courier._tell
 
-        async def tell_late(key: bytes, lease: Lease) -> bool:
+        async def tell_late(key: bytes, lease: Lease, *more: Any) -> bool:
             await courier.save(bound, begun)
-            return await tell(key, lease)
+            return await tell(key, lease, *more)
 
-        courier._tell = tell_late  # type: ignore[method-assign]
+        courier._tell = tell_late  # type: ignore[method-assign,assignment]
         assert await courier.renew_lease(cid) == 1
         row = context.catalog.placed(cid, context.now())
         assert row is not None
