@@ -15,7 +15,7 @@ from molia.base.errors import BadAnswer, BlobDamaged, MoliaError
 from molia.base.limits import SHARES_MAX, TOTAL_SHARES, WHOLE_SHARE
 from molia.blobs.download import FetchBlock, LeafLists, fetch_sound
 from molia.blobs.elastic import Supplement
-from molia.blobs.geometry import StripeShape
+from molia.blobs.geometry import Geometry, StripeShape
 from molia.blobs.manifest import Manifest
 from molia.node.asking_blobs import Holder, ask_have
 from molia.node.catalog import Bound
@@ -67,13 +67,20 @@ class Giver:
             raise
         except MoliaError as error:
             log.debug("share_broke_off", peer=to.key.short, share=share, reason=str(error))
-            stripes = await self._stripes_there(to, share)
+            stripes = self._most(share, await self._stripes_there(to, share))
             return Given(is_kept=False, stripes=stripes, may_retry=True, outcome="broken")
         if kept.code == KeptCode.KEPT:
             return Given(is_kept=True, record=kept.provider)
         name = KeptCode(kept.code).name.lower() if kept.code in list(KeptCode) else "unknown"
         is_cut_off = kept.code == KeptCode.CUT_OFF
-        return Given(is_kept=False, stripes=kept.stripes, may_retry=is_cut_off, outcome=name)
+        stripes = self._most(share, kept.stripes)
+        return Given(is_kept=False, stripes=stripes, may_retry=is_cut_off, outcome=name)
+
+    def _most(self, share: int, stripes: int) -> int:
+        """Return how many stripes a holder may be believed to have; a small blob has none."""
+        if share == WHOLE_SHARE:
+            return 0
+        return min(stripes, Geometry.of(self._bound.row.size).stripe_count)
 
     async def renew(self, to: Holder, share: int) -> bytes:
         """Bring our lease to who keeps a share already; return its provider record, unchecked.

@@ -11,12 +11,13 @@ import pytest
 
 from molia.base import limits
 from molia.base.cid import Cid
-from molia.base.errors import Busy, TimedOut
+from molia.base.errors import Busy, ShardUnavailable, TimedOut
 from molia.base.ids import PeerKey
-from molia.base.limits import WHOLE_SHARE
+from molia.base.limits import STRIPES_MAX, WHOLE_SHARE
 from molia.base.views import JobState, JobView
 from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import renew
+from molia.blobs.statements import Statement
 from molia.node import jobs
 from molia.node.asking_blobs import Holder as At
 from molia.node.courier import Courier
@@ -25,6 +26,7 @@ from molia.node.jobs import Job
 from molia.node.peer_streams import PeerStream
 from molia.node.placements import JOB_KIND
 from molia.node.stream_messages import read_request, send_reply
+from molia.node.taking import Taken, _Taking
 from molia.store.rows import PlacedRow
 from molia.wire.blob_messages import KeptCode, Lease, ShareKept
 from molia.wire.cookies import Address
@@ -165,6 +167,32 @@ def test_who_waits_for_a_blob_is_answered_though_its_job_never_ran(
         assert not node._placements._ends
         again = await asyncio.wait_for(nodes[0].put(body), 10.0)
         assert (again.holders, again.created) == (2, False)
+
+    with_network(tmp_path, act, [config_of(), config_of()])
+
+
+@pytest.mark.parametrize("says", ["broken", "cut off", "cut off far beyond its end"])
+def test_a_small_blob_that_was_not_kept_at_first_is_sent_again(tmp_path: Path, says: str) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        takings = nodes[1].member.holder._takings
+        keep, tries = takings._keep, 0
+
+        async def keep_later(taking: _Taking, lease: Statement, *, stripes: int) -> Taken:
+            nonlocal tries
+            tries += 1
+            if tries == 1 and says == "broken":
+                raise ShardUnavailable("the shard takes no writes")
+            if tries == 1:
+                return Taken(KeptCode.CUT_OFF, 1 if says == "cut off" else STRIPES_MAX)
+            return await keep(taking, lease, stripes=stripes)
+
+        takings._keep = keep_later  # type: ignore[method-assign]
+        async with asyncio.timeout(10.0):
+            assert (await nodes[0].put(b"a small blob")).holders == 2
+        tries = 0
+        async with asyncio.timeout(10.0):
+            assert (await nodes[0].put(body_of(8, SIZE))).holders == 2
+        assert tries == 8, "one of seven shares was sent again"
 
     with_network(tmp_path, act, [config_of(), config_of()])
 
