@@ -232,6 +232,8 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
             await context.home_writer(bound.cid).write(change)
             context.note_blob(bound.cid)
             bound = await self._find(bound.cid)
+        if pinned:
+            await self._placements.see_to(bound.cid)
         return PinView(info=bound.info)
 
     async def _pin_remote(self, ref: Ref, not_here: BlobNotFound) -> PinView:

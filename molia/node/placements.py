@@ -124,15 +124,31 @@ class Placements:
     async def settle(self, result: PutResult, options: PutOptions) -> PutResult:
         """Have a blob that was just put placed; return what is known of it when that is wanted."""
         courier = self._courier
-        if courier is None or not courier.has_peers:
-            self._note_early(result.cid)
-            return result
         try:
+            if courier is None or not courier.has_peers:
+                if not result.created:  # else its row came with it
+                    await self.see_to(result.cid)
+                self._note_early(result.cid)
+                return result
             return await self._settle(courier, result, options)
         except MoliaError as error:  # it is durable here: that is no failed put
             self._is_left_over = True
             log.warning("blob_not_placed", blob=result.cid.short, reason=str(error))
             return result
+
+    async def see_to(self, cid: Cid) -> None:
+        """Have a blob placed that nobody wanted placed before: it was cached, or this node alone.
+
+        Without a PLACED row it is not watched either.
+        """
+        courier = self._courier
+        if courier is None or await self._row_of(cid) is not None:
+            return
+        await self._mark(courier, cid)
+        if courier.has_peers:
+            await self._start(cid, wait=False)
+        else:
+            self._note_early(cid)
 
     def _note_early(self, cid: Cid) -> None:
         """Remember what is to be placed once there is anybody; its row may be another worker's."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from molia.base.cid import Cid
 from molia.base.errors import Busy, ShardUnavailable, TimedOut
 from molia.base.ids import PeerKey
 from molia.base.limits import STRIPES_MAX, WHOLE_SHARE
-from molia.base.views import JobState, JobView
+from molia.base.views import JobState, JobView, PutOptions
 from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import renew
 from molia.blobs.statements import Statement
@@ -386,3 +387,36 @@ def test_what_is_in_the_trash_is_not_placed_until_it_is_brought_back(
     config = config_of()
     trash = replace(config, store=replace(config.store, trash_s=86_400))
     with_network(tmp_path, act, [trash, config])
+
+
+@pytest.mark.parametrize("how", ["pinned", "pinned alone", "put alone"])
+def test_what_was_cached_is_placed_once_it_is_wanted(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, node = nodes[0], nodes[0].node
+        bodies = (body_of(9, SIZE), b"small")
+        cids = []
+        for body in bodies:
+
+            async def chunks(body: bytes = body) -> AsyncIterator[bytes]:
+                yield body
+
+            options = PutOptions(size=len(body), cached=True, wait_placed=True)
+            cids.append((await node.put_blob(chunks(), options)).cid)
+        assert not any(kept_of(nodes, cid) for cid in cids)
+        with monkeypatch.context() as alone:
+            if how != "pinned":
+                alone.setattr(Courier, "has_peers", False)
+            for cid, body in zip(cids, bodies, strict=True):
+                if how == "put alone":
+                    await publisher.put(body)
+                else:
+                    assert (await node.pin_blob(cid, pinned=True)).info.pinned
+        if how != "pinned":
+            node._placements._early.clear()  # as a restart does
+            await node._placements._take_up()
+        await until(lambda: all(kept_of(nodes, cid) for cid in cids), "it is not placed",
+                    within_s=10.0)  # fmt: skip
+
+    with_network(tmp_path, act, [config_of(), config_of()])
