@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -330,7 +331,11 @@ class _Put:
     async def _keep_old(self, bound: Bound, done: cores.Done) -> bool:
         """Let the blob that was there first serve; False when it has to give way."""
         context, now = self._context, self._context.now()
-        if bound.expired(now) or not await self._is_sound(bound):
+        if bound.expired(now):
+            await remove_bound(context, bound)
+            return False
+        if not await self._is_sound(bound):
+            await self._take_over(bound)
             await remove_bound(context, bound)
             return False
         if self._options.cached:
@@ -350,6 +355,21 @@ class _Put:
             assert self._object_id is not None, "begun means that it has an id"
             await context.objects.abandon(self._object_id)
         return True
+
+    async def _take_over(self, bound: Bound) -> None:
+        """Wish for no less than what is replaced: the longer wish wins, as in `Catalog.keep`."""
+        context, mine = self._context, self._options
+        if bound.cached_until is not None:
+            return
+        dates = [bound.row.expires_unix_s, *([] if mine.cached else [mine.expires_unix_s])]
+        known = [date for date in dates if date is not None]
+        self._options = replace(
+            mine, pin=bound.pinned or (mine.pin and not mine.cached), cached=False,
+            expires_unix_s=max(known) if len(known) == len(dates) else None,
+        )  # fmt: skip
+        row = await context.offload.run(context.catalog.placed, bound.cid, context.now())
+        if row is not None:  # its holders and our lease are known on
+            self._placed = row if mine.cached else replace(row, is_done=False)
 
     async def _is_sound(self, bound: Bound) -> bool:
         """Tell whether the blob there can be read: a second put of it replaces one that cannot."""

@@ -1,5 +1,6 @@
 """Cached blobs go in their minutes, or earlier when the quota is nearly used up, and they alone."""
 
+import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from molia.node.app import open_node
 from molia.node.home import init_home
 from molia.node.local import LocalNode
 from molia.node.migration import migrate_home
-from tests.node.process import body_of
+from molia.store.keys import WHOLE_SHARE, Kind, block_key
+from tests.node.damage import places
+from tests.node.process import Node, body_of
 from tests.node.scan import assert_no_orphans
 from tests.node.test_leases import MovableClock, cids
 
@@ -102,6 +105,29 @@ async def test_what_is_wanted_in_the_moment_of_its_going_stays(
         assert await cids(node) == {cid}
         assert node.context.metrics.blob_count == 1
     assert set(assert_no_orphans(home)) == {cid}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_put_that_mends_a_damaged_blob_wishes_for_no_less(home: Path, cached: bool) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        pinned = Cid.parse(await put(node, 1))
+        loose = Cid.parse(await put(node, 2, pin=False))
+        found = [node.context.catalog.bound(cid, node.context.now()) for cid in (pinned, loose)]
+    for bound in found:
+        assert bound is not None
+        name = Kind.BLOCK, block_key(bound.row.object_id, WHOLE_SHARE, 0)
+        places(Node(home))[name].flip_value(random.Random(1))
+    async with open_node(home, CONFIG, clock=clock) as node:
+        for seed in (1, 2):
+            await put(node, seed, pin=False, cached=cached)
+        assert (await node.blob_info(pinned)).pinned, "the pin went with the damage"
+        clock.forward(86_400)
+        assert await node._sweeper.sweep() == 0
+        for seed, cid in ((1, pinned), (2, loose)):
+            reader = await node.open_blob(cid)
+            assert b"".join([it async for it in reader.read(0, 2_000)]) == body_of(seed, 2_000)
+    assert set(assert_no_orphans(home)) == {str(pinned), str(loose)}
 
 
 async def test_when_space_is_short_cached_blobs_go_and_nothing_else(home: Path) -> None:
