@@ -1,5 +1,6 @@
 """One put: drives the `Upload` core with threads for coding and the shards for storing."""
 
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -142,6 +143,18 @@ class _Put:
                 await self._context.objects.abandon(self._object_id)
             except MoliaError as error:  # the row stays: the next start sweeps
                 log.warning("upload_left_behind", reason=type(error).__name__)
+        if self._done is not None:
+            await self._note_bound(self._done.cid)
+
+    async def _note_bound(self, cid: Cid) -> None:
+        """Count and tell of a blob that was bound though nobody was told so."""
+        context = self._context
+        with contextlib.suppress(MoliaError):
+            await context.home_writer(cid).settle()  # it may be written yet
+            bound = await context.offload.run(context.catalog.bound, cid, context.now())
+            if bound is not None and bound.row.object_id == self._object_id:
+                context.count_blobs(cid, 1)
+                context.note_blob(cid)
 
     def release_all(self) -> None:
         """Give the whole budget back."""

@@ -1,27 +1,30 @@
 """Leases end with time, pins hold, and a clock that jumps ends nothing."""
 
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from molia.base.cid import Cid
 from molia.base.config import Config, LeaseConfig, StoreConfig
-from molia.base.errors import BlobNotFound
+from molia.base.errors import BlobNotFound, Busy
 from molia.base.now import Now
 from molia.base.views import Garbage, PutOptions
 from molia.node.app import open_node
-from molia.node.catalog import Bound, Catalog
+from molia.node.catalog import Bound, Catalog, blob_change
 from molia.node.home import init_home
 from molia.node.local import LocalNode
 from molia.node.puts import remove_bound
 from molia.node.rows import check_rows
+from molia.node.shards import ShardWriter
 from molia.node.system import SystemClock
 from molia.store.keys import Kind, Space, home_shard
-from molia.store.ops import Delete, Transaction
+from molia.store.ops import Delete, Reply, Transaction
 from tests.node.damage import places, rows
 from tests.node.process import Node, body_of
 from tests.node.scan import assert_no_orphans
@@ -136,6 +139,44 @@ async def test_a_second_put_has_a_lease_of_its_own(home: Path) -> None:
         clock.forward(2 * DAY_S)
         assert await node._sweeper.sweep() == 1
         assert await cids(node) == {dated}, "it was to stay until its date"
+
+
+@pytest.mark.parametrize("size", [2_000, 1_500_000])
+@pytest.mark.parametrize("how", ["left", "told that it took too long"])
+async def test_a_blob_whose_put_was_not_answered_is_counted_and_told_of(
+    home: Path, how: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_node(home, CONFIG) as node:
+        told: list[Cid] = []
+        node.context.on_blob.append(told.append)
+        bound, write = anyio.Event(), ShardWriter.write
+
+        async def write_late(writer: ShardWriter, transaction: Transaction) -> Reply:
+            reply = await write(writer, transaction)
+            if blob_change(transaction) == 1:
+                bound.set()
+                if how != "left":
+                    raise Busy("the shard did not write in time")
+                await anyio.sleep(30.0)
+            return reply
+
+        monkeypatch.setattr(ShardWriter, "write", write_late)
+
+        async def put_it() -> None:
+            with contextlib.suppress(Busy):
+                await put(node, 1, size, pin=True)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(put_it)
+            await bound.wait()
+            if how == "left":
+                tasks.cancel_scope.cancel()
+        (cid,) = await cids(node)
+        assert node.context.metrics.blob_count == 1
+        assert told == [Cid.parse(cid)], "it is not announced"
+        await node.delete_blob(Cid.parse(cid))
+        assert node.context.metrics.blob_count == 0
+    assert assert_no_orphans(home) == {}
 
 
 async def test_a_lease_that_cannot_be_read_ends_nothing(home: Path) -> None:
