@@ -95,6 +95,9 @@ class Sweeper:
 
         guard: holds as long as nobody has come to want it.
         """
+        if bound.is_second_copy:  # what changes a blob is guarded by its BIND row: mend that first
+            mend = self._context.catalog.mend(bound)
+            await self._context.home_writer(bound.cid).write(mend)
         match effect:
             case Remove():
                 if await remove_bound(self._context, bound, guard):

@@ -197,6 +197,25 @@ async def test_a_lease_that_cannot_be_read_ends_nothing(home: Path) -> None:
         assert await node._sweeper.sweep() == 1
 
 
+@pytest.mark.parametrize("expires_s", [None, 40 * DAY_S])
+async def test_a_damaged_row_keeps_no_other_blob_from_going(
+    home: Path, expires_s: float | None
+) -> None:
+    clock = MovableClock()
+    async with open_node(home, CONFIG, clock=clock) as node:
+        gone = await put(node, 1)
+        damaged = Cid.parse(
+            await put(node, 2, pin=True, expires_s=expires_s)
+        )  # the first looked at
+    (place,) = rows(places(Node(home)), Space.BIND, damaged.digest)
+    place.flip_value(random.Random(1))
+    async with open_node(home, CONFIG, clock=clock) as node:
+        clock.forward(41 * DAY_S)
+        assert await node._sweeper.sweep() == (1 if expires_s is None else 2)
+        assert await cids(node) == ({str(damaged)} if expires_s is None else set())
+    assert gone not in assert_no_orphans(home)
+
+
 async def test_a_pin_beside_another_change_of_the_blob_is_made(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
