@@ -158,11 +158,15 @@ class Courier:
 
         Nobody renews that of a blob which is not pinned, or has a date: it stays due until it ends.
         """
-        given, now = lease_of(row), self._context.now()
-        if not row.is_done or given is None or now.unix_s < renewal_due_s(given):
+        if not row.is_done or not self.is_late(row):
             return False
-        bound = self._context.catalog.bound(cid, now)
-        return bound is not None and bound.pinned and self._lease(bound, row) != given
+        bound = self._context.catalog.bound(cid, self._context.now())
+        return bound is not None and bound.pinned and self._lease(bound, row).encoded != row.lease
+
+    def is_late(self, row: PlacedRow) -> bool:
+        """Tell whether our lease of a blob has lived so long that it would be renewed."""
+        given = lease_of(row)
+        return given is not None and self._context.now().unix_s >= renewal_due_s(given)
 
     async def renew_lease(self, cid: Cid) -> int:
         """Bring the holders of a pinned blob our next lease if it is due; return who took it."""

@@ -160,7 +160,8 @@ class Placements:
     async def _settle(self, courier: Courier, result: PutResult, options: PutOptions) -> PutResult:
         cid = result.cid
         row = await self._row_of(cid)
-        if row is None or (row.is_done and row.survives < ENOUGH and not result.created):
+        is_worth_it = row is not None and (row.survives < ENOUGH or courier.is_late(row))
+        if row is None or (row.is_done and is_worth_it and not result.created):
             row = await self._mark(courier, cid)
         if row is None:
             return result

@@ -21,7 +21,7 @@ from molia.blobs.leases import renew
 from molia.blobs.statements import Statement
 from molia.node import jobs
 from molia.node.asking_blobs import Holder as At
-from molia.node.courier import Courier
+from molia.node.courier import Courier, lease_of
 from molia.node.identity import read_identity
 from molia.node.jobs import Job
 from molia.node.peer_streams import PeerStream
@@ -314,6 +314,31 @@ def test_leases_that_nobody_renews_do_not_stand_in_the_way_of_others(
         assert await publisher.node._placements.renew_due() == 0
 
     with_network(tmp_path, act, [config_of(), config_of()], clocks={0: Shifted()})
+
+
+def test_a_second_put_of_what_is_not_pinned_renews_the_lease_of_its_holders(
+    tmp_path: Path,
+) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher = nodes[0]
+        put = await publisher.put(b"loose", pin=False)
+        assert put.survives == 4, "no more holders are looked for"
+        before = lease_of(await _age(publisher, put.cid))
+        again = await publisher.put(b"loose", pin=False)
+        assert (again.created, again.holders) == (False, 5)
+        context = publisher.node.context
+        row = context.catalog.placed(put.cid, context.now())
+        assert row is not None
+        now = lease_of(row)
+        assert now is not None
+        assert before is not None
+        assert now.expires > before.expires + 1_000_000
+        for node in nodes[1:]:
+            (held,) = node.held()
+            (kept,) = node.member.holder.held.leases(held, context.now()).values()
+            assert kept.signed == now.encoded
+
+    with_network(tmp_path, act, [config_of() for _ in range(5)], clocks={0: Shifted()})
 
 
 def test_a_holder_that_moved_is_told_where_the_watch_has_found_it(
