@@ -123,6 +123,8 @@ class ProviderSweep:
         self._due_s = now.mono_s - LATE_MAX_S
         """When the location at the cursor is due; long ago when nothing is known."""
         self._new: dict[bytes, None] = {}
+        self._again: set[bytes] = set()
+        """Of these, what was added since the walk that is out began."""
         self._new_due_s = 0.0
         self._jitter_s = self._gap_until_s = self._failed_until_s = self._idle_until_s = 0.0
         self._out: Walk | None = None
@@ -145,14 +147,18 @@ class ProviderSweep:
         if not self._new:
             self._new_due_s = now.mono_s + NEW_WAIT_S
         self._new[loc] = None
+        if self._out is not None:
+            self._again.add(loc)
 
     def remove(self, loc: bytes) -> None:
         """Announce a key no more; `keys_from` must no longer give it."""
         self._new.pop(loc, None)
+        self._again.discard(loc)
 
     def _hurry(self, now_s: float) -> None:
         """Announce everything again, at the pace of a sweep that is late."""
         self._new.clear()
+        self._again.clear()
         self._due_s = now_s - LATE_MAX_S
         self.hurries += 1
 
@@ -185,6 +191,7 @@ class ProviderSweep:
             walk = self._new_walk(tile_bits(radius))
         if walk is not None:
             self._out, self._out_since_s = walk, now_s
+            self._again.clear()
             self._was_new = walk.stop is None
             self.walks += 1
         return walk
@@ -203,7 +210,8 @@ class ProviderSweep:
         self._failed = 0
         self.keys += len(out.keys)
         for key in out.keys:
-            self._new.pop(key, None)
+            if key not in self._again:
+                self._new.pop(key, None)
         if out.stop is not None:
             self._pace(self._advance(out.stop), len(out.keys), now.mono_s)
 

@@ -232,6 +232,22 @@ def test_new_keys_of_one_region_share_a_walk() -> None:
     assert [walk.keys for _, walk in sweeping.walked] == [tuple(sorted(new))]
 
 
+def test_a_key_that_is_new_again_during_its_walk_is_walked_once_more() -> None:
+    sweeping = in_step(10, 500, 10)
+    key, core = random.Random(11).randbytes(32), sweeping.core
+    insort(sweeping.keys.all, key)
+    core.add(key, sweeping.now)
+    later = sweeping.now.after(3.0)
+    walk = core.take_walk(sweeping.radius, later)
+    assert walk is not None
+    assert walk.keys == (key,)
+    core.add(key, later)  # what was stored of it may be what there was before
+    sweeping.now = later.after(5.0)
+    core.on_walked(walk, sweeping.now, ok=True)
+    sweeping.run(20)
+    assert [walk.keys for _, walk in sweeping.walked] == [(key,)]
+
+
 def test_a_flood_of_new_keys_hurries_the_sweep_instead_of_growing_a_list() -> None:
     sweeping = in_step(10, 100, 12)
     rng = random.Random(13)
