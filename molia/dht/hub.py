@@ -103,13 +103,17 @@ class Hub:
         return packed is not None and is_local(packed)
 
     def set_own(self, family: int, own: Contact | None, now: Now) -> None:
-        """Take the contact that this node is; another routing id begins another table."""
+        """Take the contact that this node is; another routing id begins another table.
+
+        Who died is remembered whatever the id: to find back to them after a partition.
+        """
         side = self.families[family]
         side.own = own
         if own is not None and own.id != side.own_id:
-            contacts = side.table.contacts()
+            contacts, graveyard = side.table.contacts(), side.table.graveyard
             side.own_id = own.id
             side.table = Table(own.id, self.config.table, entropy=self.entropy)
+            side.table.graveyard = graveyard
             for contact in contacts:
                 if contact.id != own.id:
                     side.table.on_verified(contact, None, now.mono_s)

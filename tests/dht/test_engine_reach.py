@@ -2,9 +2,11 @@
 
 from molia.base.crypto import Identity
 from molia.dht.blinding import locations
-from molia.dht.effects import Reachable
+from molia.dht.contact import Space
+from molia.dht.effects import Reachable, Snapshot
 from molia.dht.records import RecordAddress, publish
 from molia.dht.results import Got, Stored
+from molia.dht.snapshot import read_snapshot, write_snapshot
 from molia.wire.dht_messages import DialCode, Reached
 from molia.wire.messages import Error, ErrorCode, FindNode, Number, decode, encode
 from tests.dht.world import NETWORK, FakePeer, Node, World, joined, public
@@ -29,6 +31,22 @@ def test_a_node_that_can_be_reached_finds_out_and_is_known_by_the_others() -> No
     assert node.engine.own is not None
     assert node.engine.own.address == node.address
     assert knowing(world, node) >= 10
+
+
+def test_who_finds_out_where_it_is_still_knows_whom_it_knew_and_lost() -> None:
+    world = joined(12)
+    node, space = world.add(public(100)), Space(NETWORK)
+    lost = [space.contact(bytes((n,)) * 32, public(200 + n)) for n in range(1, 6)]
+    graves = [contact for contact in lost if contact is not None]
+    world.start(node, world.nodes[0], snapshot=write_snapshot([], graves, world.now.unix_s))
+    world.run(30)
+    assert reachable(node) == [True]
+    node.engine.stop(node.now)
+    node.follow()
+    kept = next(e.data for e in reversed(node.effects) if isinstance(e, Snapshot))
+    read = read_snapshot(kept, space)
+    assert read is not None
+    assert set(read.graves) >= set(graves)
 
 
 def test_a_node_behind_nat_stays_a_client_in_nobodys_table_and_still_puts_and_reads() -> None:
