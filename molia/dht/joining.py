@@ -18,7 +18,7 @@ from molia.dht.contact import ID_BITS, Contact, bucket_index
 from molia.dht.effects import Alone, Joined, Snapshot
 from molia.dht.hub import IPV4, IPV6, Family, Hub, family_of
 from molia.dht.keeping import Keeping
-from molia.dht.searching import Found, Searches
+from molia.dht.searching import NOTHING, Found, Searches
 from molia.dht.snapshot import read_snapshot, write_snapshot
 from molia.wire.addresses import Address
 
@@ -272,6 +272,8 @@ class Joining:
         target = int.from_bytes(self._hub.entropy.token(ID_BITS // 8), "big")
 
         def found(result: Found, then: Now) -> None:
+            if result is NOTHING:  # too many lookups run: that says nothing of the network
+                return
             live = [c for c in result.heard if self._asks.unproved.is_proved(c)]
             doubtful = [c for c in result.heard if not self._asks.unproved.is_proved(c)]
             are_some, left = len(result.heard) >= NEIGHBOURS, [len(doubtful)]

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import pytest
+
+from molia.base import limits
 from molia.base.cid import Cid, Codec
 from molia.base.crypto import Identity
 from molia.base.hashing import blake3_digest
@@ -225,6 +228,22 @@ def test_everybody_is_told_the_size_of_the_network() -> None:
     world.run(120)
     estimates = sorted(node.engine.size_estimate for node in world.nodes)
     assert 25 <= estimates[len(estimates) // 2] <= 60
+
+
+def test_a_lookup_that_finds_no_place_says_nothing_of_the_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = joined(40)
+    world.run(120)
+    node = world.nodes[3]
+    before = node.engine.size_estimate
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "DHT_LOOKUPS_MAX", 0)
+        for _ in range(limits.SIZE_ESTIMATES_MAX):
+            node.engine._joining._refresh(node.now)
+            node.engine.on_deadline(node.now)
+    assert node.engine.counters.lookups_refused == limits.SIZE_ESTIMATES_MAX
+    assert node.engine.size_estimate == before
 
 
 def test_two_runs_of_one_seed_send_the_same() -> None:
