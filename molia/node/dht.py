@@ -86,7 +86,7 @@ class Dht:
         self.rows = Rows(context)
         self.space = Space(context.network, bind_ids=context.config.bind_ids)
         self.engine = Engine(
-            core_config(config), identity=context.peer, space=self.space,
+            core_config(config, workers=seat.count), identity=context.peer, space=self.space,
             own=self._own_contact(bound), wire=TransportWire(network.transport), shelf=self.rows,
             entropy=context.entropy, share=(seat.index, seat.count), gate=ProofGate(network),
         )  # fmt: skip

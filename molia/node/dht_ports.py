@@ -71,10 +71,13 @@ class TransportWire:
         self._transport.reply(peer, request_id, answer, now)
 
 
-def core_config(config: Config) -> core.DhtConfig:
-    """Return the engine's settings as the operator's say."""
+def core_config(config: Config, *, workers: int) -> core.DhtConfig:
+    """Return the settings of one of so many engines as the operator's say for the node.
+
+    Each counts the rows on the shards of its own worker.
+    """
     return core.DhtConfig(
         snapshot_s=float(config.dht.snapshot_s),
-        rows_max=config.dht.records_max,
+        rows_max=config.dht.records_max // workers,
         may_serve=config.dht.reachable != "no",
     )

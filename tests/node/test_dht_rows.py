@@ -2,17 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molia.base.config import Config, StoreConfig
+from molia.base.config import Config, DhtConfig, StoreConfig
 from molia.dht import held
 from molia.dht.effects import Store
 from molia.node.app import open_node
+from molia.node.dht import Dht
 from molia.node.dht_rows import Rows, _before
 from molia.node.home import init_home
+from molia.node.network import Network
+from molia.node.team import Seat, Team
 from molia.store.keys import Kind
 
 RECORD, PROVIDER = held.RECORD, held.PROVIDERS
@@ -107,3 +113,22 @@ def test_a_scan_begins_right_before_its_start(number: int) -> None:
     before = _before(number.to_bytes(32, "big"))
     assert len(before) == 32
     assert int.from_bytes(before, "big") == number - 1
+
+
+def test_workers_share_what_their_node_holds_for_others(tmp_path: Path) -> None:
+    async def go() -> None:
+        home, count = tmp_path / "home", 4
+        store_config = StoreConfig(shards=4, quota_bytes=1 << 30)
+        config = Config(store=store_config, workers=1, dht=DhtConfig(records_max=1_000))
+        init_home(home, config, "")
+        async with open_node(home, config) as node:
+            wire = SimpleNamespace(transport=SimpleNamespace(has_session=None))
+            held_max = 0
+            for index in range(count):
+                team = Team(Seat(index=index, count=count))
+                context = replace(node.context, team=team)
+                dht = Dht(context, cast("Network", wire), home, bound=())
+                held_max += dht.engine._storing.writes.quotas.rows_max
+            assert held_max == 1_000  # each counts what lies on its own shards
+
+    asyncio.run(go())
