@@ -79,18 +79,26 @@ class Rows:
         return [row.key for row in rows]
 
     def count(self) -> None:
-        """Count the rows on the shards of this worker; to be run in a thread."""
-        now = self._context.now()
+        """Count the rows on the shards of this worker; to be run in a thread.
+
+        Of a kind that cannot be read now the last count stays.
+        """
         for kind in KINDS.values():
-            found = 0
-            for writer in self._context.shards.own:
-                after, page = b"", limits.SCAN_ROWS_MAX
-                while page == limits.SCAN_ROWS_MAX:
-                    rows = writer.shard.scan(kind, b"", now=now, after=after, limit=page)
-                    page = len(rows)
-                    found += page
-                    after = rows[-1].key if rows else after
-            self.held[kind] = found
+            try:
+                self.held[kind] = sum(
+                    self._count_in(writer.shard, kind) for writer in self._context.shards.own
+                )
+            except (Damaged, ShardUnavailable):
+                self.counters.unreadable += 1
+
+    def _count_in(self, shard: ReadShard, kind: Kind) -> int:
+        now, found, after, page = self._context.now(), 0, b"", limits.SCAN_ROWS_MAX
+        while page == limits.SCAN_ROWS_MAX:
+            rows = shard.scan(kind, b"", now=now, after=after, limit=page)
+            page = len(rows)
+            found += page
+            after = rows[-1].key if rows else after
+        return found
 
     # ------------------------------------------------------------------ writing
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from molia.base.config import Config, DhtConfig, StoreConfig
+from molia.base.errors import ShardUnavailable
+from molia.base.now import Now
 from molia.dht import held
 from molia.dht.effects import Store
 from molia.node.app import open_node
@@ -20,6 +23,7 @@ from molia.node.home import init_home
 from molia.node.network import Network
 from molia.node.team import Seat, Team
 from molia.store.keys import Kind
+from molia.store.ops import Row
 
 RECORD, PROVIDER = held.RECORD, held.PROVIDERS
 FAR = 4_000_000_000
@@ -95,6 +99,28 @@ def test_locations_come_in_order_over_all_shards_from_any_start(tmp_path: Path) 
         assert rows.held == {Kind.RECORD: 0, Kind.PROVIDER: len(numbers)}
 
     with_rows(tmp_path / "home", act)
+
+
+def test_rows_that_cannot_be_counted_now_are_as_many_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(rows: Rows) -> None:
+        assert await rows.write(store(loc(1), b"row"))
+        shard = rows._context.shards.own[0].shard
+        scan = shard.scan
+
+        def failing(kind: Kind, prefix: bytes, *, now: Now, after: bytes, limit: int) -> list[Row]:
+            if kind is Kind.RECORD:
+                raise ShardUnavailable("the index cannot be read")
+            return scan(kind, prefix, now=now, after=after, limit=limit)
+
+        monkeypatch.setattr(shard, "scan", failing)
+        rows.held[Kind.PROVIDER] = 7
+        rows.count()
+        assert rows.held == {Kind.RECORD: 1, Kind.PROVIDER: 0}
+        assert rows.counters.unreadable == 1
+
+    with_rows(tmp_path / "home", act, shards=1)
 
 
 def test_an_expired_row_is_none_and_gives_way(tmp_path: Path) -> None:
