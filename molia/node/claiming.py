@@ -98,6 +98,10 @@ class Claims:
                     self._tell_of(cid, other)
                     self.counts["yielded"] += 1
                     return False
+            heeded = self._heeded.get(cid)
+            if heeded is not None and heeded.lives(now.unix_s):
+                self.counts["yielded"] += 1
+                return False  # its signer was first, and its answer may be lost
             is_won = True
         finally:
             if not is_won:
