@@ -167,7 +167,7 @@ class ShardWriter:
             batch = self._take_batch(wake_s)
             if batch:
                 self._apply(batch)
-            elif self._stopping and not self._queue:
+            elif self._stopping and not self._queue and not self._calls:
                 break
             self._run_calls()
             wake_s = self._work()
@@ -213,11 +213,12 @@ class ShardWriter:
 
     def _run_calls(self) -> None:
         while self._calls:
-            work, done = self._calls.popleft()
+            work, done = self._calls[0]  # it stays there until it is answered: see `_fail_all`
             try:
                 self._loop.call_soon_threadsafe(_answer, done, work(self.shard), None)
             except MoliaError as error:
                 self._loop.call_soon_threadsafe(_answer, done, 0, error)
+            self._calls.popleft()
 
     def _try_apply(self, transactions: list[Transaction]) -> list[Reply] | MoliaError:
         try:
@@ -278,7 +279,10 @@ class ShardWriter:
         for _, _, done, _ in (*self._in_flight, *self._queue):
             if not done.done():
                 done.set_exception(error)
+        for _, called in self._calls:
+            _answer(called, 0, error)
         self._queue.clear()
+        self._calls.clear()
 
     def _admit_waiting(self) -> None:
         room = limits.WRITE_QUEUE_BYTES_MAX - self._queued_bytes

@@ -19,13 +19,19 @@ from molia.api.listeners import bind
 from molia.api.server import new_event_loop, serve
 from molia.base.cid import Cid
 from molia.base.config import ApiConfig, Config, StoreConfig
+from molia.base.errors import ShardUnavailable
+from molia.base.now import Now
 from molia.node.app import open_node
 from molia.node.home import init_home
+from molia.node.shards import ShardWriter
+from molia.node.system import SystemClock
 from molia.store.disk import Buffer, File
 from molia.store.keys import home_shard
 from molia.store.os_disk import OsDisk
+from molia.store.shard import Shard
 from tests.node.process import Client, body_of
 from tests.node.scan import assert_no_orphans
+from tests.store.shards import disk_at, open_shard
 
 CONFIG = Config(
     api=ApiConfig(loopback="trusted", listen=("127.0.0.1:0",)),
@@ -241,3 +247,51 @@ def test_a_failing_read_is_read_around_or_an_error_but_never_wrong(home: Path) -
         fault.armed = False
         check(client, kept)
     assert set(assert_no_orphans(home)) == set(kept)
+
+
+# ---------------------------------------------------------------------------- calls to a writer
+
+
+def shard_at(path: Path) -> Shard:
+    """Return a shard of its own, open."""
+    return open_shard(disk_at(path), now=SystemClock().now())[0]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_is_answered_also_when_the_writer_ends_by_it(tmp_path: Path) -> None:
+    def fails(_: Shard) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def call() -> None:
+        writer = ShardWriter(shard_at(tmp_path), 0, SystemClock())
+        calls = [asyncio.ensure_future(writer.call(work)) for work in (fails, lambda _: 1)]
+        done, waiting = await asyncio.wait(calls, timeout=10)
+        assert not waiting, "nobody answers"
+        assert {type(task.exception()) for task in done} == {ShardUnavailable}
+        await asyncio.to_thread(writer._thread.join)
+
+    asyncio.run(call())
+
+
+def test_a_call_that_was_made_before_the_writer_stops_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works, gate = threading.Event(), threading.Event()
+
+    def work(_: Shard, now: Now, *, idle: bool) -> None:
+        works.set()
+        gate.wait(10)
+
+    monkeypatch.setattr(Shard, "work", work)
+
+    async def call() -> None:
+        writer = ShardWriter(shard_at(tmp_path), 0, SystemClock())
+        await asyncio.to_thread(works.wait)
+        calling = asyncio.ensure_future(writer.call(lambda _: 7))
+        stopping = asyncio.ensure_future(writer.stop())
+        await asyncio.sleep(0)
+        gate.set()
+        await stopping
+        assert await asyncio.wait_for(calling, 10) == 7
+
+    asyncio.run(call())
