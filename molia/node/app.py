@@ -26,7 +26,15 @@ from molia.node.bus import Server
 from molia.node.catalog import Catalog
 from molia.node.context import Context
 from molia.node.groups import sole_error
-from molia.node.home import LOCKS_NAME, OpenDisk, check_private, home_lock, quota_of, store_path
+from molia.node.home import (
+    LOCKS_NAME,
+    OpenDisk,
+    check_private,
+    check_restored,
+    home_lock,
+    quota_of,
+    store_path,
+)
 from molia.node.identity import read_identity, read_network_secret
 from molia.node.leaves import LeafCache
 from molia.node.local import LocalNode
@@ -75,6 +83,7 @@ async def open_node(
     """
     clock = clock or SystemClock()
     check_private(home)
+    check_restored(home)
     identity = read_identity(home)
     quota_bytes = quota_of(home, config)
     data = store_path(home, config)

@@ -32,8 +32,10 @@ from molia.base.now import Now
 from molia.node.app import shard_options
 from molia.node.home import (
     CONFIG_NAME,
+    RESTORING_NAME,
     STORE_FILE_NAME,
     check_private,
+    check_restored,
     home_lock,
     init_home,
     quota_of,
@@ -57,7 +59,6 @@ from molia.store.superblock import read_superblock
 
 VERSION: Final = 1
 SAVED_FILES: Final = (IDENTITY_NAME, NETWORK_KEY_NAME, TOKEN_NAME, CONFIG_NAME, STORE_FILE_NAME)
-_MARKER_NAME: Final = "restoring"
 _BATCH: Final = 256
 Line = dict[str, object]
 
@@ -86,6 +87,7 @@ def save(home: Path, config: Config, target: Path) -> BackupResult:
     data = store_path(home, config)
     if not (home / IDENTITY_NAME).exists() or not data.is_dir():
         raise NotInitialised(f"there is no node in {home}", hint="run molia init")
+    check_restored(home)
     if target.exists():
         raise WouldOverwrite(f"{target} is there already", hint="name another file")
     with home_lock(home):
@@ -183,7 +185,7 @@ def restore(
     for a file that is no sound backup, WouldOverwrite when the home has an identity already.
     """
     lines = read_backup(source)
-    unfinished = home / _MARKER_NAME
+    unfinished = home / RESTORING_NAME
     if (home / IDENTITY_NAME).exists() and not unfinished.exists():
         raise WouldOverwrite(f"{home} is a node already", hint="name another --home")
     result = BackupResult(peer=str(lines[0].get("peer")))

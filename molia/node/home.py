@@ -40,6 +40,8 @@ NODE_FILE_NAME: Final = "node.json"
 SPARE_NAME: Final = "node.json.old"
 """Of an earlier run; what it takes on the disk serves a start when there is nothing else left."""
 STORE_FILE_NAME: Final = "store.json"
+RESTORING_NAME: Final = "restoring"
+"""There while a restore is under way: what it brings back is not all there yet."""
 LOCK_NAME: Final = "LOCK"
 LOCK_TRIES: Final = 30
 LOCK_PAUSE_S: Final = 0.02
@@ -109,6 +111,14 @@ def check_private(path: Path) -> None:
         raise HomeUnsafe(f"{path} belongs to another user", hint="name a home of yours by --home")
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise HomeUnsafe(f"{path} is open to other users", hint=f"chmod 700 {path}")
+
+
+def check_restored(path: Path) -> None:
+    """Raise NotInitialised when a restore was cut off: rows that it brings back may be missing."""
+    if (path / RESTORING_NAME).exists():
+        raise NotInitialised(
+            f"a restore of {path} was cut off", hint="run molia restore again, with the same file"
+        )
 
 
 @contextmanager

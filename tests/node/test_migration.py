@@ -134,17 +134,21 @@ def test_there_is_nothing_to_take_back_in_a_store_that_is_well(home: Path) -> No
 
 def put_records(home: Path, count: int) -> None:
     """Store records as a node of a network would."""
-    disk = OsDisk(str(home / "data"))
-    superblock = load_superblock(disk)
     for number in range(count):
         key = keys.own_record_key(bytes(8), b"name %d" % number)
-        index = keys.shard_of(Kind.META, key, superblock.shard_count)
-        shard, _ = Shard.open(
-            disk, index, store_uuid=superblock.uuid, options=ShardOptions(ballast_bytes=0), now=NOW
-        )
-        put = Put(Kind.META, key, OwnRecordRow(number + 1, number, b"value", 9).encode())
-        shard.apply([Transaction((put,))], NOW)
-        shard.close(NOW)
+        put_row(home, key, OwnRecordRow(number + 1, number, b"value", 9).encode())
+
+
+def put_row(home: Path, key: bytes, value: bytes) -> None:
+    """Store a row that belongs to no blob."""
+    disk = OsDisk(str(home / "data"))
+    superblock = load_superblock(disk)
+    index = keys.shard_of(Kind.META, key, superblock.shard_count)
+    shard, _ = Shard.open(
+        disk, index, store_uuid=superblock.uuid, options=ShardOptions(ballast_bytes=0), now=NOW
+    )
+    shard.apply([Transaction((Put(Kind.META, key, value),))], NOW)
+    shard.close(NOW)
 
 
 def bring_back(home: Path, source: Path) -> backup.BackupResult:
@@ -190,6 +194,33 @@ def test_a_restore_that_was_cut_off_may_be_run_again(home: Path, tmp_path: Path)
     assert bring_back(tmp_path / "other", tmp_path / "saved").records == 3
     with pytest.raises(WouldOverwrite):
         bring_back(tmp_path / "other", tmp_path / "saved")
+
+
+def test_a_home_whose_restore_was_cut_off_is_neither_run_nor_saved(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are not there yet: a node would sign with numbers that were used before."""
+    put_records(home, 3)
+    backup.save(home, CONFIG, tmp_path / "saved")
+
+    def cut(*_: object) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "_put_rows", cut)
+        with pytest.raises(InterruptedError):
+            bring_back(tmp_path / "other", tmp_path / "saved")
+
+    async def runs() -> None:
+        async with open_node(tmp_path / "other", CONFIG):
+            return
+
+    with pytest.raises(NotInitialised):
+        anyio.run(runs)
+    with pytest.raises(NotInitialised):
+        backup.save(tmp_path / "other", CONFIG, tmp_path / "half")
+    assert bring_back(tmp_path / "other", tmp_path / "saved").records == 3
+    anyio.run(runs)
 
 
 def test_nothing_is_overwritten_and_a_running_node_is_left_alone(
