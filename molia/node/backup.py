@@ -181,7 +181,8 @@ def restore(
 ) -> BackupResult:
     """Make a home from a backup: keys and settings, an empty store, the records and the pins.
 
-    load_config: reads the settings of the home, once they are there. Raises FileUnusable, BadInput
+    load_config: reads the settings of the home, once they are there; where they name a store that
+    is there already, its newer records stay. Raises FileUnusable, BadInput
     for a file that is no sound backup, WouldOverwrite when the home has an identity already.
     """
     lines = read_backup(source)
@@ -233,9 +234,21 @@ def _put_rows(home: Path, config: Config, lines: list[Line], result: BackupResul
                 puts.setdefault(keys.shard_of(put.kind, put.key, count), []).append(put)
                 result.records += 1
     for shard, now in _shards(home, config):
-        own = puts.get(shard.index, [])
+        own = [put for put in puts.get(shard.index, []) if not _is_older(put, shard, now)]
         for first in range(0, len(own), _BATCH):
             shard.apply([Transaction((put,)) for put in own[first : first + _BATCH]], now)
+
+
+def _is_older(put: Put, shard: Shard, now: Now) -> bool:
+    """Tell whether the store has a newer row of a record: its numbers must not be used again."""
+    if put.key[0] != Space.OWN_RECORD:
+        return False
+    with contextlib.suppress(Damaged):
+        there = shard.get(put.kind, put.key, now=now)
+        if there is not None:
+            used = OwnRecordRow.decode(there).used_seq
+            return used > OwnRecordRow.decode(bytes(put.value)).used_seq
+    return False
 
 
 def read_backup(source: Path) -> list[Line]:

@@ -151,6 +151,12 @@ def put_row(home: Path, key: bytes, value: bytes) -> None:
     shard.close(NOW)
 
 
+def saved_lines(home: Path, target: Path) -> list[backup.Line]:
+    """Save a home and return the lines."""
+    backup.save(home, CONFIG, target)
+    return backup.read_backup(target)
+
+
 def bring_back(home: Path, source: Path) -> backup.BackupResult:
     """Restore with fixed settings."""
     return backup.restore(home, source, lambda _: CONFIG, toml_text="")
@@ -221,6 +227,24 @@ def test_a_home_whose_restore_was_cut_off_is_neither_run_nor_saved(
         backup.save(tmp_path / "other", CONFIG, tmp_path / "half")
     assert bring_back(tmp_path / "other", tmp_path / "saved").records == 3
     anyio.run(runs)
+
+
+def test_a_record_that_is_newer_than_the_backup_stays(home: Path, tmp_path: Path) -> None:
+    """The store may lie elsewhere, on a disk that is well."""
+    put_records(home, 3)
+    backup.save(home, CONFIG, tmp_path / "saved")
+    newer = OwnRecordRow(99, 99, b"newer", 9)
+    key = keys.own_record_key(bytes(8), b"name 1")
+    put_row(home, key, newer.encode())
+    (home / "identity.key").unlink()
+    assert bring_back(home, tmp_path / "saved").records == 3
+    rows = {
+        line["key"]: base64.b64decode(str(line["row"]))
+        for line in saved_lines(home, tmp_path / "again")
+        if line["type"] == "record"
+    }
+    assert len(rows) == 3
+    assert OwnRecordRow.decode(rows[key[1:].hex()]) == newer
 
 
 def test_nothing_is_overwritten_and_a_running_node_is_left_alone(
