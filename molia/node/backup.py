@@ -168,8 +168,12 @@ def _write(target: Path, lines: list[Line]) -> None:
     end = {"type": "end", "lines": len(lines), "blake3": blake3_digest(text.encode()).hex()}
     temporary = target.with_name(target.name + ".tmp")
     temporary.unlink(missing_ok=True)
-    write_private(temporary, text + json.dumps(end, separators=(",", ":")) + "\n")
-    temporary.rename(target)
+    try:
+        write_private(temporary, text + json.dumps(end, separators=(",", ":")) + "\n")
+        temporary.rename(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # the identity is in it
+        raise
     sync_directory(target.parent)
 
 

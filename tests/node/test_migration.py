@@ -1,6 +1,7 @@
 """A home whose store gets another number of shards, and a home that comes back from a backup."""
 
 import base64
+import errno
 import json
 import os
 from collections.abc import AsyncIterator
@@ -245,6 +246,19 @@ def test_a_record_that_is_newer_than_the_backup_stays(home: Path, tmp_path: Path
     }
     assert len(rows) == 3
     assert OwnRecordRow.decode(rows[key[1:].hex()]) == newer
+
+
+def test_a_backup_that_does_not_fit_leaves_no_key_behind(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        path.write_text(text[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(backup, "write_private", full)
+    with pytest.raises(OSError, match="No space"):
+        backup.save(home, CONFIG, tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_nothing_is_overwritten_and_a_running_node_is_left_alone(
