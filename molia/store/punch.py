@@ -113,7 +113,10 @@ class Puncher:
         The list is part of the index, which may rot; a wrong punch would destroy a live value.
         """
         size = head_size(len(dead.tagged) - 1, dead.vlen)
-        data = self._files.get(dead.segment_id).read(dead.value_offset - size, size)
+        try:
+            data = self._files.get(dead.segment_id).read(dead.value_offset - size, size)
+        except OSError:
+            return False  # a bad sector, or a file that is lost: what cannot be read stays
         head = parse_head(data, 0, seed=self._seed)
         if head is None or (head.key, head.vlen) != (dead.tagged[1:], dead.vlen):
             return False

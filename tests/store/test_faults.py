@@ -1,7 +1,9 @@
 """A disk that fails once, at every possible call: nothing acknowledged is lost."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -9,11 +11,14 @@ from molia.base.errors import NoSpace, ShardUnavailable
 from molia.base.now import Now
 from molia.sim.disk import Fault, SimDisk
 from molia.sim.entropy import SeededEntropy
+from molia.store.disk import File
 from molia.store.keys import Kind
 from molia.store.lmdb_env import Env, IndexFailed, IndexFull
+from molia.store.os_disk import OsDisk
 from molia.store.shard import Delete, Put, Shard, ShardOptions, Transaction
 from tests.store.shards import (
     NOW,
+    TINY,
     Named,
     contents,
     delete,
@@ -273,3 +278,48 @@ def test_an_index_that_does_not_fit_waits_for_space(
         put(shard, b"more", b"1")
         assert shard.stats().counters.checkpoints >= 1
         assert len(contents(shard)) == stored + 1
+
+
+class BadSector(OsDisk):
+    """The real disk, which cannot read some bytes of the files of a name."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
+        self.make_dir("")
+        self.name, self.low, self.high = "", 0, 0
+
+    def open(self, name: str, *, create: bool = False, writable: bool = True) -> File:
+        """Open a file."""
+        inner = super().open(name, create=create, writable=writable)
+        return cast("File", _BadFile(inner, self)) if name == self.name else inner
+
+
+class _BadFile:
+    def __init__(self, inner: File, disk: BadSector) -> None:
+        self._inner, self._disk = inner, disk
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset < self._disk.high and self._disk.low < offset + size:
+            raise OSError(errno.EIO, "Input/output error")
+        return self._inner.read(offset, size)
+
+
+FIRST_SEGMENT = "shard-00/seg/0000000000000001.log"
+
+
+def test_a_dead_value_that_cannot_be_looked_at_stops_no_writes(tmp_path: Path) -> None:
+    """It would stop them again after each restart: the list of what is to be punched stays."""
+    disk, size = BadSector(tmp_path), 30_000
+    with opened(disk, replace(TINY, segment_bytes=1 << 20)) as shard:
+        for key, value in values(10, size):
+            put(shard, key, value, kind=Kind.BLOCK)
+        shard.checkpoint(NOW)
+        disk.name, disk.low, disk.high = FIRST_SEGMENT, 4096 + 3 * size, 4096 + 3 * size + 512
+        for key, _ in list(values(10, size))[2:5]:
+            delete(shard, key, kind=Kind.BLOCK)
+        work_until_idle(shard)
+        put(shard, b"new", b"value", kind=Kind.BLOCK)
+        assert shard.get(Kind.BLOCK, b"new", now=NOW) == b"value"
