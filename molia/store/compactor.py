@@ -15,7 +15,7 @@ from molia.store.compact import CLASSES, Copy, Floors, Output, Stage, lowest
 from molia.store.delta import Delta
 from molia.store.disk import is_full
 from molia.store.files import SegmentFiles
-from molia.store.index import ENTRY, RETIRED, Entry, Index, SegmentRow
+from molia.store.index import ENTRY, RETIRED, SEALED, Entry, Index, SegmentRow
 from molia.store.keys import Kind
 from molia.store.log import Home, Log
 from molia.store.memtable import Memtable
@@ -308,6 +308,7 @@ class Compactor:
     def _unlink(self) -> None:
         """Unlink what is retired, durably, then forget it."""
         disk = self._home.disk
+        self._keep_alive()
         for segment_id in sorted(self.retired):
             self._files.forget(segment_id)
             with contextlib.suppress(FileNotFoundError):
@@ -327,6 +328,19 @@ class Compactor:
         self.retired = set()
         self._look = True
         self.phase = ""
+
+    def _keep_alive(self) -> None:
+        """Keep victims that live keys are counted in: an entry was mended while they were copied.
+
+        The copy took what it leads to for dead.
+        """
+        for segment_id in sorted(self.retired):
+            row = self._rows.get(segment_id)
+            if row is not None and (row.live_frames or row.live_bytes):
+                row.state = SEALED
+                self._unfit.add(segment_id)
+                self.retired.discard(segment_id)
+                self.held.discard(segment_id)
 
     def _empty(self, segment_id: int) -> None:
         """Give the space back at once, even if another process has the file open."""

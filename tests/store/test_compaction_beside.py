@@ -1,0 +1,36 @@
+"""Compaction beside readers, audits and time that passes."""
+
+from pathlib import Path
+
+import pytest
+
+from molia.store.index import ENTRY, TAGS, TOMBSTONE, Slice
+from molia.store.os_disk import OsDisk
+from tests.store.shards import NOW, contents, opened, work_until_idle
+from tests.store.test_compaction import OPTIONS, copy_all, fill, thin, until
+
+
+@pytest.mark.parametrize("phase", ["copy", "move", "retire"])
+def test_a_value_whose_entry_is_mended_in_a_victim_stays(tmp_path: Path, phase: str) -> None:
+    """The copy took it for dead, for the index had lost it; then an audit found it again."""
+    disk = OsDisk(str(tmp_path), plain=True)
+    with opened(disk, OPTIONS) as shard:
+        stored = fill(shard)
+        thin(shard, stored)
+        shard.checkpoint(NOW)
+        kind, key = min(stored)
+        tagged = TAGS[kind] + key
+        packed = shard._index.get(tagged)
+        assert packed is not None
+        lost = Slice([(tagged, packed[:-1] + bytes((TOMBSTONE,)))], shard._rows, force=True)
+        shard._index.write_slice(lost)
+        until(shard, phase)
+        if phase == "copy":
+            copy_all(shard)  # the survey
+            shard.work(NOW, idle=True)
+            copy_all(shard)
+        assert shard._compactor.takes(ENTRY.unpack(packed)[0])
+        assert shard.reindex([(kind, key)], NOW) == 1
+        assert contents(shard) == stored
+        work_until_idle(shard)
+        assert contents(shard) == stored
