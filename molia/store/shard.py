@@ -276,8 +276,8 @@ class Shard:
         """
         self.checkpoint(now)
         tagged_keys = {TAGS[kind] + key for kind, key in keys}
-        truth = self._auditor.truth_of(tagged_keys, self.audit_segments())
         try:
+            truth = self._auditor.truth_of(tagged_keys, self.audit_segments())
             wrong = sorted(
                 (tagged, packed)
                 for tagged, packed in truth.items()
@@ -287,6 +287,8 @@ class Shard:
                 self._index.write_slice(Slice(wrong, self._rows, force=True))
         except IndexFull:
             raise NoSpace(f"{self._home.name}: the index does not fit on the disk") from None
+        except OSError as error:
+            raise ShardUnavailable(f"{self._home.name}: the log cannot be read: {error}") from None
         except IndexFailed as error:
             self._log.stop(f"writing the index failed: {error}")
         return len(wrong)

@@ -323,3 +323,17 @@ def test_a_dead_value_that_cannot_be_looked_at_stops_no_writes(tmp_path: Path) -
         work_until_idle(shard)
         put(shard, b"new", b"value", kind=Kind.BLOCK)
         assert shard.get(Kind.BLOCK, b"new", now=NOW) == b"value"
+
+
+def test_mending_the_index_from_a_log_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """Any other error would end the writer's thread."""
+    disk = BadSector(tmp_path)
+    with opened(disk) as shard:
+        for key, value in values(10, 10_000):
+            put(shard, key, value, kind=Kind.BLOCK)
+        shard.checkpoint(NOW)
+        shard._files.forget_all()
+        disk.name, disk.high = FIRST_SEGMENT, 1 << 30
+        with pytest.raises(ShardUnavailable):
+            shard.reindex([(Kind.BLOCK, b"key")], NOW)
+        put(shard, b"new", b"value", kind=Kind.BLOCK)
