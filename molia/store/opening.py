@@ -322,6 +322,7 @@ class _Opening:
         )  # fmt: skip
         try:
             self._publish(opened)
+            recovery.remove_unknown()
             if self._reason and not log.failure and not opened.generation.entries:
                 with contextlib.suppress(IndexFull):
                     self._note_punched(index)

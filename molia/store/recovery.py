@@ -95,6 +95,8 @@ class Recovery:
         """What is to go into the index."""
         self.findings = Findings()
         self.suspects: list[Suspect] = []
+        self._unknown: list[int] = []
+        """Outputs of compactions that the index does not know."""
         self.newest_unix_s = 0
         """When the newest segment that was read was begun."""
         self.tail = Tail()
@@ -106,7 +108,7 @@ class Recovery:
     # ------------------------------------------------------------------------ the whole
 
     def run(self) -> None:
-        """Read everything; nothing is changed on the disk but junk files."""
+        """Read everything; nothing is changed on the disk but junk files. See `remove_unknown`."""
         names = self._home.disk.list_dir(f"{self._home.name}/seg")
         found = sorted(sid for sid in map(segment_id_of, names) if sid is not None)
         outputs = self._outputs(found)
@@ -119,12 +121,17 @@ class Recovery:
             if self._rebuilding or (segment_id in written and self._is_new(segment_id)):
                 self._segment(segment_id, is_last=segment_id == last)
             elif segment_id in outputs and segment_id not in self._rows:
-                self._remove(segment_id)  # nothing leads there yet
+                self._unknown.append(segment_id)  # nothing leads there yet
         tail = self.tail
         tail.next_segment_id = known + 1
         tail.next_lsn = max(self._expected, self._position.lsn + 1, 1)
         if tail.file is None and not tail.last_position.segment_id:
             tail.last_position = self._position
+
+    def remove_unknown(self) -> None:
+        """Remove outputs that nothing leads to, once no other process reads the old delta."""
+        for segment_id in self._unknown:
+            self._remove(segment_id)
 
     def report(self, *, created: bool, rebuild_reason: str) -> RecoveryReport:
         """Return what was found."""

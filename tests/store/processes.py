@@ -1,8 +1,9 @@
 """Shard 0 kept by a process of its own, for tests of readers in another one.
 
-`python -m tests.store.processes keep|hold|scan|torture|read PATH …`. What the torture's writer has
-begun and what it has acknowledged stands in a mapped file, so that readers can tell a right answer
-at any moment: of each key two versions; an odd one is a value, an even one is that it is deleted.
+`python -m tests.store.processes keep|begin|hold|scan|torture|read PATH …`. What the torture's
+writer has begun and what it has acknowledged stands in a mapped file, so that readers can tell a
+right answer at any moment: of each key two versions; an odd one is a value, an even one is that it
+is deleted.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from typing import Any, Final
 from molia.base.now import Now
 from molia.node.copier import Copier
 from molia.node.system import SystemClock
+from molia.store import opening
 from molia.store.index import Index
 from molia.store.keys import Kind
 from molia.store.os_disk import OsDisk
@@ -113,6 +115,17 @@ def keep(path: Path, *, rebuild: bool) -> None:
                     when = when.after(max(0.0, due_s - when.mono_s))
         print("done", flush=True)
     shard._release()
+
+
+def begin(path: Path) -> None:
+    """Open the shard, and stay where its index is up to date and the old delta still there."""
+
+    def wait(*_: object, **__: object) -> None:
+        print("recovered", flush=True)
+        sys.stdin.read()
+
+    opening.forget_deltas = wait  # type: ignore[attr-defined]
+    open_shard(disk_at(path), SHARED, now=now())
 
 
 def hold(path: Path) -> None:
@@ -272,6 +285,8 @@ def main() -> None:
                 keep(path, rebuild=sys.argv[3] == "1")
             case "torture":
                 torture(path, int(sys.argv[3]))
+            case "begin":
+                begin(path)
             case "hold":
                 hold(path)
             case "scan":

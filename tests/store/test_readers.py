@@ -15,6 +15,7 @@ from molia.store.keys import Kind
 from molia.store.shard import Put, Shard, Transaction
 from tests.store.processes import SHARED, Keeper, now, reader_of, spawn
 from tests.store.shards import NOW, contents, disk_at, open_shard
+from tests.store.test_compaction import fill, thin, until
 
 OPTIONS = replace(SHARED, checkpoint_keys=1_000, segment_bytes=1 << 20, slice_keys=1_000)
 
@@ -177,3 +178,21 @@ def test_an_index_is_not_used_across_a_fork(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     assert shard.get(Kind.BLOCK, b"nothing", now=NOW) is None, "its own process still may"
     shard._release()
+
+
+def test_what_a_compaction_moved_is_read_while_its_writer_starts_anew(tmp_path: Path) -> None:
+    """The delta of the run before leads to outputs that the index does not know yet."""
+    disk = disk_at(tmp_path)
+    shard, _ = open_shard(disk, replace(SHARED, compact=True))
+    stored = fill(shard)
+    thin(shard, stored)
+    until(shard, "move")
+    shard.work(NOW, idle=True)
+    shard.work(NOW, idle=True)
+    shard._release()
+    reader = reader_of(tmp_path)
+    assert contents(reader) == stored
+    reader._reader._files.forget_all()  # as one with more segments than it holds open
+    with process("begin", tmp_path):
+        assert contents(reader) == stored
+    reader.close()
