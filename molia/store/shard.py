@@ -430,7 +430,10 @@ class Shard:
         """
         try:
             return self._auditor.audit(segment_id, now.unix_s)
-        except (OSError, IndexFailed) as error:
+        except OSError as error:
+            reason = f"it cannot be read: {error.strerror or error}"
+            return SegmentAudit(segment_id, 0, 0, (DamagedFrame(0, b"", 0, reason),), ())
+        except IndexFailed as error:
             raise ShardUnavailable(f"segment {segment_id} cannot be read: {error}") from None
 
     def _is_going(self, segment_id: int) -> bool:

@@ -295,3 +295,14 @@ def test_a_call_that_was_made_before_the_writer_stops_is_answered(
         assert await asyncio.wait_for(calling, 10) == 7
 
     asyncio.run(call())
+
+
+def test_verify_goes_on_behind_a_segment_that_cannot_be_read(home: Path) -> None:
+    fault = Fault("read block", left=1)
+    with running(home, fault) as client:
+        kept = fill(client)
+        fault.armed = True
+        progress = client.verify()
+        assert fault.left == 0
+        assert progress["log_damaged"] == 1
+        assert progress["blobs"] == len(kept)
