@@ -17,6 +17,7 @@ from molia.base.now import Now
 from molia.store.audit import Auditor
 from molia.store.index import TAGS, Index, SegmentRow, Slice
 from molia.store.keys import DATA_KINDS, Kind
+from molia.store.lmdb_env import IndexFailed, IndexFull
 from molia.store.ops import Counters, SegmentAudit
 
 _MARK: Final = b"scrub"
@@ -121,7 +122,11 @@ class Scrubber:
             self._steps = self._segment_steps() if self.status.phase == SEGMENTS else self._pages()
         size = 0
         while size < SCRUB_STEP_BYTES:
-            read = next(self._steps, None)
+            try:
+                read = next(self._steps, None)
+            except (IndexFull, IndexFailed):
+                self._steps = None  # they have ended: the next step goes on from the status
+                raise
             if read is None:
                 self._steps = None
                 self._next_phase(now)

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from molia.base.limits import SCRUB_BYTES_PER_S
 from molia.base.now import Now
 from molia.store.index import ENTRY, Slice
 from molia.store.keys import Kind
-from molia.store.scrub import IDLE, SEGMENTS, ScrubStatus
+from molia.store.lmdb_env import IndexFull
+from molia.store.scrub import IDLE, SEGMENTS, Scrubber, ScrubStatus
 from molia.store.shard import Shard
 from tests.store.shards import NOW, TINY, delete, disk_at, open_shard, opened, put
 
@@ -131,3 +134,26 @@ def test_a_state_that_rotted_only_costs_another_pass() -> None:
     assert ScrubStatus.decode(b"\xff" * 60) == fresh
     status = ScrubStatus(SEGMENTS, 5, 4, 3, 9, 1000, 2)
     assert ScrubStatus.decode(status.encode((Kind.META, b"key"))) == (status, (Kind.META, b"key"))
+
+
+@pytest.mark.parametrize("nth", [4, 9])
+def test_a_pass_whose_progress_did_not_fit_once_still_reads_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    shard, _ = open_shard(disk_at(tmp_path), OPTIONS)
+    fill(shard)
+    left, save = [nth], Scrubber._save
+
+    def save_or_fail(scrubber: Scrubber) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise IndexFull("the disk is full")
+        save(scrubber)
+
+    monkeypatch.setattr(Scrubber, "_save", save_or_fail)
+    scrub(shard, NOW.after(1.0))
+    assert left[0] < 0
+    status = shard.scrub_status()
+    assert (status.phase, status.segment_id) == (IDLE, status.last_segment_id)
+    assert status.size_bytes > 0.9 * shard.stats().log_bytes - OPTIONS.segment_bytes - 200_000
+    shard._release()
