@@ -62,8 +62,8 @@ class Chores:
         if own_s is not None and own_s <= now.mono_s:
             self._do(now)
             own_s = self._due_s()
-        if self._puncher.pending and own_s is not None:
-            own_s = now.mono_s
+            if self._puncher.pending and own_s is not None:
+                own_s = now.mono_s  # the upkeep has not seen what was added
         both = [due_s for due_s in (own_s, upkeep_due_s) if due_s is not None]
         return min(both, default=None)
 

@@ -12,6 +12,7 @@ from molia.base.now import Now
 from molia.sim.disk import Fault, SimDisk
 from molia.sim.entropy import SeededEntropy
 from molia.store.disk import File
+from molia.store.index import Index
 from molia.store.keys import Kind
 from molia.store.lmdb_env import Env, IndexFailed, IndexFull
 from molia.store.os_disk import OsDisk
@@ -337,3 +338,40 @@ def test_mending_the_index_from_a_log_that_cannot_be_read_is_refused(tmp_path: P
         with pytest.raises(ShardUnavailable):
             shard.reindex([(Kind.BLOCK, b"key")], NOW)
         put(shard, b"new", b"value", kind=Kind.BLOCK)
+
+
+def test_a_shard_that_cannot_note_what_it_punched_waits_for_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer's thread would take all of a processor for as long as the disk is full."""
+    options = replace(TINY, segment_bytes=1 << 20, sweep_s=3_600.0)
+    with opened(disk_at(tmp_path), options) as shard:
+        for key, value in values(10, 30_000):
+            put(shard, key, value, kind=Kind.BLOCK)
+        shard.checkpoint(NOW)
+        delete(shard, next(iter(values(1, 0)))[0], kind=Kind.BLOCK)
+
+        def full(*_: object) -> None:
+            raise IndexFull("the disk is full")
+
+        monkeypatch.setattr(Index, "forget_dead", full)
+        now = NOW.after(20.0)
+        for _ in range(200):
+            due_s = shard.work(now, idle=True)
+            if due_s is None or due_s > now.mono_s:
+                break
+        else:
+            raise AssertionError("it never rests")
+        monkeypatch.undo()
+        work_until_at_rest(shard, now.after(10.0))
+        assert shard.stats().punchable_bytes == 0
+
+
+def work_until_at_rest(shard: Shard, now: Now) -> None:
+    """Work for a minute."""
+    for _ in range(200):
+        due_s = shard.work(now, idle=True)
+        if due_s is None or due_s > NOW.mono_s + 90:
+            return
+        now = now.after(max(0.0, due_s - now.mono_s))
+    raise AssertionError("it never rests")
