@@ -153,6 +153,8 @@ class Compactor:
 
     def due_s(self) -> float | None:
         """Return when it is to be looked for victims again, None while nothing calls for it."""
+        if self._copy is not None:
+            return None  # there is nothing to look for before it has ended
         due = [at_s for at_s in (self._retry_s, self._idle_due_s) if at_s]
         return min(due, default=None)
 

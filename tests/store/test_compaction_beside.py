@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from molia.store.compactor import REST_AFTER_S
 from molia.store.index import ENTRY, TAGS, TOMBSTONE, Slice
 from molia.store.os_disk import OsDisk
 from tests.store.shards import NOW, contents, opened, work_until_idle
@@ -34,3 +35,19 @@ def test_a_value_whose_entry_is_mended_in_a_victim_stays(tmp_path: Path, phase: 
         assert contents(shard) == stored
         work_until_idle(shard)
         assert contents(shard) == stored
+
+
+def test_a_shard_rests_while_a_long_copy_goes_on(tmp_path: Path) -> None:
+    """Also once the time has come at which less garbage is worth a compaction."""
+    disk = OsDisk(str(tmp_path), plain=True)
+    with opened(disk, OPTIONS) as shard:
+        thin(shard, fill(shard))
+        until(shard, "copy")
+        now, at_once = NOW, 0
+        for _ in range(400):
+            due_s = shard.work(now, idle=True)
+            assert due_s is not None
+            at_once += due_s <= now.mono_s
+            now = now.after(max(0.0, due_s - now.mono_s))
+        assert now.mono_s > NOW.mono_s + 2 * REST_AFTER_S
+        assert at_once < 10
