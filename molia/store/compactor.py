@@ -312,10 +312,10 @@ class Compactor:
         disk = self._home.disk
         self._keep_alive()
         for segment_id in sorted(self.retired):
-            self._files.forget(segment_id)
             with contextlib.suppress(FileNotFoundError):
                 self._empty(segment_id)
                 disk.unlink(self._home.segment(segment_id))
+            self._files.forget(segment_id)  # earlier, a reader might open it once more
         disk.sync_dir(f"{self._home.name}/seg")
         self._index.forget_segments(self.retired)
         self._counters.index_commits += 1

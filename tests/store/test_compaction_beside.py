@@ -7,6 +7,7 @@ import pytest
 from molia.store.compactor import REST_AFTER_S
 from molia.store.index import ENTRY, TAGS, TOMBSTONE, Slice
 from molia.store.os_disk import OsDisk
+from molia.store.segment import segment_id_of
 from tests.store.shards import NOW, contents, opened, work_until_idle
 from tests.store.test_compaction import OPTIONS, copy_all, fill, thin, until
 
@@ -51,3 +52,24 @@ def test_a_shard_rests_while_a_long_copy_goes_on(tmp_path: Path) -> None:
             now = now.after(max(0.0, due_s - now.mono_s))
         assert now.mono_s > NOW.mono_s + 2 * REST_AFTER_S
         assert at_once < 10
+
+
+def test_a_victim_that_is_read_once_more_is_not_held_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a reader that looked its key up before it moved: an open file keeps its space."""
+    disk = OsDisk(str(tmp_path), plain=True)
+    with opened(disk, OPTIONS) as shard:
+        thin(shard, fill(shard))
+        unlink = disk.unlink
+
+        def read_and_unlink(name: str) -> None:
+            segment_id = segment_id_of(name.rpartition("/")[2])
+            if segment_id is not None:
+                shard._files.get(segment_id)
+            unlink(name)
+
+        monkeypatch.setattr(disk, "unlink", read_and_unlink)
+        work_until_idle(shard)
+        assert shard.stats().counters.retired_segments > 0
+        assert set(shard._files._files) <= set(shard.audit_segments())
