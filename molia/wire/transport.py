@@ -268,7 +268,9 @@ class Transport:
         return peer is not None and peer.usable(now.mono_s) is not None
 
     def reply(self, peer: Peer, request_id: int, answer: Answer, now: Now) -> None:
-        """Answer a request for which a handler returned None."""
+        """Answer a request for which a handler returned None; who has gone gets no answer."""
+        if not peer.is_up:
+            return
         packed = pack(REPLY, request_id, *answer)
         if self.answered.find(peer, request_id) is not None:
             self.answered.note(peer, request_id, packed, now_s=now.mono_s)

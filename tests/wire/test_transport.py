@@ -89,6 +89,26 @@ def test_an_answer_may_come_later() -> None:
     assert ended(ours)[0].body == b"late"
 
 
+def test_who_left_before_its_answer_was_there_is_not_called_back() -> None:
+    asked: list[tuple[Peer, int]] = []
+
+    def later(peer: Peer, request_id: int, body: bytes, now: Now) -> Answer | None:
+        asked.append((peer, request_id))
+        return None
+
+    ours, theirs = Host(1), Host(2, {ECHO: later})
+    net = Net([ours, theirs])
+    ours.transport.ask(peer := net.connect(ours, theirs), ECHO, b"", net.now)
+    net.run(0.5)
+    ours.transport.close(peer, net.now)
+    net.run(0.5)
+    assert theirs.transport.peer_count == 0
+    theirs.transport.reply(*asked[0], (ECHO + 1, b"late"), net.now)
+    net.run(10.0)
+    assert theirs.transport.peer_count == 0
+    assert theirs.transport.endpoint.counters.initiations_out == 0
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_what_must_not_be_done_twice_is_answered_from_memory(*, at_once: bool) -> None:
     done: list[bytes] = []
