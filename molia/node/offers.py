@@ -21,6 +21,7 @@ from molia.node.asking_blobs import Holder
 from molia.node.context import Context
 from molia.node.dht import Dht
 from molia.node.network import Network
+from molia.wire.addresses import Address
 from molia.wire.blob_messages import Offer, OfferCode, Offered
 
 OFFER_S: Final = 3.0
@@ -67,15 +68,22 @@ class Scout:
         return list(found.values())
 
     def note(self, holder: Holder) -> None:
-        """Remember where a node is said to be."""
-        self._places.setdefault(holder.key.key, holder)
+        """Remember where a node is said to be; it may have moved since that was said last."""
+        self._places[holder.key.key] = holder
+        self._places.move_to_end(holder.key.key)
+        while len(self._places) > limits.NO_OFFER_MAX:
+            self._places.popitem(last=False)
 
     def holder(self, key: bytes) -> Holder | None:
-        """Return where a node is that was found before, or that is known anyway."""
-        if key not in self._places:
-            contact = self._contact(key)
-            return None if contact is None else Holder(contact.key, contact.address)
-        return self._places[key]
+        """Return where a node is by our own experience, else where it was found or said to be."""
+        peer = PeerKey(key)
+        at = self._experienced(peer)
+        return self._places.get(key) if at is None else Holder(peer, at)
+
+    def _experienced(self, peer: PeerKey) -> Address | None:
+        """Return where a node answered, or has a session from."""
+        contact = self._dht.engine.find_contact(peer)
+        return self._dht.address_of_session(peer) if contact is None else contact.address
 
     # ------------------------------------------------------------------ whom to ask
 
@@ -85,14 +93,8 @@ class Scout:
         return self._dht.engine.size_estimate > len(self._dht.engine.contacts()) + 1
 
     def _contact(self, key: bytes) -> Contact | None:
-        peer = PeerKey(key)
-        contact = self._dht.engine.find_contact(peer)
-        if contact is None:
-            at = self._dht.address_of_session(peer)
-            if at is None and key in self._places:
-                at = self._places[key].address[0], self._places[key].address[1]
-            contact = None if at is None else self._dht.space.contact(key, at)
-        return contact
+        holder = self.holder(key)
+        return None if holder is None else self._dht.space.contact(key, holder.address)
 
     def _verified(self) -> list[Contact]:
         """Return the contacts of the table, shuffled: no part of the space has more of a blob."""
@@ -169,10 +171,7 @@ class Scout:
             if answer.code in (OfferCode.NOT_OFFERING, OfferCode.REFUSED):
                 self._leave_alone(key)
             return None
-        self._places[key] = Holder(contact.key, contact.address)
-        self._places.move_to_end(key)
-        while len(self._places) > limits.NO_OFFER_MAX:
-            self._places.popitem(last=False)
+        self.note(Holder(contact.key, contact.address))
         room = answer.room if answer.code == OfferCode.YES else 0
         return Candidate(
             key=key, room_bytes=room, group=contact.group, asn=self._asn(contact), held=kept

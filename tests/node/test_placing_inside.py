@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import renew
 from molia.blobs.statements import Statement
 from molia.node import jobs
-from molia.node.asking_blobs import Holder as At
+from molia.node.asking_blobs import Holder
 from molia.node.courier import Courier, lease_of
 from molia.node.identity import read_identity
 from molia.node.jobs import Job
@@ -32,7 +33,7 @@ from molia.store.rows import PlacedRow
 from molia.wire.blob_messages import KeptCode, Lease, ShareKept
 from molia.wire.cookies import Address
 from molia.wire.messages import Message, Number
-from tests.node.inside import Inside, Shifted, config_of, ended, until, with_network
+from tests.node.inside import Inside, Shifted, config_of, ended, join, until, with_network
 from tests.node.process import body_of
 from tests.node.scan import assert_no_orphans
 from tests.node.test_disk_errors import FailingDisk, Fault
@@ -361,7 +362,7 @@ def test_a_holder_that_moved_is_told_where_the_watch_has_found_it(
             return await ask(key, address, message, timeout_s=timeout_s)
 
         monkeypatch.setattr(network, "ask", ask_there)
-        courier._scout._places[holder.key] = At(PeerKey(holder.key), gone)
+        courier._scout._places[holder.key] = Holder(PeerKey(holder.key), gone)
         assert await courier.renew_lease(cid) == 1, "a holder that moved is not told"
 
     with_network(tmp_path, act, [config_of(), config_of()])
@@ -443,5 +444,44 @@ def test_what_was_cached_is_placed_once_it_is_wanted(
             await node._placements._take_up()
         await until(lambda: all(kept_of(nodes, cid) for cid in cids), "it is not placed",
                     within_s=10.0)  # fmt: skip
+
+    with_network(tmp_path, act, [config_of(), config_of()])
+
+
+def test_a_holder_that_has_moved_is_asked_where_it_is_now(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with AsyncExitStack() as stack, AsyncExitStack() as before:
+            nodes: list[Inside] = []
+            await join(stack, tmp_path, nodes, [config_of()] * 2)
+            await join(before, tmp_path, nodes, [config_of()])
+            publisher, key = nodes[0], nodes[2].node.context.peer
+            assert (await publisher.put(b"a small blob")).holders == 3
+            engine, courier = publisher.member.dht.engine, publisher.member.courier
+            known = courier.holder(key.key)
+            assert known is not None
+            await before.aclose()
+            nodes.pop()
+            await join(stack, tmp_path, nodes, [config_of()])  # at another port
+            assert nodes[2].key == key.key
+
+            def has_moved() -> bool:
+                now = engine.find_contact(key)
+                return now is not None and now.address != known.address
+
+            await until(has_moved, "nobody notices that it has moved")
+            now, contact = courier.holder(key.key), engine.find_contact(key)
+            assert now is not None
+            assert contact is not None
+            assert now.address == contact.address
+
+    asyncio.run(go())
+
+
+def test_the_last_that_was_said_of_where_a_holder_is_counts(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        courier, key = nodes[0].member.courier, PeerKey(bytes((9,)) * 32)
+        for port in (1_001, 1_002):
+            courier.note(Holder(key, ("127.0.0.1", port)))
+        assert courier.holder(key.key) == Holder(key, ("127.0.0.1", 1_002))
 
     with_network(tmp_path, act, [config_of(), config_of()])
