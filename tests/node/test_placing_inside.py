@@ -399,9 +399,9 @@ def test_what_is_in_the_trash_is_not_placed_until_it_is_brought_back(
         with monkeypatch.context() as alone:
             alone.setattr(Courier, "has_peers", False)
             puts = [await publisher.put(body) for body in (body_of(9, SIZE), b"small")]
-        for put in puts:
-            await node.delete_blob(put.cid)
-        node._placements._early.clear()
+            for put in puts:
+                await node.delete_blob(put.cid)
+            node._placements._early.clear()
         await node._placements._take_up()
         assert not node._placements._ends, "what does not exist is to be placed"
         assert await node.jobs() == ()
