@@ -46,7 +46,7 @@ SHARE_STREAMS_MAX: Final = 64
 GIVEN_BLOCKS_MAX: Final = 4
 """Blocks of one share that are read at once to be sent: 1 MiB."""
 SOURCES_MAX: Final = 128
-"""Nodes that one read knows to have shares."""
+"""Nodes that one read knows to have shares, and manifests that are named for one content."""
 ASKED_SHOWN_MAX: Final = 20
 """Nodes that an error names as asked."""
 AUDITS_WAITING_MAX: Final = 4_096

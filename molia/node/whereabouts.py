@@ -61,7 +61,7 @@ class Find:
         """Take what a look-up gave; who is known with other shares has the new ones."""
         for record, provided in found:
             if record.kind is Kind.BINDING:
-                if provided.manifest is not None:
+                if provided.manifest is not None and len(self.hints) < SOURCES_MAX:
                     self.hints[provided.manifest] = None
                 continue
             key = record.signer.key
