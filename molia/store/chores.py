@@ -91,6 +91,8 @@ class Chores:
                 self._retry_s = now.mono_s + RETRY_S
         except IndexFailed as error:
             self._log.stop(f"writing the index failed: {error}")
+        except OSError:  # the disk does not say which segments there are: it may later
+            self._retry_s = now.mono_s + RETRY_S
 
     def _is_open(self, segment_id: int) -> bool:
         tail = self._log.tail

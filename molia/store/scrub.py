@@ -112,7 +112,7 @@ class Scrubber:
         return self._due_s if self._every_s else None
 
     def step(self, now: Now) -> None:
-        """Read a little if it is time. Raises IndexFull, IndexFailed."""
+        """Read a little if it is time. Raises IndexFull, IndexFailed, OSError."""
         if not self._every_s or now.mono_s < self._due_s:
             return
         self._unix_s = now.unix_s
@@ -124,7 +124,7 @@ class Scrubber:
         while size < SCRUB_STEP_BYTES:
             try:
                 read = next(self._steps, None)
-            except (IndexFull, IndexFailed):
+            except (IndexFull, IndexFailed, OSError):
                 self._steps = None  # they have ended: the next step goes on from the status
                 raise
             if read is None:

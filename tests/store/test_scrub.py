@@ -1,5 +1,6 @@
 """A scrub reads everything at a bounded rate, goes on after a restart, and hands damage out."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,4 +157,28 @@ def test_a_pass_whose_progress_did_not_fit_once_still_reads_everything(
     status = shard.scrub_status()
     assert (status.phase, status.segment_id) == (IDLE, status.last_segment_id)
     assert status.size_bytes > 0.9 * shard.stats().log_bytes - OPTIONS.segment_bytes - 200_000
+    shard._release()
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+def test_a_pass_waits_while_the_disk_does_not_list_its_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    shard, _ = open_shard(disk_at(tmp_path), OPTIONS)
+    fill(shard)
+    scrubber = shard._chores.scrubber
+    left, segments = [nth], scrubber._segments
+
+    def list_or_fail() -> list[int]:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.EIO, "the disk does not answer")
+        return list(segments())
+
+    monkeypatch.setattr(scrubber, "_segments", list_or_fail)
+    scrub(shard, NOW.after(1.0))
+    assert left[0] < 0
+    status = shard.scrub_status()
+    assert (status.phase, status.segment_id) == (IDLE, status.last_segment_id)
+    assert not shard.failure
     shard._release()
