@@ -148,7 +148,7 @@ class Jobs:
 
     async def start(self, job_id: JobId, kind: str, arguments: dict[str, Any]) -> JobView:
         """Queue a job; durable when this returns. Raises Busy at the bound."""
-        self._forget_old()
+        await self._forget_old()
         await self._forget_placed()
         if len(self._jobs) >= limits.JOBS_MAX:
             raise Busy("too many jobs are kept; cancel some that ended")
@@ -247,7 +247,7 @@ class Jobs:
         """Run queued jobs, some at a time, for as long as the node lives."""
         async with anyio.create_task_group() as tasks:
             while True:
-                self._forget_old()
+                await self._forget_old()
                 job = self._next_queued()
                 if job is None:
                     self._wake = anyio.Event()
@@ -270,8 +270,7 @@ class Jobs:
             events=[_pack_event(event) for event in job.events],
         )
         key = keys.job_key(job.id)
-        expiry = job.updated_unix_ms // 1000 + limits.JOB_KEEP_S if job.state in ENDED else 0
-        put = Put(Kind.META, key, row.encode(), expiry=expiry)
+        put = Put(Kind.META, key, row.encode())
         await self.context.shards.writer_of(Kind.META, key).write(Transaction((put,)))
 
     async def _run_one(self, job: Job) -> None:
@@ -318,12 +317,16 @@ class Jobs:
         ]
         return min(queued, key=lambda job: (job.created_unix_ms, job.id), default=None)
 
-    def _forget_old(self) -> None:
-        """Drop ended jobs past their time from memory; their rows expire by themselves."""
+    async def _forget_old(self) -> None:
+        """Forget ended jobs past their time; one whose row cannot go now is tried again later."""
         oldest_ms = self.context.now().unix_ms - limits.JOB_KEEP_S * 1000
         for job in list(self._jobs.values()):
             if job.state in ENDED and job.updated_unix_ms < oldest_ms:
-                del self._jobs[job.id]
+                try:
+                    await self._forget(job)
+                except MoliaError as error:
+                    log.warning("job_not_forgotten", job=job.id, reason=type(error).__name__)
+                    return
 
     async def _forget_placed(self) -> None:
         """Forget the oldest jobs that the node starts by itself and that have ended."""

@@ -5,13 +5,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import pytest
 
+from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.config import Config, StoreConfig
+from molia.base.now import Now
 from molia.base.views import JobEvent, JobState, JobView, PutOptions
 from molia.node.app import open_node
 from molia.node.home import init_home
 from molia.node.offline import rebuild_index, verify_home
+from molia.store.keys import Kind, Space
+from tests.node.scan import shards_of
 
 CONFIG = Config(store=StoreConfig(shards=2, reserve_bytes=0))
 
@@ -54,6 +59,20 @@ def test_a_job_that_ended_is_not_run_again_by_the_next_start(tmp_path: Path) -> 
     for count in (1, 2, 3):
         verify_home(home, CONFIG, (), on_event=lambda _: None)
         assert [job.state for job in jobs_of(home)] == [JobState.DONE] * count
+
+
+def test_jobs_that_ended_long_ago_leave_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOB_KEEP_S", 0)
+    home, early = tmp_path / "home", Now(0.0, 1.0)  # at which nothing has expired
+    home_with_blobs(home, 100)
+    for _ in range(3):
+        verify_home(home, CONFIG, (), on_event=lambda _: None)
+    with shards_of(home) as shards:
+        prefix = bytes((Space.JOB,))
+        rows = [shard.scan(Kind.META, prefix, now=early, limit=9) for shard in shards]
+    assert sum(map(len, rows)) <= 1, "not more than the last one"
 
 
 def test_the_index_is_made_anew_when_its_files_are_gone(tmp_path: Path) -> None:
