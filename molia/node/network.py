@@ -9,6 +9,7 @@ Source: docs/reference/requests.md, docs/reference/admission.md.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -140,6 +141,8 @@ class Network:
         self._waiting: dict[int, asyncio.Future[Ended[Peer]]] = {}
         self._streams: dict[tuple[Peer, int], PeerStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._served: Counter[Peer] = Counter()
+        """Streams of each peer that are served now."""
         self._proving: ProofSolver | None = None
 
     def add(self, part: Part) -> None:
@@ -287,10 +290,11 @@ class Network:
                 if not done.done():
                     done.set_exception(ConnectionLost("the node is stopping"))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # ------------------------------------------------------------------ what peers ask
 
@@ -360,11 +364,24 @@ class Network:
             stream.give_up()
 
     def _serve(self, peer: Peer, channel: Channel, stream_id: int) -> None:
+        """Serve a stream, if its peer has not more of them than could still be begun: whoever takes
+        as many as possible leaves as many to the next one, who then has half of what is left.
+
+        Source: A. Choudhury, E. Hahne, Dynamic queue length thresholds for shared-memory packet
+        switches (1998), with a factor of one.
+        """
         stream = self._stream(peer, channel, stream_id)
-        if len(self._tasks) < limits.STREAM_TASKS_MAX:
-            self._spawn(self._serve_stream(stream))
-        else:
+        if self._served[peer] >= limits.STREAM_TASKS_MAX - len(self._tasks):
             self._release(stream)
+            return
+        self._served[peer] += 1
+
+        def ended(_: "asyncio.Task[None]") -> None:
+            self._served[peer] -= 1
+            if not self._served[peer]:
+                del self._served[peer]
+
+        self._spawn(self._serve_stream(stream)).add_done_callback(ended)
 
     async def _serve_stream(self, stream: PeerStream) -> None:
         try:

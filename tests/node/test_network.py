@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from molia.base import limits
 from molia.base.config import AdmissionConfig
 from molia.base.crypto import Identity
 from molia.base.errors import Busy, ConnectionLost, MoliaError, PeerRefused, TimedOut
@@ -22,6 +23,7 @@ from molia.wire.gate import Verdict
 from molia.wire.messages import FindNode, Hello, Number, Ping, Pong
 from molia.wire.puzzle import Effort
 from molia.wire.requests import REQUEST, pack
+from tests.node.inside import until
 
 ECHO = 130
 
@@ -281,6 +283,30 @@ def test_of_a_peer_that_opens_a_stream_and_leaves_at_once_nothing_stays() -> Non
         assert [len(left.transport._links), len(left._streams), len(left._tasks)] == [0, 0, 0]
 
     run(work)
+
+
+def test_streams_that_say_nothing_leave_room_for_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_TASKS_MAX", 8)
+
+    async def work(made: list[Host]) -> None:
+        server, *greedy, other = made
+        async with contextlib.AsyncExitStack() as held:
+            for each in greedy:
+                for _ in range(8):
+                    silent = each.network.open_stream(server.key, server.address, ECHO)
+                    await held.enter_async_context(silent)
+                await asyncio.sleep(0.2)  # what it opened comes
+            served = server.network._served
+            assert [served[peer] for peer in served] == [4, 2]
+            async with other.network.open_stream(server.key, server.address, ECHO) as stream:
+                await stream.send(b"x")
+                stream.end()
+                assert await stream.receive() == b"x"
+        await until(lambda: not served, "what has ended is counted")
+
+    run(work, count=4, names=("test",) * 4, stream_handlers={ECHO: echo})
 
 
 def test_an_unknown_number_and_a_handler_that_fails_end_the_stream_with_an_error() -> None:
