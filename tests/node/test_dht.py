@@ -243,7 +243,7 @@ def test_a_node_finds_back_by_what_it_remembers(network: list[Node]) -> None:
     node = network[2]
     stay(node)
     node.stop()
-    until(lambda: view(network[0])["contacts"] == 2, "its goodbye is not heard", within_s=5.0)
+    until(lambda: view(network[0])["contacts"] == 2, "its goodbye is not heard", within_s=15.0)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in node.home.glob("contacts-*.bin"))
     bootstrap = node.settings.pop("MOLIA_DHT__BOOTSTRAP")
     node.start()
