@@ -240,7 +240,12 @@ class Keeper:
         now = self._context.now()
         is_long_ago = now.unix_s - watched.looked_unix_s > LOOK_UP_S
         if anew or is_long_ago:
-            await self._look_up_holders(here, watched, anew=anew)
+            try:
+                await self._look_up_holders(here, watched, anew=anew)
+            except MoliaError as error:
+                if anew or not watched.looked_unix_s:
+                    raise  # nobody is known yet, or it is to be known now
+                log.debug("look_failed", blob=cid.short, reason=str(error))  # they are watched on
         facts = await self._facts(here, watched, anew=anew or is_long_ago)
         standing = standing_of(facts, self._context.peer.key)
         is_old = now.unix_s - watched.looked_unix_s >= self._context.config.repair.look_s

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from molia.base.cid import Cid
 from molia.base.config import RepairConfig
-from molia.base.errors import NoHolders, SharesOutOfReach
+from molia.base.errors import LookupTimedOut, NoHolders, SharesOutOfReach
 from molia.base.ids import PeerKey
 from molia.base.limits import DATA_SHARES, TOTAL_SHARES
 from molia.blobs.placement import losses_survived
@@ -204,6 +204,30 @@ def test_who_got_shares_while_the_holders_are_looked_up_stays_known(tmp_path: Pa
         assert known.holders.keys() == watched.holders.keys() | {key}
 
     with_network(tmp_path, act, [config_of(repair=QUICK) for _ in range(FEW)])
+
+
+def test_holders_that_are_known_are_watched_while_nobody_can_be_looked_up(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        cid = (await nodes[0].put(body_of(6, SIZE))).cid
+        keeper = next(node for node in nodes[1:] if node.held()).member.keeper
+        before = await keeper.look(cid, anew=True)
+        assert before is not None
+        await keeper.age(cid)
+        asked: list[Cid] = []
+
+        async def nobody_answers(of: Cid, *_: object) -> list[Provider]:
+            asked.append(of)
+            raise LookupTimedOut("nobody answered in time")
+
+        keeper._look_up = nobody_answers
+        now = await keeper.look(cid)
+        assert asked == [cid]
+        assert now is not None
+        assert sorted(each.share for each in now.holdings) == sorted(
+            each.share for each in before.holdings
+        )
+
+    with_network(tmp_path, act, [config_of() for _ in range(FEW)])
 
 
 def test_shares_whose_sender_died_before_it_announced_them_are_announced_by_their_holders(
