@@ -12,7 +12,7 @@ import structlog
 
 from molia.base import limits
 from molia.base.cid import Cid
-from molia.base.errors import MoliaError
+from molia.base.errors import Busy, MoliaError, NoSpace, ShardUnavailable
 from molia.blobs.download import LeafLists
 from molia.blobs.manifest import Manifest
 from molia.blobs.verify import VerifyReport, check_stripe
@@ -104,8 +104,14 @@ class Healer:
             place, bound = next(iter(self._waiting.items()))
             try:
                 await self._heal(bound, place[1])
-            finally:
+            except (Busy, NoSpace, ShardUnavailable):  # it may be healed later: the others first
                 self._waiting.pop(place, None)
+                self._waiting[place] = bound
+                raise
+            except MoliaError:
+                self._waiting.pop(place, None)
+                raise
+            self._waiting.pop(place, None)
 
     async def _heal(self, bound: Bound, stripe_index: int) -> None:
         context = self._context

@@ -260,3 +260,27 @@ async def replace_block(node: LocalNode, cid: Cid, *, share: int, stripe: int) -
     )
     change = Transaction((Put(Kind.BLOCK, key, bytes(size or 0), overwrite=True),))
     await node.context.shards.writer_of(Kind.BLOCK, key).write(change)
+
+
+async def test_what_cannot_be_healed_for_want_of_space_is_healed_later(tmp_path: Path) -> None:
+    init_home(tmp_path / "home", CONFIG, "")
+    async with open_node(tmp_path / "home", CONFIG) as node:
+        cid = Cid.parse(await put(node, 5, SIZE, pin=True))
+        bound = node.context.catalog.bound(cid, node.context.now())
+        assert bound is not None
+        healer, healed = node._healer, list[int]()
+
+        async def heal(_: object, stripe_index: int) -> None:
+            if not healed:
+                healed.append(-1)
+                raise NoSpace("the disk is full")
+            healed.append(stripe_index)
+
+        healer._heal = heal  # type: ignore[method-assign,assignment]
+        for stripe in (0, 1):
+            healer._waiting[cid, stripe] = bound
+        with pytest.raises(NoSpace):
+            await healer._run_queue()
+        await healer._run_queue()
+        assert healed == [-1, 1, 0]
+        assert not healer._waiting
