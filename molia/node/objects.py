@@ -16,6 +16,7 @@ import anyio
 import structlog
 
 from molia.base import limits
+from molia.base.errors import Damaged
 from molia.base.ids import ObjectId
 from molia.base.now import Now
 from molia.node.catalog import Catalog
@@ -210,9 +211,14 @@ class Objects:
                     Kind.META, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX
                 )
                 for row in rows:
-                    value = shard.get(Kind.META, row.key, now=now)
-                    if value is not None and self._seat.left_behind(
-                        UploadRow.decode(value).epoch, on_own_shard=self._seat.owns(index)
+                    try:
+                        value = shard.get(Kind.META, row.key, now=now)
+                        epoch = None if value is None else UploadRow.decode(value).epoch
+                    except Damaged:
+                        log.warning("upload_row_unreadable", shard_index=index)
+                        continue  # whose it is cannot be told; the others go
+                    if epoch is not None and self._seat.left_behind(
+                        epoch, on_own_shard=self._seat.owns(index)
                     ):
                         found.append(keys.split_upload_key(row.key))
                 if len(rows) < limits.SCAN_ROWS_MAX:

@@ -24,6 +24,7 @@ from molia.node.verify import run_verify
 from molia.store import keys
 from molia.store.index import ENTRY, TAGS, Slice
 from molia.store.keys import LEAVES_STRIPE, Kind
+from molia.store.rows import UploadRow
 from molia.store.shard import Put, Reply, Shard, Transaction
 from tests.node.damage import places
 from tests.node.inside import ended
@@ -284,3 +285,16 @@ async def test_what_cannot_be_healed_for_want_of_space_is_healed_later(tmp_path:
         await healer._run_queue()
         assert healed == [-1, 1, 0]
         assert not healer._waiting
+
+
+async def test_a_damaged_row_of_an_upload_leaves_the_others_to_be_swept(tmp_path: Path) -> None:
+    init_home(tmp_path / "home", CONFIG, "")
+    async with open_node(tmp_path / "home", CONFIG) as node:
+        objects, shards = node.context.objects, node.context.shards
+        for number, row in ((1, b"rot"), (2, UploadRow(1).encode())):
+            object_id = ObjectId(bytes((number,)) * 16)
+            await objects.store(object_id, [(0, 0, b"left by an earlier run")])
+            key = keys.upload_key(object_id)
+            change = Transaction((Put(Kind.META, key, row),))
+            await shards.writer_of(Kind.META, key).write(change)
+        assert await objects.sweep_unfinished() == 1
