@@ -18,8 +18,9 @@ from molia.base.limits import OWNERS_MAX
 from molia.base.now import Now
 from molia.blobs.statements import Kind, Statement, state
 
-_RENEW_AFTER: Final = 0.5
-"""The part of a lease's life after which it is renewed, and up to a tenth later."""
+_RENEW_AFTER: Final = 1 / 3
+"""The part of a lease's life after which it is renewed, and up to a tenth later: who was away then
+hears of the next one before its own has run out."""
 _RENEW_JITTER: Final = 0.1
 _SHARE_OVERHEAD_BYTES: Final = 2_048
 """What a share costs beside its blocks and leaves: manifest, rows, index entries."""
@@ -200,7 +201,8 @@ def _next_issued(before: Statement | None, unix_s: float) -> int:
 
 
 def renewal_due_s(lease: Statement) -> float:
-    """Return when to renew one of our leases: after half its life, spread by blob, unix seconds."""
+    """Return when to renew one of our leases, in unix seconds: after a third of its life, spread by
+    blob."""
     life_s = lease.expires - lease.issued
     draw = purpose_digest("schedule", lease.digest + lease.signer.key)[:4]
     jitter = int.from_bytes(draw, "big") / 2**32

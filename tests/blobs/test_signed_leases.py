@@ -76,13 +76,22 @@ def test_another_owners_lease_stands_by_itself() -> None:
         settle(kept([lease()]), lease(signer=BOB))
 
 
-def test_renewal_is_spread_over_the_sixth_tenth_of_a_life() -> None:
+def test_renewal_is_spread_over_a_tenth_after_the_first_third_of_a_life() -> None:
     due = [
         renewal_due_s(renew(ANN, NETWORK, bytes([n]) * 32, before=None, unix_s=NOW, life_s=1_000))
         for n in range(100)
     ]
-    assert all(NOW + 500 <= at < NOW + 600 for at in due)
+    assert all(NOW + 333 <= at < NOW + 434 for at in due)
     assert max(due) - min(due) > 80
+
+
+def test_a_holder_that_missed_a_renewal_hears_of_the_next_one_in_time() -> None:
+    for n in range(100):
+        digest = bytes([n]) * 32
+        first = renew(ANN, NETWORK, digest, before=None, unix_s=NOW, life_s=1_000)
+        missed_s = renewal_due_s(first)
+        second = renew(ANN, NETWORK, digest, before=first, unix_s=missed_s, life_s=1_000)
+        assert renewal_due_s(second) < first.expires - 100
 
 
 def test_a_share_costs_more_than_its_blocks() -> None:

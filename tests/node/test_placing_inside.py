@@ -262,7 +262,7 @@ def test_leases_of_pinned_blobs_are_renewed_when_they_are_due(tmp_path: Path) ->
         assert isinstance(clock, MovableClock)
         clock.unix_s += 1_000  # the next lease may be issued at most an hour ahead of the holder
         courier = publisher.member.courier
-        assert await courier.renew_lease(pinned.cid) == 0, "half of its life is left"
+        assert await courier.renew_lease(pinned.cid) == 0, "most of its life is left"
         for cid in (pinned.cid, loose.cid):  # as if most of it had gone
             row = publisher.node.context.catalog.placed(cid, now)
             bound = publisher.node.context.catalog.bound(cid, now)
