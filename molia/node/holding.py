@@ -514,10 +514,11 @@ class Holder:
         objects, object_id = self._context.objects, held.row.object_id
         gone = [share for share in shares if share != keys.WHOLE_SHARE]  # that goes with its rows
         async with objects.alone(object_id):
-            now = self._context.now()
-            leases = await self._context.offload.run(self.held.leases, held, now)
-            if (change := change_of(leases, now)) is None:
-                return None
+            now, run = self._context.now(), self._context.offload.run
+            leases = await run(self.held.leases, held, now)
+            change = change_of(leases, now)
+            if change is None or await run(self.held.find, held.cid, now) != held:
+                return None  # one of its shares may have gone, and come in anew
             for share in gone:
                 await objects.begin_share(object_id, share)
             is_gone = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED

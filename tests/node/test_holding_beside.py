@@ -309,3 +309,33 @@ def test_a_share_that_two_workers_take_at_once_is_kept_whole_or_not_at_all(
         assert not asker.blocks(4)
 
     with_two(tmp_path, act)
+
+
+def test_a_pass_that_saw_a_share_leaves_alone_what_comes_in_of_it_anew(tmp_path: Path) -> None:
+    async def act(asker: Asker) -> None:
+        context, holder = asker.holder.node.context, asker.holder.member.holder
+        for share in (1, 4):
+            await asker.send(asker.share(share), body_of(share))
+        seen = holder.held.find(CID, context.now())
+        assert seen is not None
+        assert await holder.let_go(seen, (4,))
+        body, most = body_of(4), len(body_of(4, stop=2))
+        async with asker.network.open_stream(
+            asker.to.key, asker.to.address, Number.PUT_SHARE
+        ) as stream:
+            await send_request(stream, asker.share(4))
+            await stream.send(body[:most])
+            async with asyncio.timeout(10):
+                while len(asker.blocks(4)) < 3:
+                    await asyncio.sleep(0.05)
+            assert not await holder._remove(seen, (1, 4), lambda *_: holder.held.end(seen, []))
+            (shard,) = context.shards.shards
+            key = coming_key(seen.row.object_id, 4)
+            assert shard.get(Kind.META, key, now=context.now()), "a crash would leave its blocks"
+            await stream.send(body[most:])
+            stream.end()
+            kept = await read_reply(stream)
+        assert isinstance(kept, ShareKept)
+        assert kept.code == KeptCode.KEPT
+
+    with_two(tmp_path, act)
