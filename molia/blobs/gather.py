@@ -150,7 +150,7 @@ class Gather(OneRead[Act]):
         self._undelivered = self._ask_next = self._give_next = 0
         self._todo = range(0)
         self._columns = {share: Frontier() for share in range(DATA_SHARES)}
-        """The leaves of data shares, of all stripes so far or of none that count."""
+        """The leaves of data shares, of the stripes that were delivered."""
         self._made: set[int] = set()
         """Data shares of which blocks were decoded."""
         self._part_bytes = 0

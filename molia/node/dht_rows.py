@@ -18,7 +18,7 @@ from molia.base.errors import Damaged, MoliaError, ShardUnavailable
 from molia.dht import held
 from molia.dht.effects import Store
 from molia.node.context import Context
-from molia.node.shards import ReadShard
+from molia.node.shards import ReadShard, keys_of
 from molia.store.keys import Kind
 from molia.store.ops import Delete, Guard, Put, Reply, Transaction
 
@@ -92,13 +92,7 @@ class Rows:
                 self.counters.unreadable += 1
 
     def _count_in(self, shard: ReadShard, kind: Kind) -> int:
-        now, found, after, page = self._context.now(), 0, b"", limits.SCAN_ROWS_MAX
-        while page == limits.SCAN_ROWS_MAX:
-            rows = shard.scan(kind, b"", now=now, after=after, limit=page)
-            page = len(rows)
-            found += page
-            after = rows[-1].key if rows else after
-        return found
+        return sum(1 for _ in keys_of(shard, kind, b"", self._context.now()))
 
     # ------------------------------------------------------------------ writing
 

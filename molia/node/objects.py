@@ -22,7 +22,7 @@ from molia.base.now import Now
 from molia.node.catalog import Catalog
 from molia.node.offload import Offload
 from molia.node.range_locks import RangeLocks
-from molia.node.shards import AnyWriter, ShardSet
+from molia.node.shards import AnyWriter, ShardSet, keys_of
 from molia.node.system import SystemClock
 from molia.node.team import Seat
 from molia.store import keys
@@ -205,25 +205,17 @@ class Objects:
         prefix = bytes((keys.Space.UPLOAD,))
         found = []
         for index, shard in enumerate(self._shards.shards):
-            after = b""
-            while True:
-                rows = shard.scan(
-                    Kind.META, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX
-                )
-                for row in rows:
-                    try:
-                        value = shard.get(Kind.META, row.key, now=now)
-                        epoch = None if value is None else UploadRow.decode(value).epoch
-                    except Damaged:
-                        log.warning("upload_row_unreadable", shard_index=index)
-                        continue  # whose it is cannot be told; the others go
-                    if epoch is not None and self._seat.left_behind(
-                        epoch, on_own_shard=self._seat.owns(index)
-                    ):
-                        found.append(keys.split_upload_key(row.key))
-                if len(rows) < limits.SCAN_ROWS_MAX:
-                    break
-                after = rows[-1].key
+            for key in keys_of(shard, Kind.META, prefix, now):
+                try:
+                    value = shard.get(Kind.META, key, now=now)
+                    epoch = None if value is None else UploadRow.decode(value).epoch
+                except Damaged:
+                    log.warning("upload_row_unreadable", shard_index=index)
+                    continue  # whose it is cannot be told; the others go
+                if epoch is not None and self._seat.left_behind(
+                    epoch, on_own_shard=self._seat.owns(index)
+                ):
+                    found.append(keys.split_upload_key(key))
         return found
 
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +16,7 @@ import structlog
 
 from molia.base import limits
 from molia.base.errors import Busy, MoliaError, NoSpace, ShardUnavailable, ShuttingDown
+from molia.base.now import Now
 from molia.node.copier import Copier
 from molia.node.remote import RemoteWriter
 from molia.node.system import SystemClock
@@ -352,6 +353,16 @@ class ShardSet:
     async def stop(self) -> None:
         """Stop all writers."""
         await asyncio.gather(*(writer.stop() for writer in self.writers))
+
+
+def keys_of(shard: ReadShard, kind: Kind, prefix: bytes, now: Now) -> Iterator[bytes]:
+    """Yield all live keys with a prefix, in order; in a thread. Raises ShardUnavailable."""
+    after, page = b"", limits.SCAN_ROWS_MAX
+    while page == limits.SCAN_ROWS_MAX:
+        rows = shard.scan(kind, prefix, now=now, after=after, limit=page)
+        yield from (row.key for row in rows)
+        page = len(rows)
+        after = rows[-1].key if rows else after
 
 
 def _answer(done: "asyncio.Future[int]", value: int, error: MoliaError | None) -> None:

@@ -25,6 +25,7 @@ from molia.blobs.leases import settle
 from molia.blobs.statements import Statement
 from molia.node.context import Context
 from molia.node.held import Held, HeldShares
+from molia.node.shards import keys_of
 from molia.store import keys
 from molia.store.keys import Kind
 from molia.store.ops import Reply
@@ -211,17 +212,12 @@ class Takings:
 
     def _is_whole(self, taking: "_Taking", now: Now) -> bool:
         """Tell whether all blocks of a share are on the disk."""
-        core, count, after = taking.core, 0, b""
+        core = taking.core
         if core.manifest is None:
             return True  # a small blob's bytes go with its rows
         shards, prefix = self._context.shards, bytes(taking.object_id) + core.share.to_bytes(2)
         shard = shards.shard_of(Kind.BLOCK, keys.block_key(taking.object_id, core.share, 0))
-        while True:
-            rows = shard.scan(Kind.BLOCK, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX)
-            count += len(rows)
-            if len(rows) < limits.SCAN_ROWS_MAX:
-                break
-            after = rows[-1].key
+        count = sum(1 for _ in keys_of(shard, Kind.BLOCK, prefix, now))
         geometry = core.manifest.geometry
         last = geometry.stripe(geometry.stripe_count - 1)  # no other stripe has empty blocks
         return count == geometry.stripe_count + int(last.size_of(core.share) > 0)

@@ -17,7 +17,7 @@ from molia.base.errors import BlobNotFound, Conflict, Damaged
 from molia.base.now import Now
 from molia.node.catalog import Bound, Catalog
 from molia.node.context import Context
-from molia.node.shards import ReadShard
+from molia.node.shards import ReadShard, keys_of
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, TrashRow
@@ -128,7 +128,7 @@ def overdue(shards: list[ReadShard], now: Now) -> list[Trashed]:
 
 
 def _read(shard: ReadShard, prefix: bytes, now: Now, *, limit: int | None) -> Iterator[Trashed]:
-    for key in islice(_keys(shard, prefix, now), limit):
+    for key in islice(keys_of(shard, Kind.META, prefix, now), limit):
         try:
             encoded = shard.get(Kind.META, key, now=now)
             if encoded is None:
@@ -138,16 +138,6 @@ def _read(shard: ReadShard, prefix: bytes, now: Now, *, limit: int | None) -> It
             yield Trashed(cid, key, encoded, kept, BindRow.decode(kept.bind))
         except (Damaged, ValueError):
             continue  # `verify` reports it
-
-
-def _keys(shard: ReadShard, prefix: bytes, now: Now) -> Iterator[bytes]:
-    after = b""
-    while True:
-        rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX)
-        yield from (row.key for row in rows)
-        if len(rows) < limits.SCAN_ROWS_MAX:
-            return
-        after = rows[-1].key
 
 
 # ---------------------------------------------------------------------------- doing
