@@ -208,6 +208,8 @@ def test_who_got_shares_while_the_holders_are_looked_up_stays_known(tmp_path: Pa
 
 def test_holders_that_are_known_are_watched_while_nobody_can_be_looked_up(tmp_path: Path) -> None:
     async def act(nodes: list[Inside]) -> None:
+        for node in nodes:
+            node.member.keeper._is_joined = lambda: False  # it walks when it is told to
         cid = (await nodes[0].put(body_of(6, SIZE))).cid
         keeper = next(node for node in nodes[1:] if node.held()).member.keeper
         before = await keeper.look(cid, anew=True)
