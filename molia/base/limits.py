@@ -224,6 +224,8 @@ JOB_KEEP_S: Final = 7 * 86_400
 JOB_TARGETS_MAX: Final = 10_000
 JOB_STREAMS_MAX: Final = 64
 DAMAGE_QUEUE_MAX: Final = 4_096
+UNREADABLE_PAGES_MAX: Final = 64
+"""Pages of a shard that are damage when it opens; with more the disk itself fails."""
 
 # -- requests between peers
 REQUESTS_MAX: Final = 4_096

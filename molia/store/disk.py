@@ -19,8 +19,8 @@ Buffer = bytes | bytearray | memoryview
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class File(Protocol):
-    """An open file. Errors are OSError as the system gives them; callers decide what they mean."""
+class Readable(Protocol):
+    """A file for reading. Errors are OSError as the system gives them; callers decide on them."""
 
     def size(self) -> int:
         """Return the file's length."""
@@ -29,6 +29,10 @@ class File(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes at `offset`; fewer only at the file's end. Thread-safe."""
         ...
+
+
+class File(Readable, Protocol):
+    """An open file."""
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Write all `buffers` back to back at `offset` (short writes are continued)."""

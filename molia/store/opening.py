@@ -32,6 +32,7 @@ from molia.store.ops import Counters, RecoveryReport, ShardOptions
 from molia.store.recovery import Recovery
 from molia.store.runs import Runs
 from molia.store.segment import COMPACTED, HEADER_SIZE, parse_header, segment_id_of
+from molia.store.unreadable import PatchedFile, Patience
 
 _INDEX_NAME: Final = re.compile(r"^index-([0-9]{4,9})$")
 _ANY_LSN: Final = 2**63
@@ -225,7 +226,7 @@ class _Opening:
     def _is_output(self, segment_id: int) -> bool:
         file = self._home.disk.open(self._home.segment(segment_id), writable=False)
         try:
-            header = parse_header(file.read(0, HEADER_SIZE))
+            header = parse_header(PatchedFile(file, Patience()).read(0, HEADER_SIZE))
         finally:
             file.close()
         return header is not None and header.kind == COMPACTED

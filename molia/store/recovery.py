@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from molia.store.disk import File
 from molia.store.frame import Head
 from molia.store.index import ENTRY, OPEN, RETIRED, SEALED, TOMBSTONE, Position, SegmentRow
 from molia.store.keys import DATA_KINDS, Kind
@@ -33,6 +32,7 @@ from molia.store.segment import (
     read_seal,
     segment_id_of,
 )
+from molia.store.unreadable import PatchedFile, Patience
 
 __all__ = ["Recovery", "RecoveryReport"]
 
@@ -104,6 +104,7 @@ class Recovery:
         """Why what was read may not be on the disk; empty when it is."""
         self.cut: int | None = None
         """Where the open segment is to be cut off; None when its end is sound."""
+        self._patience = Patience()
 
     # ------------------------------------------------------------------------ the whole
 
@@ -172,7 +173,7 @@ class Recovery:
     def _header(self, segment_id: int) -> SegmentHeader | None:
         file = self._home.disk.open(self._home.segment(segment_id), writable=False)
         try:
-            return parse_header(file.read(0, HEADER_SIZE))
+            return parse_header(PatchedFile(file, self._patience).read(0, HEADER_SIZE))
         finally:
             file.close()
 
@@ -203,11 +204,11 @@ class Recovery:
             self.findings.damage(self._position.segment_id, 0, "the segment's file is gone")
 
     def _segment(self, segment_id: int, *, is_last: bool) -> None:
-        file = self._home.disk.open(self._home.segment(segment_id), writable=is_last)
-        keep_open = False
+        opened = self._home.disk.open(self._home.segment(segment_id), writable=is_last)
+        file, keep_open = PatchedFile(opened, self._patience), False
         try:
             # after a failed sync the cache may show what the disk does not hold
-            file.drop_cache()
+            opened.drop_cache()
             size = file.size()
             header = parse_header(file.read(0, HEADER_SIZE))
             seal = read_seal(file, size, seed=self._seed)
@@ -224,17 +225,21 @@ class Recovery:
             else:
                 keep_open = is_last
                 self._unsealed(segment_id, file, size, header, is_last=is_last)
+                if is_last:
+                    self.tail.file = opened
         finally:
             if not keep_open:
-                file.close()
+                opened.close()
         is_large = len(self.generation.entries) >= self._flush_keys
         if is_large and not self.failure and self._flush(self.generation):
             self.generation = Generation()
 
     # ------------------------------------------------------------------------ headers
 
-    def _is_junk(self, file: File, size: int, *, is_last: bool) -> bool:
+    def _is_junk(self, file: PatchedFile, size: int, *, is_last: bool) -> bool:
         """Tell whether a segment without header was never finished: no frame is in it."""
+        if file.unreadable:
+            return False
         if size <= HEADER_SIZE:
             return True
         walker = Walker(file, size, seed=self._seed, values=False)
@@ -285,8 +290,9 @@ class Recovery:
     # ------------------------------------------------------------------------ the open segment
 
     def _unsealed(
-        self, segment_id: int, file: File, size: int, header: SegmentHeader | None, *, is_last: bool
-    ) -> None:
+        self, segment_id: int, file: PatchedFile, size: int, header: SegmentHeader | None, *,
+        is_last: bool,
+    ) -> None:  # fmt: skip
         row = self._new_row(segment_id, header, size)
         reader = _OpenSegment(self, segment_id, row)
         start, lsn = HEADER_SIZE, header.base_lsn if header is not None else 0
@@ -303,7 +309,7 @@ class Recovery:
         dense = row.kind != COMPACTED
         walker = Walker(file, size, seed=self._seed, values=True, dense=dense)
         end, last_lsn = reader.read_after(
-            walker, start, lsn, file, vouched=None if not is_last else self._position.lsn
+            walker, start, lsn, file, vouched=self._position.lsn if is_last else None
         )
         self.findings.bytes_scanned += max(0, size - start)
         row.bytes, row.max_lsn = size, last_lsn
@@ -313,10 +319,13 @@ class Recovery:
             self._leave_open(segment_id, file, size, end, reader.footer)
 
     def _leave_open(
-        self, segment_id: int, file: File, size: int, end: int, footer: bytearray
+        self, segment_id: int, file: PatchedFile, size: int, end: int, footer: bytearray
     ) -> None:
+        if file.is_unreadable(end, size):  # it may have been acknowledged: nothing is cut off
+            self.findings.damage(segment_id, end, "the disk cannot read the segment's end")
+            end = size
         tail = self.tail
-        tail.segment_id, tail.file, tail.offset = segment_id, file, end
+        tail.segment_id, tail.offset = segment_id, end
         tail.footer, tail.must_seal = footer, True
         if end != size:
             self.cut = end
@@ -379,11 +388,12 @@ class _OpenSegment:
                 self._list(item)
 
     def read_after(
-        self, walker: Walker, start: int, lsn: int, file: File, *, vouched: int | None
+        self, walker: Walker, start: int, lsn: int, file: PatchedFile, *, vouched: int | None
     ) -> tuple[int, int]:
         """Take in whole transactions; return where they end and the last LSN.
 
-        vouched: the highest LSN that is known to have been synced; None when all were.
+        vouched: the highest LSN that is known to have been synced; None when all were. What the
+        disk cannot read counts as synced: a power cut leaves no bad sectors.
         """
         self._end, self._last_lsn = start, lsn - 1 if lsn else self._last_lsn
         durable = vouched if vouched is not None else 2**64
@@ -399,6 +409,8 @@ class _OpenSegment:
                 later.append(item)
             else:
                 self._accept(item)
+        if file.is_unreadable(start, walker.size):
+            vouched, durable = None, 2**64
         holes: list[tuple[int, int]] | None = None
         for item in later:
             is_gap = isinstance(item, Gap)

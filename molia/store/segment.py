@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from molia.base.limits import KIB, MIB
-from molia.store.disk import File
+from molia.store.disk import Readable
 from molia.store.frame import (
     FIXED_SIZE,
     HEAD_SIZE_MAX,
@@ -144,7 +144,7 @@ def parse_entries(entries: bytes) -> Iterator[FooterEntry]:
         yield FooterEntry(kind, target, key, vlen, expiry, lsn, value_offset)
 
 
-def read_seal(file: File, size: int, *, seed: int) -> Seal | None:
+def read_seal(file: Readable, size: int, *, seed: int) -> Seal | None:
     """Return the seal that ends a segment of `size` bytes, or None when no sound one does."""
     if size < HEADER_SIZE + FIXED_SIZE + _TRAILER.size:
         return None
@@ -206,7 +206,7 @@ class Walker:
     """
 
     def __init__(
-        self, file: File, size: int, *, seed: int, values: bool, dense: bool = True
+        self, file: Readable, size: int, *, seed: int, values: bool, dense: bool = True
     ) -> None:
         """dense: LSNs follow on each other, as they do not in a compacted segment."""
         self.file, self.size, self.seed, self.dense = file, size, seed, dense

@@ -127,9 +127,12 @@ def load_superblock(disk: Disk, name: str = STORE_NAME) -> Superblock:
         raise NotInitialised("there is no store here", hint="molia init makes one")
     file = disk.open(name, writable=False)
     try:
-        return Superblock.decode(file.read(0, _SIZE_MAX))
+        encoded = file.read(0, _SIZE_MAX)
+    except OSError as error:
+        raise StoreInvalid(f"STORE cannot be read: {error.strerror or error}") from None
     finally:
         file.close()
+    return Superblock.decode(encoded)
 
 
 def shard_name(index: int) -> str:

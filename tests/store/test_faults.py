@@ -3,7 +3,6 @@
 import errno
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -11,12 +10,11 @@ from molia.base.errors import NoSpace, ShardUnavailable
 from molia.base.now import Now
 from molia.sim.disk import Fault, SimDisk
 from molia.sim.entropy import SeededEntropy
-from molia.store.disk import File
 from molia.store.index import Index
 from molia.store.keys import Kind
 from molia.store.lmdb_env import Env, IndexFailed, IndexFull
-from molia.store.os_disk import OsDisk
 from molia.store.shard import Delete, Put, Shard, ShardOptions, Transaction
+from tests.store.bad_sector import BadSector
 from tests.store.shards import (
     NOW,
     TINY,
@@ -279,33 +277,6 @@ def test_an_index_that_does_not_fit_waits_for_space(
         put(shard, b"more", b"1")
         assert shard.stats().counters.checkpoints >= 1
         assert len(contents(shard)) == stored + 1
-
-
-class BadSector(OsDisk):
-    """The real disk, which cannot read some bytes of the files of a name."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(str(root))
-        self.make_dir("")
-        self.name, self.low, self.high = "", 0, 0
-
-    def open(self, name: str, *, create: bool = False, writable: bool = True) -> File:
-        """Open a file."""
-        inner = super().open(name, create=create, writable=writable)
-        return cast("File", _BadFile(inner, self)) if name == self.name else inner
-
-
-class _BadFile:
-    def __init__(self, inner: File, disk: BadSector) -> None:
-        self._inner, self._disk = inner, disk
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
-
-    def read(self, offset: int, size: int) -> bytes:
-        if offset < self._disk.high and self._disk.low < offset + size:
-            raise OSError(errno.EIO, "Input/output error")
-        return self._inner.read(offset, size)
 
 
 FIRST_SEGMENT = "shard-00/seg/0000000000000001.log"
