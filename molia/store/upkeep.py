@@ -236,6 +236,8 @@ class Upkeep:
             if not is_full(error):
                 self._fail(f"compacting failed: {error.strerror or error}")
             self._abandon(now)
+            if self._compactor.retired:  # what does not go now will not go a moment later
+                self._retry_s = now.mono_s + RETRY_S
         return True
 
     def _abandon(self, now: Now) -> None:

@@ -317,6 +317,25 @@ def test_a_name_that_cannot_be_changed_stops_the_writes_and_loses_nothing(
         disk.release_locks()
 
 
+@pytest.mark.parametrize("call", ["sync_dir", "unlink"])
+def test_what_cannot_be_unlinked_for_want_of_space_is_tried_again_after_a_rest(
+    tmp_path: Path, call: str
+) -> None:
+    """Some file systems need space to let go of a name."""
+    disk = sim_disk(tmp_path)
+    with opened(disk, OPTIONS) as shard:
+        stored = fill(shard)
+        thin(shard, stored)
+        until(shard, "unlink")
+        disk.faults = [Fault(call, 1, errno.ENOSPC, lasting=True)]
+        due_s = [shard.work(NOW, idle=True) for _ in range(20)]
+        assert all(at_s is not None and at_s > NOW.mono_s for at_s in due_s)
+        disk.faults = []
+        work_until_idle(shard)
+        assert shard.stats().counters.retired_segments > 0
+        assert contents(shard) == stored
+
+
 def test_a_damaged_victim_is_left_alone(disk: OsDisk) -> None:
     with opened(disk, OPTIONS) as shard:
         stored = fill(shard)
