@@ -55,6 +55,7 @@ from molia.store.recovery import RecoveryReport
 from molia.store.shard import Shard, ShardOptions
 from molia.store.shared import SharedShard
 from molia.store.superblock import Superblock, read_superblock
+from molia.store.upgrade import forget_leftovers
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +97,7 @@ async def open_node(
         disk = open_disk(str(data))
         superblock = read_superblock(disk)
         check_version(superblock)
+        _forget_leftovers(disk, seat)
         offload = Offload(config.threads or max(THREADS_MIN, usable_cores() // seat.count + 2))
         held.callback(offload.close)
         count = superblock.shard_count
@@ -195,6 +197,16 @@ async def _wait_for_others(node: LocalNode) -> None:
                     break
                 except ShardUnavailable:
                     await anyio.sleep(OTHERS_RETRY_S)
+
+
+def _forget_leftovers(disk: Disk, seat: Seat) -> None:
+    """Give back what a cut `molia migrate` left; a disk that does not let go hinders nobody."""
+    if seat.index != 0:
+        return
+    try:
+        forget_leftovers(disk)
+    except OSError as error:
+        log.warning("leftovers_stay", reason=error.strerror or str(error))
 
 
 async def _open_shards(

@@ -16,6 +16,7 @@ from molia.base.limits import MIB
 from molia.store import migrate
 from molia.store.disk import Disk, write_atomic
 from molia.store.migrate import Migration, shard_name
+from molia.store.reshard import forget_unfinished
 from molia.store.segment import segment_id_of
 from molia.store.superblock import STORE_NAME, Superblock, load_superblock
 
@@ -167,6 +168,16 @@ def _take_snapshot(disk: Disk, superblock: Superblock, on_progress: OnProgress) 
         disk.sync_dir(f"{SNAPSHOT}/{shard_name(index)}")
     write_atomic(disk, f"{SNAPSHOT}/{STORE_NAME}", [superblock.encode()])
     disk.sync_dir("")
+
+
+def forget_leftovers(disk: Disk) -> None:
+    """Remove what a migration or a change of shards left that was cut off, if it counts no more.
+
+    Half of a snapshot keeps each segment it names on the disk. For a store that may be opened.
+    """
+    assert not has_snapshot(disk), "what is to be finished is no leftover"
+    _drop_snapshot(disk)
+    forget_unfinished(disk)
 
 
 def _drop_snapshot(disk: Disk) -> None:

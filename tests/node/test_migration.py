@@ -25,7 +25,7 @@ from molia.base.hashing import blake3_digest
 from molia.base.views import JobState, PutOptions
 from molia.node import backup
 from molia.node.app import open_node
-from molia.node.home import home_lock, init_home
+from molia.node.home import home_lock, init_home, store_path
 from molia.node.migration import migrate_home
 from molia.node.offline import verify_home
 from molia.store import keys
@@ -104,6 +104,25 @@ def test_small_blobs_can_still_be_removed_with_their_bytes(home: Path) -> None:
         )
         assert shard.scan(Kind.BLOCK, b"", now=NOW, limit=10) == []
         shard.close(NOW)
+
+
+def test_the_start_of_a_node_gives_back_what_a_cut_migration_left(home: Path) -> None:
+    """Names of old segments would keep their bytes on the disk for ever."""
+    kept = put_all(home)
+    disk = OsDisk(str(store_path(home, CONFIG)))
+    (segment,) = disk.list_dir("shard-00/seg")[:1]
+    disk.make_dir("snapshot/shard-00/seg")
+    assert disk.link(f"shard-00/seg/{segment}", f"snapshot/shard-00/seg/{segment}")
+    disk.open("shard-01/seg/00000000000000ff.new", create=True).close()
+
+    async def run() -> None:
+        async with open_node(home, CONFIG) as node:
+            page = await node.list_blobs(cursor=None, limit=100, state=None, pinned=None)
+            assert {blob.cid for blob in page.blobs} == set(kept)
+
+    anyio.run(run)
+    assert not disk.exists("snapshot")
+    assert not [name for name in disk.list_dir("shard-01/seg") if name.endswith(".new")]
 
 
 def test_a_home_that_is_held_or_not_there_is_left_alone(home: Path, tmp_path: Path) -> None:
