@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +61,11 @@ class PartFile:
     def finish(self, target: Path, *, force: bool) -> None:
         """Make it durable and give it its name. Raises WouldOverwrite."""
         os.fsync(self._handle)
+        self._give_name(target, force=force)
+        with suppress(OSError):  # not every file system syncs names; the file is there
+            _sync_names(target.parent)
+
+    def _give_name(self, target: Path, *, force: bool) -> None:
         if force:
             self.path.replace(target)
             self.drop()  # of two links to one file, rename leaves both
@@ -103,6 +108,14 @@ def part_path(found: Found, target: Path) -> Path:
     ending = f".{found.cid.short}.part"
     name = os.fsencode(target.name)[: 254 - len(ending)]
     return target.with_name("." + name.decode("utf-8", "ignore") + ending)
+
+
+def _sync_names(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def would_overwrite(target: Path) -> WouldOverwrite:

@@ -55,6 +55,25 @@ def test_a_blob_lands_under_its_name(node: FakeNode, molia: Run, size: int, over
     assert not parts()
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_file_has_its_name_for_good_when_the_command_ends(
+    node: FakeNode, molia: Run, large: Kept, monkeypatch: pytest.MonkeyPatch, force: list[str]
+) -> None:
+    """A synced file whose name was not is gone after a power cut."""
+    synced: list[tuple[bool, list[str]]] = []
+
+    def fsync(handle: int) -> None:
+        is_directory = Path(f"/proc/self/fd/{handle}").resolve() == Path.cwd()
+        synced.append((is_directory, sorted(os.listdir())))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    assert molia("get", large.cid, *force).code == 0
+    file, names = synced
+    assert not file[0]
+    assert names[0]
+    assert "film.bin" in names[1]
+
+
 def test_without_a_name_the_cid_is_the_name(node: FakeNode, molia: Run) -> None:
     kept = node.world.add(b"x")
     assert molia("get", kept.cid).code == 0
