@@ -54,7 +54,7 @@ from molia.node.network_readers import info_of
 from molia.node.overview import Overview
 from molia.node.pinning import JOB_KIND as PIN_KIND
 from molia.node.pinning import Pinning
-from molia.node.placements import JOB_KIND, Placements
+from molia.node.placements import JOB_KIND, PLACE_VERB, Placements
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
@@ -322,6 +322,8 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
                 self.trust_own_clock()
             case verb if verb == COLLECT_VERB:
                 return await self.answer_collect(arguments)
+            case verb if verb == PLACE_VERB:
+                return await self._placements.answer(arguments)
             case _ if verb in VERBS and self.member is not None:
                 return await self.member.answer(verb, arguments)
             case _ if verb in team_jobs.VERBS:

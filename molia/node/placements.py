@@ -1,14 +1,16 @@
 """The blobs that are on their way to other nodes: which run, which wait, who waits for them.
 
 A large blob has a job, which can be watched; small ones wait in a queue here. What finds no room,
-fails, or was cut off by the end of the process is found again by its PLACED row.
+fails, or was cut off by the end of the process is found again by its PLACED row. The worker that
+writes that row places the blob, whichever was given it: of two that did, each would choose holders,
+and note its own alone.
 Source: docs/reference/distribution.md, "Jobs".
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -29,12 +31,15 @@ from molia.node.placing import Placed, holdings_of, shares_of
 from molia.node.team_jobs import TeamJobs
 from molia.node.whereabouts import Find
 from molia.store import keys
-from molia.store.keys import Kind, Space
+from molia.store.keys import Kind, Space, home_shard
 from molia.store.rows import PlacedRow
 
 log = structlog.get_logger(__name__)
 
 JOB_KIND: Final = "place"
+PLACE_VERB: Final = "place"
+PLACED_S: Final = 3_600.0
+"""How long is waited for what another worker places."""
 JOIN_S: Final = 120.0
 """How long a job waits for the node to find others."""
 LOOK_S: Final = 0.5
@@ -95,9 +100,8 @@ class Placements:
         courier = self._courier
         if courier is None or not courier.has_peers or await self._mark(courier, cid) is None:
             return None
-        await self._start(cid, wait=False)
-        end = self._ends.get(cid)
-        return None if end is None else await asyncio.shield(end)
+        _, placed = await self._have_placed(cid, wait=True)
+        return placed
 
     async def spread(self, cid: Cid, here: Collection[bytes], may_begin: MayBegin) -> Placed | None:
         """Place a blob of ours anew if that would move shares; None: not, or it may not begin.
@@ -146,7 +150,7 @@ class Placements:
             return
         await self._mark(courier, cid)
         if courier.has_peers:
-            await self._start(cid, wait=False)
+            await self._have_placed(cid, wait=False)
         else:
             self._note_early(cid)
 
@@ -167,9 +171,7 @@ class Placements:
             return result
         if row.is_done:
             return self._told(result, Placed(row, len(holdings_of(row)) + 1))
-        job = await self._start(cid, wait=options.wait_placed)
-        end = self._ends.get(cid)
-        placed = await asyncio.shield(end) if options.wait_placed and end is not None else None
+        job, placed = await self._have_placed(cid, wait=options.wait_placed)
         return replace(self._told(result, placed), job=job)
 
     async def _mark(self, courier: Courier, cid: Cid) -> PlacedRow | None:
@@ -198,8 +200,34 @@ class Placements:
         is_enough = placed.row.survives >= self._context.config.durability.floor
         return BlobState.HEALTHY if is_enough and not placed.reason else BlobState.DEGRADED
 
+    async def _have_placed(self, cid: Cid, *, wait: bool) -> tuple[JobId | None, Placed | None]:
+        """Begin to place a blob where its row is written; return the job, if it has one.
+
+        wait: until it has ended, and return how; for room in the queue as well.
+        """
+        team, arguments = self._context.team, [str(cid), wait]
+        if not self._context.owns(cid):
+            owner = team.owner(home_shard(cid, self._context.shards.count))
+            wait_s = PLACED_S if wait else limits.WRITE_WAIT_S
+            job, told = await team.ask(owner, PLACE_VERB, arguments, wait_s=wait_s)
+            return job and JobId(job), told and Placed(PlacedRow.decode(told[0]), *told[1:])
+        job_id = await self._start(cid, wait=wait)
+        end = self._ends.get(cid) if wait else None
+        return job_id, None if end is None else await asyncio.shield(end)
+
+    async def answer(self, arguments: Sequence[Any]) -> object:
+        """Place a blob that another worker was given; see `_have_placed`."""
+        cid, wait = arguments
+        try:
+            job, placed = await self._have_placed(Cid.parse(cid), wait=wait)
+        except MoliaError:
+            self._is_left_over = True
+            raise
+        told = placed and [placed.row.encode(), placed.holders, placed.reason]
+        return [job, told]
+
     async def _start(self, cid: Cid, *, wait: bool) -> JobId | None:
-        """Begin to place a blob; return the job, if it has one. wait: for room in the queue."""
+        """Begin to place a blob here; return the job, if any. wait: for room in the queue."""
         if cid in self._ends:
             return self._job_ids.get(cid)
         if cid.codec is Codec.MANIFEST:
@@ -235,7 +263,7 @@ class Placements:
 
     async def _until_ended(self, cid: Cid, job_id: JobId) -> None:
         """Tell who waits when the job has ended without `run_job`: it was cancelled before it ran,
-        could not be saved, or ran in another worker, as one that writes no shard has it.
+        or could not be saved.
         """
         placed: Placed | None = None
         try:
@@ -313,6 +341,8 @@ class Placements:
         finally:
             for task in list(self._following):
                 task.cancel()
+            for cid in list(self._ends):  # another worker may wait, and this one for its answer
+                self._end(cid, None)
 
     async def _work(self) -> None:
         while True:
@@ -354,7 +384,7 @@ class Placements:
         early, self._early = self._early, {}
         for cid in early:
             try:
-                await self._start(cid, wait=False)
+                await self._have_placed(cid, wait=False)
             except MoliaError as error:
                 self._is_left_over = True
                 log.warning("blob_not_placed", blob=cid.short, reason=str(error))

@@ -1,0 +1,61 @@
+"""A node of two workers places each blob once, whichever of them was given it."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from molia.base.limits import COPIES_MIN, WHOLE_SHARE
+from tests.node.inside import Inside, config_of, join
+from tests.node.process import Answer, Client, Node, body_of
+from tests.node.test_dht import joined
+from tests.node.test_workers import TWO, linux, one_of_each
+
+OTHERS = 9
+ROUNDS = 6
+
+
+def _start(node: Node, firsts: list[str]) -> tuple[Client, Client]:
+    """Start a node that joins others; return a connection to each of its workers."""
+    node.settings["MOLIA_DHT__BOOTSTRAP"] = ",".join(firsts)
+    node.settings["MOLIA_DHT__REACHABLE"] = "yes"
+    node.start()
+    joined([node], OTHERS - 1)
+    return one_of_each(node)
+
+
+def _put(client: Client, body: bytes) -> Answer:
+    return client("PUT", "/blob?wait=placed", body, accept="application/json")
+
+
+async def _put_by_both(pair: tuple[Client, Client], body: bytes) -> list[Answer]:
+    return await asyncio.gather(*(asyncio.to_thread(_put, client, body) for client in pair))
+
+
+def _copies(nodes: list[Inside], cid: str) -> list[tuple[int, ...]]:
+    return [each.row.shares for node in nodes for each in node.held() if str(each.cid) == cid]
+
+
+@linux
+def test_a_blob_that_two_workers_are_given_at_once_is_placed_once(tmp_path: Path) -> None:
+    publisher = Node(tmp_path / "publisher", dict(TWO))
+
+    async def go() -> None:
+        async with AsyncExitStack() as stack:
+            nodes: list[Inside] = []
+            await join(stack, tmp_path, nodes, [config_of()] * OTHERS)
+            firsts = [str(node.member.network.addresses()[0]) for node in nodes[:3]]
+            pair = await asyncio.to_thread(partial(_start, publisher, firsts))
+            for seed in range(ROUNDS):
+                told = await _put_by_both(pair, body_of(seed, 1_000))
+                assert {answer.status for answer in told} == {200, 201}
+                views = [answer.json() for answer in told]
+                assert {view["cid"] for view in views} == {views[0]["cid"]}
+                assert [view["survives"] for view in views] == [COPIES_MIN - 1] * 2
+                copies = _copies(nodes, views[0]["cid"])
+                assert copies == [(WHOLE_SHARE,)] * (COPIES_MIN - 1), "it is placed twice"
+
+    try:
+        asyncio.run(go())
+    finally:
+        publisher.close()
