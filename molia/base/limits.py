@@ -90,6 +90,8 @@ LEASES_PER_HELD_MAX: Final = 64
 """Owners of one blob that is held for them; more are refused."""
 PLACINGS_MAX: Final = 4_096
 """Blobs that wait in a worker to be placed; the rest is found in the store when these are done."""
+RELEASES_KEPT_MAX: Final = 4_096
+"""Blobs that were removed last of which a worker knows what it told their holders."""
 PLACINGS_SMALL: Final = 16
 """Small blobs that one worker places at once."""
 PLACINGS_LARGE: Final = 4

@@ -8,7 +8,7 @@ Source: docs/reference/distribution.md.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from molia.base import limits
 from molia.base.cid import Cid
@@ -49,6 +49,7 @@ from molia.wire.blob_messages import Lease, LeaseCode, Leased
 
 ANNOUNCE_S: Final = 30.0
 LEASE_S: Final = 5.0
+RELEASE_AGAIN_S: Final = 2.0
 OnPlaced = Callable[[Cid, Mapping[bytes, tuple[tuple[int, ...], Address]]], Awaitable[None]]
 """Told which node was given which shares of a blob, and where it is."""
 WAITING: Final = PlacedRow(is_done=False, survives=0, lease=b"", cursor={})
@@ -90,6 +91,8 @@ class Courier:
         nodes that were not there when it was placed. Read in a thread."""
 
         self.on_placed: list[OnPlaced] = []
+        self._ended: dict[Cid, Statement] = {}
+        """Our last releases: what is put again before a second has passed is to beat its own."""
         self.copies: Callable[[Cid], int] = lambda _: limits.COPIES_MIN
         """On how many nodes a small blob shall be."""
         self.supplement = b""
@@ -109,23 +112,48 @@ class Courier:
     async def place(self, cid: Cid, on_progress: OnProgress, *, floor: int | None = None) -> Placed:
         """Place a blob; return what came of it. What is there already stays.
 
+        One that is removed meanwhile has its holders released; put again, it is placed anew.
         floor: another one than the setting. Raises BlobNotFound, BlobDamaged, NotJoined.
         """
-        context = self._context
         if not self.has_peers:
             raise NotJoined
-        bound = await context.offload.run(context.catalog.bound, cid, context.now())
-        if bound is None or bound.expired(context.now()):
-            raise BlobNotFound(cid)
-        row = await context.offload.run(context.catalog.placed, cid, context.now()) or WAITING
+        bound, cursor = await self._bound(cid), None
+        while bound is not None and not bound.expired(self._context.now()):
+            placing = await self._placing(bound, cursor, floor)
+            placed = failure = None
+            try:
+                placed = await placing.run(on_progress)
+            except MoliaError as error:
+                failure = error
+            placed_bound, bound = bound, await self._bound(cid)
+            if bound is None:
+                await self._release_reached(cid, placing)
+                bound = await self._bound(cid)
+            if bound is not None and bound.row.object_id == placed_bound.row.object_id:
+                if placed is None:
+                    assert failure is not None, "a placing has an outcome"
+                    raise failure
+                for told in self.on_placed:
+                    await told(cid, self.placed_at(holdings_of(placed.row)))
+                return placed
+            cursor = placing.cursor
+        raise BlobNotFound(cid)
+
+    async def _placing(
+        self, bound: Bound, cursor: dict[str, Any] | None, floor: int | None
+    ) -> Placing:
+        """Return what places a blob; cursor: what lies where, if not as its row says."""
+        context = self._context
+        row = await context.offload.run(context.catalog.placed, bound.cid, context.now()) or WAITING
         lease = self._lease(bound, row)
         begun = PlacedRow(
-            is_done=False, survives=row.survives, lease=lease.encoded, cursor=row.cursor
+            is_done=False, survives=row.survives, lease=lease.encoded, cursor=cursor or row.cursor
         )
-        placed = await Placing(self, bound, begun, floor=floor).run(on_progress)
-        for told in self.on_placed:
-            await told(cid, self.placed_at(holdings_of(placed.row)))
-        return placed
+        return Placing(self, bound, begun, floor=floor)
+
+    async def _bound(self, cid: Cid) -> Bound | None:
+        context = self._context
+        return await context.offload.run(context.catalog.bound, cid, context.now())
 
     def placed_at(
         self, holdings: Mapping[bytes, tuple[int, ...]]
@@ -140,10 +168,12 @@ class Courier:
     def _lease(self, bound: Bound, row: PlacedRow) -> Statement:
         """Return our lease of a blob: the one that was given out, until it is due to be renewed."""
         unix_s, expires = self._context.now().unix_s, bound.row.expires_unix_s
-        given = lease_of(row)
-        if given is not None and unix_s < renewal_due_s(given):
-            return given
-        if given is not None and expires is not None and given.expires >= expires:
+        given, ended = lease_of(row), self._ended.get(bound.cid)
+        if ended is not None and (given is None or ended.beats(given)):
+            given = ended
+        elif given is not None and (
+            unix_s < renewal_due_s(given) or (expires is not None and given.expires >= expires)
+        ):
             return given
         life_s = min(self._context.config.leases.default_s, limits.LEASE_LIFE_MAX_S)
         if expires is not None:
@@ -178,7 +208,7 @@ class Courier:
         lease = self._lease(bound, row)
         if lease.encoded == row.lease:
             return 0
-        took = await self._tell_holders(cid, row, lease)
+        took = await self._tell_holders(cid, holdings_of(row), lease)
         if took:  # else, or when it is placed anew meanwhile, it is tried again with the next look
             key, renewed = keys.placed_key(cid), replace(row, lease=lease.encoded)
             put = Put(StoreKind.META, key, renewed.encode())
@@ -191,16 +221,37 @@ class Courier:
         before = lease_of(row)
         if before is None:
             return 0
-        ended = release(
-            self._identity, self._context.network, cid.digest, before=before,
-            unix_s=self._context.now().unix_s,
-        )  # fmt: skip
-        return await self._tell_holders(cid, row, ended)
+        return await self._tell_holders(cid, holdings_of(row), self._release(cid, before))
 
-    async def _tell_holders(self, cid: Cid, row: PlacedRow, lease: Statement) -> int:
+    def _release(self, cid: Cid, before: Statement) -> Statement:
+        """Return what ends our lease of a blob; the last release, if that does."""
+        ended = self._ended.pop(cid, None)
+        if ended is None or not ended.beats(before):
+            ended = release(
+                self._identity, self._context.network, cid.digest, before=before,
+                unix_s=self._context.now().unix_s,
+            )  # fmt: skip
+        while len(self._ended) >= limits.RELEASES_KEPT_MAX:
+            del self._ended[next(iter(self._ended))]
+        self._ended[cid] = ended
+        return ended
+
+    async def _release_reached(self, cid: Cid, placing: Placing) -> None:
+        """Tell whom a placing reached that the blob was removed meanwhile."""
+        if self._context.config.store.trash_s:  # it may be brought back
+            return
+        before = lease_of(placing.row)
+        assert before is not None, "shares go out with a lease"
+        ended = self._release(cid, before)
+        reached = [key for key in placing.reached if not self.is_own(key)]
+        if await self._tell_holders(cid, reached, ended) < len(reached):
+            await asyncio.sleep(RELEASE_AGAIN_S)  # what was cut off may come to rest yet
+            await self._tell_holders(cid, reached, ended)
+
+    async def _tell_holders(self, cid: Cid, holders: Collection[bytes], lease: Statement) -> int:
         """Bring all who are known to have shares of a blob a lease; return how many took it."""
         watched = await self._context.offload.run(self.watched, cid)
-        keys_of = dict.fromkeys((*holdings_of(row), *watched))
+        keys_of = dict.fromkeys((*holders, *watched))
         told = [self._tell(key, Lease((lease.encoded,)), watched.get(key)) for key in keys_of]
         return sum(await asyncio.gather(*told))
 

@@ -35,7 +35,7 @@ from molia.base.views import (
     Readiness,
 )
 from molia.dht.blinding import content_cid
-from molia.node import team_jobs
+from molia.node import placements, team_jobs
 from molia.node.audits import answer_audit
 from molia.node.bus import Caller
 from molia.node.cache import evict
@@ -54,7 +54,7 @@ from molia.node.network_readers import info_of
 from molia.node.overview import Overview
 from molia.node.pinning import JOB_KIND as PIN_KIND
 from molia.node.pinning import Pinning
-from molia.node.placements import JOB_KIND, PLACE_VERB, Placements
+from molia.node.placements import JOB_KIND, Placements
 from molia.node.puts import put_blob, remove_bound
 from molia.node.reading import ReadingFace
 from molia.node.remote import unpack_transaction
@@ -213,7 +213,7 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
                 bound = await self._find(ref)
         self.context.leaves.forget(bound.row.object_id)
         if placed is not None and not context.config.store.trash_s:
-            self._placements.end_leases(bound.cid, placed)
+            await self._placements.end_leases(bound.cid, placed)
         log.info("blob_removed", blob=bound.cid.short, size_bytes=bound.row.size)
 
     async def pin_blob(self, ref: Ref, *, pinned: bool) -> PinView:
@@ -322,8 +322,8 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
                 self.trust_own_clock()
             case verb if verb == COLLECT_VERB:
                 return await self.answer_collect(arguments)
-            case verb if verb == PLACE_VERB:
-                return await self._placements.answer(arguments)
+            case _ if verb in placements.VERBS:
+                return await self._placements.answer(verb, arguments)
             case _ if verb in VERBS and self.member is not None:
                 return await self.member.answer(verb, arguments)
             case _ if verb in team_jobs.VERBS:

@@ -37,7 +37,9 @@ from molia.store.rows import PlacedRow
 log = structlog.get_logger(__name__)
 
 JOB_KIND: Final = "place"
-PLACE_VERB: Final = "place"
+PLACE_VERB, END_VERB = "place", "end_leases"
+VERBS: Final = (PLACE_VERB, END_VERB)
+END_S: Final = 5.0
 PLACED_S: Final = 3_600.0
 """How long is waited for what another worker places."""
 JOIN_S: Final = 120.0
@@ -205,21 +207,29 @@ class Placements:
 
         wait: until it has ended, and return how; for room in the queue as well.
         """
-        team, arguments = self._context.team, [str(cid), wait]
         if not self._context.owns(cid):
-            owner = team.owner(home_shard(cid, self._context.shards.count))
             wait_s = PLACED_S if wait else limits.WRITE_WAIT_S
-            job, told = await team.ask(owner, PLACE_VERB, arguments, wait_s=wait_s)
+            job, told = await self._ask(cid, PLACE_VERB, wait, wait_s=wait_s)
             return job and JobId(job), told and Placed(PlacedRow.decode(told[0]), *told[1:])
         job_id = await self._start(cid, wait=wait)
         end = self._ends.get(cid) if wait else None
         return job_id, None if end is None else await asyncio.shield(end)
 
-    async def answer(self, arguments: Sequence[Any]) -> object:
-        """Place a blob that another worker was given; see `_have_placed`."""
-        cid, wait = arguments
+    async def _ask(self, cid: Cid, verb: str, argument: object, *, wait_s: float) -> Any:  # noqa: ANN401 - what the verb answers
+        """Return what the worker that writes a blob's row answers."""
+        team, count = self._context.team, self._context.shards.count
+        return await team.ask(
+            team.owner(home_shard(cid, count)), verb, [str(cid), argument], wait_s=wait_s
+        )
+
+    async def answer(self, verb: str, arguments: Sequence[Any]) -> object:
+        """Return as CBOR values what another worker asks of a blob whose row is written here."""
+        cid, argument = Cid.parse(arguments[0]), arguments[1]
+        if verb == END_VERB:
+            await self.end_leases(cid, PlacedRow.decode(argument))
+            return None
         try:
-            job, placed = await self._have_placed(Cid.parse(cid), wait=wait)
+            job, placed = await self._have_placed(cid, wait=argument)
         except MoliaError:
             self._is_left_over = True
             raise
@@ -277,16 +287,24 @@ class Placements:
             if self._job_ids.get(cid) == job_id:
                 self._end(cid, placed)
 
-    def end_leases(self, cid: Cid, row: PlacedRow) -> None:
-        """Tell who has shares of a blob that was removed that it is not wanted any more.
+    async def end_leases(self, cid: Cid, row: PlacedRow) -> None:
+        """Have who has shares of a blob that was removed told that it is not wanted any more.
 
-        Who does not hear it keeps them until the lease has run out.
+        Who does not hear it keeps them until the lease has run out. The worker that places tells
+        them: what is put again must come to them with a lease that beats it.
         """
         if self._courier is None or len(self._releasing) >= limits.PLACINGS_MAX:
+            return
+        if not self._context.owns(cid):
+            try:
+                await self._ask(cid, END_VERB, row.encode(), wait_s=END_S)
+            except MoliaError as error:
+                log.warning("holders_not_released", blob=cid.short, reason=str(error))
             return
         task = asyncio.ensure_future(self._courier.end_leases(cid, row))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
+        await asyncio.sleep(0)  # it has its time by now
 
     # ------------------------------------------------------------------ the work
 

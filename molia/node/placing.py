@@ -152,7 +152,7 @@ class Placing:
 
         floor: another one than the carrier's. added: shares that the blob has from 14 on.
         """
-        self._carrier, self._bound, self._row = carrier, bound, row
+        self._carrier, self._bound, self.row = carrier, bound, row
         self._shares = shares_of(bound, added)
         floor = carrier.floor if floor is None else floor
         copies = carrier.copies_of(bound)
@@ -163,11 +163,22 @@ class Placing:
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
         self._saved_s = float("-inf")
+        self._sent_to: dict[bytes, None] = {}
+
+    @property
+    def cursor(self) -> dict[str, Any]:
+        """What lies where, for another run to go on from."""
+        return self._core.cursor
+
+    @property
+    def reached(self) -> tuple[bytes, ...]:
+        """Which nodes may have shares now."""
+        return tuple(dict.fromkeys((*self._core.holdings, *self._sent_to)))
 
     async def run(self, on_progress: OnProgress) -> Placed:
         """Return what came of it, once nothing of it is under way any more."""
         on_progress({"placed": 0, "total": len(self._shares), "holders": 0})
-        await self._carrier.save(self._bound, self._row)
+        await self._carrier.save(self._bound, self.row)
         self._core.start(now_s=self._carrier.now_s)
         try:
             while True:
@@ -195,7 +206,7 @@ class Placing:
             for share in shares
         ]
         row = PlacedRow(
-            is_done=True, survives=max(survives, 0), lease=self._row.lease,
+            is_done=True, survives=max(survives, 0), lease=self.row.lease,
             cursor={"placed": placed},
         )  # fmt: skip
         await self._carrier.save(self._bound, row)
@@ -204,13 +215,13 @@ class Placing:
     async def _save_now_and_then(self) -> None:
         now_s = self._carrier.now_s
         cursor = self._core.cursor
-        if cursor != self._row.cursor and now_s - self._saved_s >= SAVE_S:
+        if cursor != self.row.cursor and now_s - self._saved_s >= SAVE_S:
             self._saved_s = now_s
-            self._row = PlacedRow(
-                is_done=False, survives=max(self._core.survives, 0), lease=self._row.lease,
+            self.row = PlacedRow(
+                is_done=False, survives=max(self._core.survives, 0), lease=self.row.lease,
                 cursor=cursor,
             )  # fmt: skip
-            await self._carrier.save(self._bound, self._row)
+            await self._carrier.save(self._bound, self.row)
 
     async def _wait(self) -> None:
         """Return when something happened, or is late."""
@@ -263,6 +274,7 @@ class Placing:
         if self._carrier.is_own(key):
             given = await self._carrier.take(self._giver, share)
         elif to is not None:
+            self._sent_to[key] = None
 
             def on_stripes(stripes: int) -> None:
                 self._core.on_progress(key, share, stripes=stripes, now_s=self._carrier.now_s)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from molia.base.limits import COPIES_MIN, WHOLE_SHARE
 from tests.node.inside import Inside, config_of, join
-from tests.node.process import Answer, Client, Node, body_of
-from tests.node.test_dht import joined
+from tests.node.process import Answer, Client, Node, body_of, until
 from tests.node.test_workers import TWO, linux, one_of_each
 
 OTHERS = 9
@@ -20,8 +19,15 @@ def _start(node: Node, firsts: list[str]) -> tuple[Client, Client]:
     node.settings["MOLIA_DHT__BOOTSTRAP"] = ",".join(firsts)
     node.settings["MOLIA_DHT__REACHABLE"] = "yes"
     node.start()
-    joined([node], OTHERS - 1)
-    return one_of_each(node)
+    pair = one_of_each(node)
+    for client in pair:
+        until(partial(_has_joined, client), "a worker does not join")
+    return pair
+
+
+def _has_joined(client: Client) -> bool:
+    shown = client("GET", "/node").json()["dht"]
+    return bool(shown["is_joined"] and shown["contacts"] >= OTHERS - 1)
 
 
 def _put(client: Client, body: bytes) -> Answer:
