@@ -20,7 +20,7 @@ BODIES = pytest.mark.parametrize(
 )
 
 
-def _wanted(node: Inside, cid: Cid) -> list[bool]:
+def wanted(node: Inside, cid: Cid) -> list[bool]:
     """Tell of each lease of what a node holds of a blob whether its owner wants that kept."""
     now, found = node.node.context.now(), []
     for held in node.held():
@@ -62,11 +62,11 @@ def test_a_blob_that_is_removed_while_it_is_placed_has_its_holders_released(
         put = await publisher.put(body, placed=False)
         async with asyncio.timeout(20.0):
             await back.is_full.wait()
-        assert all(_wanted(node, put.cid) == [True] for node in others)
+        assert all(wanted(node, put.cid) == [True] for node in others)
         await publisher.node.delete_blob(put.cid)
         back.go.set()
         await until(
-            lambda: not any(any(_wanted(node, put.cid)) for node in others),
+            lambda: not any(any(wanted(node, put.cid)) for node in others),
             "a holder keeps what was removed while it was placed", within_s=20.0,
         )  # fmt: skip
         await until(lambda: not publisher.node._placements._ends, "it is placed on and on")
@@ -94,7 +94,7 @@ def test_a_share_that_comes_to_rest_after_the_release_came_is_released(
         await until(lambda: slow.count("lease_not_here"), "nobody is told", within_s=20.0)
         go.set()
         await until(lambda: not publisher.node._placements._ends, "it is placed on and on")
-        assert not any(_wanted(slow, put.cid))
+        assert not any(wanted(slow, put.cid))
 
     with_network(tmp_path, act, [config_of() for _ in range(4)])
 
@@ -116,7 +116,7 @@ def test_what_is_removed_and_put_again_while_it_is_placed_is_kept(
         async with asyncio.timeout(30.0):
             assert (await again).holders == len(nodes)
         await asyncio.sleep(0.5)  # a release would have come by now
-        assert [_wanted(node, put.cid) for node in others] == [[True]] * len(others)
+        assert [wanted(node, put.cid) for node in others] == [[True]] * len(others)
 
     with_network(tmp_path, act, [config_of() for _ in range(4)])
 
@@ -134,6 +134,6 @@ def test_what_is_put_removed_and_put_within_a_second_is_placed_each_time(
         put = await publisher.put(body)
         assert put.holders == len(nodes)
         await asyncio.sleep(0.5)  # the last release has come by now
-        assert [_wanted(node, put.cid) for node in others] == [[True]] * len(others)
+        assert [wanted(node, put.cid) for node in others] == [[True]] * len(others)
 
     with_network(tmp_path, act, [config_of() for _ in range(4)])
