@@ -252,6 +252,9 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
         cid = content_cid(ref)
         if not await self._pinning.end(cid):
             raise BlobNotFound(ref)
+        context = self.context
+        if await context.offload.run(context.catalog.bound, cid, context.now()) is not None:
+            return await self.pin_blob(cid, pinned=False)  # it has come in this moment
         return PinView(info=info_of(cid, size=0, content=bytes(32)))
 
     # ------------------------------------------------------------------ the node

@@ -7,6 +7,7 @@ Source: docs/reference/http.md, "Pins".
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
@@ -16,12 +17,15 @@ from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.errors import (
     Busy,
+    Conflict,
     Damaged,
     DigestMismatch,
+    JobNotFound,
     MoliaError,
     NotJoined,
     ShardUnavailable,
 )
+from molia.base.ids import JobId
 from molia.base.views import BlobInfo, JobState, JobView, PutOptions, PutResult
 from molia.node.context import Context
 from molia.node.jobs import JobRun
@@ -86,15 +90,26 @@ class Pinning:
         return await self._start(info.cid, info.size, content)
 
     async def end(self, cid: Cid) -> bool:
-        """Wish no longer for a blob that is not here; False when nobody did."""
+        """Wish no longer for a blob that is not here; False when nobody did.
+
+        It may be here, and pinned, when this returns: its job may have come to its end meanwhile.
+        """
         if not await self._context.offload.run(self._is_wished, cid):
             return False
         gone = Transaction((Delete(Kind.META, keys.pin_key(cid)),))
-        await self._context.home_writer(cid).write(gone)
-        running = await self._running(cid)
-        if running is not None:
-            await self._jobs.cancel(running.id)
+        home = self._context.home_writer(cid)
+        await home.write(gone)
+        while (running := await self._running(cid)) is not None:
+            await self._stop(running.id)
+        await home.settle()  # what a job was about to write
         return True
+
+    async def _stop(self, job_id: JobId) -> None:
+        with contextlib.suppress(JobNotFound):
+            try:
+                await self._jobs.cancel(job_id)
+            except Conflict:  # it ends by itself in this moment
+                await self._jobs.ended(job_id)
 
     async def _start(self, cid: Cid, size: int, content: bytes | None) -> JobView:
         arguments: dict[str, Any] = {"cid": str(cid), "size": size}

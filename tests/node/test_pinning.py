@@ -216,6 +216,37 @@ async def test_only_a_manifest_that_lies_ends_a_wish(tmp_path: Path) -> None:
         assert not node._pinning._is_wished(lie), "it is read for ever"
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+async def test_a_pin_that_is_removed_while_its_blob_begins_to_exist_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """The blob comes when its PIN row was removed, and the job not ended yet."""
+    async with running(tmp_path / "home", config_of(offer=0)) as it:
+        node, body, go = it.node, b"wanted no more", asyncio.Event()
+        cid, pins = Cid(Codec.RAW, blake3_digest(body)), it.node._pinning
+
+        class Late(_Hands):
+            async def open(self, cid: Cid) -> BlobReader:
+                await go.wait()
+                return await super().open(cid)
+
+        pins._hands = Late(node, {cid: body})
+        await pins.begin(info_of(cid, size=len(body), content=bytes(32)))
+        for _ in range(jobs - 1):  # as when it was asked for twice at once
+            await pins._start(cid, len(body), None)
+        find = pins._running
+
+        async def find_late(wanted: Cid) -> JobView | None:
+            found = await find(wanted)
+            go.set()
+            await until(lambda: _is_here(it, cid), "the blob does not come")
+            return found
+
+        monkeypatch.setattr(pins, "_running", find_late)
+        assert not (await node.pin_blob(cid, pinned=False)).info.pinned
+        assert not (await node.blob_info(cid)).pinned, "it is pinned after all"
+
+
 @pytest.mark.parametrize("absent", [0, 6])
 async def test_all_pins_have_their_turn_whoever_has_none_of_the_first(
     tmp_path: Path, absent: int, monkeypatch: pytest.MonkeyPatch
