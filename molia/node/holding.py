@@ -1,16 +1,13 @@
-"""What this node keeps for others: answers OFFER, PUT_SHARE, LEASE and HAVE, and lets go in time.
+"""What this node keeps for others: answers OFFER, PUT_SHARE, LEASE and HAVE.
 
-Room is what `store.offer_bytes` leaves, the quota and the disk allowing. Each worker takes shares
-and knows what all of them hold together: they tell each other what comes, and each counts anew
-with every pass of its sweep.
+Room is what `store.offer_bytes` leaves, the quota and the disk allowing.
 Source: docs/reference/holding.md.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
 
 import structlog
 
@@ -19,13 +16,14 @@ from molia.base.cid import Cid
 from molia.base.errors import Busy, Damaged, MoliaError, ShardUnavailable
 from molia.base.hashing import DIGEST_SIZE
 from molia.base.now import Now
-from molia.base.views import Garbage, HoldingView
+from molia.base.views import HoldingView
 from molia.blobs.elastic import Supplement
 from molia.blobs.intake import Intake
-from molia.blobs.leases import Quotas, Verdict, settle
+from molia.blobs.leases import Verdict, settle
 from molia.blobs.statements import Kind, Statement, check
 from molia.node.context import Context
 from molia.node.held import Held, HeldShares, cost_of, held_lease, owner_hash
+from molia.node.held_life import Change, HeldLife, is_wanted
 from molia.node.metrics import HoldingCounts
 from molia.node.network import Network, StreamHandler
 from molia.node.peer_streams import PeerStream
@@ -33,9 +31,8 @@ from molia.node.space import Space
 from molia.node.stream_messages import read_request, send_reply
 from molia.node.taking import Incoming, Takings
 from molia.store import keys
-from molia.store.ops import Reply, Transaction
+from molia.store.ops import Reply
 from molia.store.quota import QuotaMarks
-from molia.store.rows import LeaseRow
 from molia.wire import blob_messages, messages
 from molia.wire.blob_messages import (
     Has,
@@ -65,19 +62,8 @@ LOOK_S: Final = 5.0
 PASS_SHARE: Final = 200
 """A pass over what is held takes at most one part in this many of the time."""
 LEASE_TRIES: Final = 4
-ChangeOf = Callable[[Mapping[bytes, LeaseRow], Now], Transaction | None]
-"""Returns what ends some shares, by the leases that there are now; None: they stay."""
 Sign = Callable[[Cid, tuple[int, ...]], bytes]
 """Returns this node's provider record of some shares, or b"" while it may not announce."""
-
-
-class Change(NamedTuple):
-    """What one owner's part of what is held has become more or less by."""
-
-    owner: bytes
-    cost: int
-    is_new: bool
-    """Whether it counts in all as well, and not only for the owner."""
 
 
 class Holder:
@@ -85,22 +71,14 @@ class Holder:
 
     def __init__(self, context: Context, network: Network, *, space: Space, sign: Sign) -> None:
         self._context, self._network, self._space, self._sign = context, network, space, sign
-        self.held = HeldShares(context.shards)
-        self.quotas = self._no_quotas()
         self.counts: Counter[str] = Counter()
         """What was asked and what became of it, refusals and bad input included."""
-        self.share_count = 0
-        """Shares that are kept, over all workers, as of the last count."""
-        self._is_counted = False
+        self.held = HeldShares(context.shards)
+        self.life = HeldLife(context, self.held, self.counts)
         self._coming: Counter[bytes] = Counter()
         """What shares on their way in will count, by owner."""
         self._takings = Takings(context, self.held, self._on_kept)
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def _no_quotas(self) -> Quotas:
-        store = self._context.config.store
-        owner_bytes = store.offer_bytes * store.offer_owner_percent // 100
-        return Quotas(total_bytes=store.offer_bytes, owner_bytes=owner_bytes)
 
     @property
     def handlers(self) -> Mapping[int, Handler]:
@@ -119,36 +97,38 @@ class Holder:
     @property
     def is_offering(self) -> bool:
         """Whether this node takes shares at all."""
-        return self.quotas.total_bytes > 0
+        return self.life.quotas.total_bytes > 0
 
     @property
     def room_bytes(self) -> int:
         """What may still come; 0 until what is here was counted."""
-        if not self._is_counted or not self.is_offering:
+        if not self.life.is_counted or not self.is_offering:
             return 0
         found = self._space.look(self._context)
         quota = QuotaMarks(self._context.quota_bytes).high - found.used_bytes
-        return max(min(self.quotas.room_bytes, found.free_bytes, quota) - self._coming.total(), 0)
+        return max(
+            min(self.life.quotas.room_bytes, found.free_bytes, quota) - self._coming.total(), 0
+        )
 
     def _room_of(self, owner: bytes) -> int:
-        used = self.quotas.used_by(owner) + self._coming[owner]
-        return max(self.quotas.owner_bytes - used, 0)
+        used = self.life.quotas.used_by(owner) + self._coming[owner]
+        return max(self.life.quotas.owner_bytes - used, 0)
 
     def view(self) -> HoldingView:
         """Return what is kept, over all workers."""
         return HoldingView(
-            offered_bytes=self.quotas.total_bytes,
-            held_bytes=self.quotas.used_bytes,
-            shares=self.share_count,
+            offered_bytes=self.life.quotas.total_bytes,
+            held_bytes=self.life.quotas.used_bytes,
+            shares=self.life.share_count,
         )
 
     def report(self) -> HoldingCounts:
         """Return what is kept and what was asked; the sums of all workers in the first one's."""
         is_first = self._context.team.seat.index == 0
         return HoldingCounts(
-            shares=self.share_count if is_first else 0,
-            held_bytes=self.quotas.used_bytes if is_first else 0,
-            offered_bytes=self.quotas.total_bytes if is_first else 0,
+            shares=self.life.share_count if is_first else 0,
+            held_bytes=self.life.quotas.used_bytes if is_first else 0,
+            offered_bytes=self.life.quotas.total_bytes if is_first else 0,
             events=dict(self.counts),
         )
 
@@ -171,7 +151,7 @@ class Holder:
         wanted = [share for share in offer.shares if share not in here]
         if not self.is_offering:
             return Offered(code=OfferCode.NOT_OFFERING, kept=kept)
-        if not self._is_counted:
+        if not self.life.is_counted:
             return Offered(code=OfferCode.LATER, kept=kept, retry_after_ms=LATER_MS)
         room, own = self.room_bytes, self._room_of(owner_hash(offer.owner))
         accepted, total = [], 0
@@ -276,13 +256,13 @@ class Holder:
             return (LeaseCode.OLDER, kept.lease.encoded) if is_older else (LeaseCode.TAKEN, b"")
         is_full = len(leases) >= limits.LEASES_PER_HELD_MAX
         is_new = owner not in leases
-        if is_new and (is_full or not self.quotas.may_take(owner, held.cost, is_new=False)):
+        if is_new and (is_full or not self.life.quotas.may_take(owner, held.cost, is_new=False)):
             return LeaseCode.QUOTA, b""
         change = self.held.set_lease(held, kept)
         if await self._context.home_writer(held.cid).write(change) is not Reply.APPLIED:
             return None
         if is_new:
-            self._tell([Change(owner, held.cost, is_new=False)], shares=0)
+            self.life.tell([Change(owner, held.cost, is_new=False)], shares=0)
         return LeaseCode.TAKEN, b""
 
     # ------------------------------------------------------------------ shares that come in
@@ -301,7 +281,7 @@ class Holder:
         """Return what to say of a share, once all that was wanted of it was read."""
         context, now = self._context, self._context.now()
         is_known = put.share == keys.WHOLE_SHARE or _is_listed(put)
-        if not self.is_offering or not self._is_counted or not is_known:
+        if not self.is_offering or not self.life.is_counted or not is_known:
             return ShareKept(code=KeptCode.REFUSED)
         lease = check(Kind.LEASE, put.lease, context.network, unix_s=now.unix_s)
         if not isinstance(lease, Statement) or lease.digest != put.cid.digest:
@@ -330,7 +310,7 @@ class Holder:
         owner, cost = owner_hash(lease.signer.key), cost_of(size, put.share)
         if cost > self.room_bytes:
             return ShareKept(code=KeptCode.NO_ROOM)
-        if cost > self._room_of(owner) or not self.quotas.may_take(owner, cost):
+        if cost > self._room_of(owner) or not self.life.quotas.may_take(owner, cost):
             return ShareKept(code=KeptCode.QUOTA)
         self._coming[owner] += cost
         drawn = 0
@@ -371,7 +351,7 @@ class Holder:
         if held is not None:
             leases = await self._context.offload.run(self.held.leases, held, now)
         before = held_lease(leases[owner]) if owner in leases else None
-        if not _wants(settle(before, lease)[1].lease, now):
+        if not is_wanted(settle(before, lease)[1].lease, now):
             return KeptCode.BAD_LEASE
         is_full = owner not in leases and len(leases) >= limits.LEASES_PER_HELD_MAX
         return KeptCode.QUOTA if is_full else None
@@ -392,57 +372,9 @@ class Holder:
         if has_come and earlier:
             changes.append(Change(owner, earlier, is_new=False))
         changes += [Change(other, cost, is_new=False) for other in others]
-        self._tell(changes, shares=1)
+        self.life.tell(changes, shares=1)
         self._context.note_blob(held.cid)
         log.info("share_kept", blob=held.cid.short, shares=len(held.row.shares))
-
-    async def let_go(self, held: Held, shares: Collection[int]) -> bool:
-        """Stop keeping some shares of a blob; False when what is kept has changed meanwhile.
-
-        At least one stays: with the last one a blob is no longer watched.
-        """
-        row = held.row
-        left = tuple(share for share in row.shares if share not in shares)
-        assert left, "a blob is let go of by its leases"
-        fewer = replace(row, shares=left)
-        gone = [share for share in row.shares if share in shares]
-        owners = await self._remove(held, gone, lambda *_: self.held.without(held, fewer))
-        if owners is None:
-            return False
-        self.counts["share_let_go"] += len(gone)
-        cost = held.cost - Held(held.cid, fewer, b"").cost
-        self._tell_gone(owners, cost, shares=len(gone))
-        self._context.note_blob(held.cid)
-        log.info("shares_let_go", blob=held.cid.short, shares=len(gone))
-        return True
-
-    # ------------------------------------------------------------------ what is held in all
-
-    def _tell(self, changes: list[Change], *, shares: int) -> None:
-        """Count what came, here and in the other workers; one that misses it counts anew later."""
-        self.take_changes(changes, shares)
-        team = self._context.team
-        for index in team.links:
-            team.tell(index, "held", [[list(change) for change in changes], shares])
-
-    def _tell_gone(self, owners: Iterable[bytes], cost: int, *, shares: int) -> None:
-        """Count what went; in the other workers what had no owner left is counted anew later."""
-        changes = [Change(owner, -cost, is_new=not at) for at, owner in enumerate(owners)]
-        if not changes:
-            self.quotas.used_bytes -= min(cost, self.quotas.used_bytes)
-        self._tell(changes, shares=-shares)
-
-    def take_changes(self, changes: Iterable[Iterable[Any]], shares: int) -> None:
-        """Take what another worker keeps from now on."""
-        self.share_count += shares
-        for owner, cost, is_new in changes:
-            if int(cost) >= 0:
-                self.quotas.add(bytes(owner), int(cost), is_new=bool(is_new))
-            else:
-                less = min(-int(cost), self.quotas.used_by(bytes(owner)))
-                self.quotas.remove(bytes(owner), less, is_gone=bool(is_new))
-
-    # ------------------------------------------------------------------ life
 
     async def run(self) -> None:
         """Count what is here, and let go of what nobody wants, for as long as the node lives."""
@@ -452,106 +384,13 @@ class Holder:
             now = self._context.now()
             if now.mono_s >= due_s:
                 try:
-                    await self.sweep()
+                    await self.life.sweep()
                 except MoliaError as error:
                     log.warning("held_sweep_failed", reason=str(error))
                 took_s = self._context.now().mono_s - now.mono_s
                 due_s = now.mono_s + max(sweep_s, took_s * PASS_SHARE)
             await self._takings.drop_broken(now)
-            await asyncio.sleep(LOOK_S if self._is_counted else 0.5)
-
-    async def sweep(self) -> int:
-        """Count what is held, and end what no live lease wants; return how many blobs went."""
-        return (await self.collect()).held
-
-    async def collect(self, *, dry_run: bool = False) -> Garbage:
-        """Make one pass as `sweep` does; return what went, or with `dry_run` what would."""
-        now = self._context.now()
-        seen = await self._context.offload.run(self._walk, now)
-        if not dry_run:
-            self.quotas, self.share_count = seen.quotas, seen.shares
-            self._is_counted = True
-        if any(writer.shard.clock_doubt(now) for writer in self._context.shards.own):
-            return Garbage()
-        gone = seen.unwanted
-        if not dry_run:
-            for held, owner in seen.lapsed:
-                await self._lapse(held, owner)
-            gone = [held for held in seen.unwanted if await self._end(held)]
-        return Garbage(held=len(gone), held_bytes=sum(held.cost for held in gone))
-
-    async def _lapse(self, held: Held, owner: bytes) -> None:
-        """Forget a lease that has run out, unless it was renewed meanwhile."""
-        async with self._context.objects.alone(held.row.object_id):
-            now = self._context.now()
-            row = (await self._context.offload.run(self.held.leases, held, now)).get(owner)
-            if row is not None and row.expires_unix_s <= now.unix_s:
-                await self._context.home_writer(held.cid).write(self.held.lapse(held, owner))
-
-    async def _end(self, held: Held) -> bool:
-        """Remove what is kept of a blob, unless it has changed or is wanted again meanwhile."""
-
-        def ended(leases: Mapping[bytes, LeaseRow], now: Now) -> Transaction | None:
-            is_wanted = any(_is_live(row, now) for row in leases.values())
-            return None if is_wanted else self.held.end(held, list(leases))
-
-        owners = await self._remove(held, held.row.shares, ended)
-        if owners is None:
-            return False
-        self.counts["held_ended"] += 1
-        self._tell_gone(owners, held.cost, shares=len(held.row.shares))
-        self._context.note_blob(held.cid)
-        log.info("held_share_ended", blob=held.cid.short, shares=len(held.row.shares))
-        return True
-
-    async def _remove(
-        self, held: Held, shares: Iterable[int], change_of: ChangeOf
-    ) -> list[bytes] | None:
-        """Remove shares whose rows go with a change; return the owners, None if nothing went.
-
-        Of the same object others may be on their way in; theirs is left alone.
-        """
-        objects, object_id = self._context.objects, held.row.object_id
-        gone = [share for share in shares if share != keys.WHOLE_SHARE]  # that goes with its rows
-        async with objects.alone(object_id):
-            now, run = self._context.now(), self._context.offload.run
-            leases = await run(self.held.leases, held, now)
-            change = change_of(leases, now)
-            if change is None or await run(self.held.find, held.cid, now) != held:
-                return None  # one of its shares may have gone, and come in anew
-            for share in gone:
-                await objects.begin_share(object_id, share)
-            is_gone = await self._context.home_writer(held.cid).write(change) is Reply.APPLIED
-            for share in gone:
-                await (objects.drop_share if is_gone else objects.end_share)(object_id, share)
-        if is_gone:
-            self._context.leaves.forget(object_id)
-        return list(leases) if is_gone else None
-
-    def _walk(self, now: Now) -> "_Seen":
-        """Look at all that is held, in a thread."""
-        seen = _Seen(self._no_quotas(), [], [])
-        seat, count = self._context.team.seat, self._context.shards.count
-        min_age_s = self._context.config.leases.min_age_s
-        for held in self.held.all(now):
-            leases = self.held.leases(held, now)
-            live, first = False, True
-            lapsed = []
-            for owner, row in leases.items():
-                seen.quotas.add(owner, held.cost, is_new=first)
-                first = False
-                live |= _is_live(row, now)
-                lapsed += [owner] if row.expires_unix_s <= now.unix_s else []
-            seen.shares += len(held.row.shares)
-            seen.quotas.used_bytes += held.cost if first else 0
-            if not seat.owns(keys.home_shard(held.cid, count)):
-                continue
-            if not live and now.unix_s - held.row.created_unix_s >= min_age_s:
-                if len(seen.unwanted) < limits.HELD_PER_PASS_MAX:
-                    seen.unwanted.append(held)
-            elif len(seen.lapsed) < limits.HELD_PER_PASS_MAX:
-                seen.lapsed += [(held, owner) for owner in lapsed]
-        return seen
+            await asyncio.sleep(LOOK_S if self.life.is_counted else 0.5)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -575,24 +414,3 @@ def _memory_of(core: Intake) -> int:
     geometry = core.manifest.geometry
     blocks = limits.INTAKE_BLOCKS_MAX * geometry.block_size
     return 2 * geometry.stripe_count * DIGEST_SIZE + blocks
-
-
-def _wants(lease: Statement, now: Now) -> bool:
-    """Tell whether an owner wants a blob kept; a release may end in a second that is to come."""
-    return lease.lives(now.unix_s) and not lease.is_release
-
-
-def _is_live(row: LeaseRow, now: Now) -> bool:
-    """Tell whether the lease of a row keeps a blob."""
-    signed = held_lease(row)
-    return row.expires_unix_s > now.unix_s and (signed is None or _wants(signed.lease, now))
-
-
-class _Seen:
-    """What one walk over all that is held has found."""
-
-    def __init__(
-        self, quotas: Quotas, unwanted: list[Held], lapsed: list[tuple[Held, bytes]]
-    ) -> None:
-        self.quotas, self.unwanted, self.lapsed = quotas, unwanted, lapsed
-        self.shares = 0

@@ -122,7 +122,7 @@ class Member:
             case "dht_peers":
                 return self.dht.peers()
             case "held":
-                self.holder.take_changes(*arguments)
+                self.holder.life.take_changes(*arguments)
             case _ if verb in REPAIR_VERBS:
                 return await self.repairs.answer(verb, arguments)
             case _:

@@ -177,7 +177,7 @@ class Spreader:
         if facts is not None:
             run, now = self._context.offload.run, self._context.now()
             held = await run(self._holder.held.find, cid, now)
-        if held is None or not shares or not await self._holder.let_go(held, shares):
+        if held is None or not shares or not await self._holder.life.let_go(held, shares):
             return False
         self.counts["let_go"] += len(shares)
         self._context.metrics.repairs.labels("let_go").inc(len(shares))

@@ -54,7 +54,7 @@ class StoreFace:
         """Make a pass over this worker's shards."""
         found = await self._sweeper.collect(dry_run=dry_run)
         if self.member is not None and not found.doubt:
-            found += await self.member.holder.collect(dry_run=dry_run)
+            found += await self.member.holder.life.collect(dry_run=dry_run)
         return found
 
     async def answer_collect(self, dry_run: object) -> dict[str, object]:

@@ -202,7 +202,7 @@ def test_every_bad_message_gets_a_refusal_and_a_counter_and_leaves_nothing(tmp_p
         leased = await asker.ask(Lease((bytes(forged), asker.lease().encoded)))
         assert leased == Leased((LeaseCode.BAD, LeaseCode.NOT_HERE))
         assert asker.holder.member.holder.view().shares == 0
-        assert asker.holder.member.holder.quotas.used_bytes == 0
+        assert asker.holder.member.holder.life.quotas.used_bytes == 0
 
     with_two(tmp_path, act)
 
@@ -311,8 +311,8 @@ def test_an_owner_has_room_again_as_soon_as_its_shares_are_gone(tmp_path: Path) 
         ended = release(OWNER, network, CID.digest, before=lease, unix_s=asker.unix_s)
         assert await asker.ask(Lease((ended.encoded,))) == Leased((LeaseCode.TAKEN,))
         holder = asker.holder.member.holder
-        assert await holder.sweep() == 1
-        assert holder.quotas.used_by(owner_hash(OWNER.peer_key.key)) == 0
+        assert await holder.life.sweep() == 1
+        assert holder.life.quotas.used_by(owner_hash(OWNER.peer_key.key)) == 0
         assert (holder.view().shares, holder.view().held_bytes) == (0, 0)
         again = renew(OWNER, network, CID.digest, before=ended, unix_s=asker.unix_s, life_s=3_600)
         head = asker.share(0, lease=again.encoded)
@@ -331,8 +331,8 @@ def test_a_released_share_goes_and_an_older_lease_does_not_bring_it_back(tmp_pat
         older = await asker.ask(Lease((lease.encoded,)))
         assert older == Leased((LeaseCode.OLDER,), (ended.encoded,))
         holder = asker.holder.member.holder
-        assert await holder.sweep() == 1
+        assert await holder.life.sweep() == 1
         assert (holder.view().shares, holder.view().held_bytes) == (0, 0)
-        assert await holder.sweep() == 0
+        assert await holder.life.sweep() == 0
 
     with_two(tmp_path, act, min_age_s=0)

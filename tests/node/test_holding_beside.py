@@ -12,8 +12,8 @@ from molia.base.ids import ObjectId
 from molia.base.now import Now
 from molia.blobs.leases import release, renew
 from molia.node.held import owner_hash
+from molia.node.held_life import _Seen
 from molia.node.holding import Holder as HeldHolder
-from molia.node.holding import _Seen
 from molia.node.stream_messages import read_reply, send_request
 from molia.store.keys import Kind, coming_key
 from molia.store.ops import Put, Transaction
@@ -52,7 +52,7 @@ def test_a_share_on_its_way_in_stays_whole_when_the_others_of_its_blob_go(tmp_pa
                 while len(asker.blocks(4)) < 3:
                     await asyncio.sleep(0.05)
             assert await asker.ask(Lease((ended.encoded,))) == Leased((LeaseCode.TAKEN,))
-            assert await holder.sweep() == 1
+            assert await holder.life.sweep() == 1
             assert not asker.blocks(1)
             await stream.send(body[most:])
             stream.end()
@@ -131,7 +131,7 @@ def test_a_share_begun_anew_while_another_worker_starts_anew_stays_whole(tmp_pat
 
 def _asleep_after_its_walk(holder: HeldHolder) -> tuple[threading.Event, threading.Event]:
     """Let the next passes wait after they have looked; return what tells so, what ends it."""
-    looked, may_go_on, walk = threading.Event(), threading.Event(), holder._walk
+    looked, may_go_on, walk = threading.Event(), threading.Event(), holder.life._walk
 
     def walk_and_wait(now: Now) -> _Seen:
         seen = walk(now)
@@ -139,7 +139,7 @@ def _asleep_after_its_walk(holder: HeldHolder) -> tuple[threading.Event, threadi
         assert may_go_on.wait(20)
         return seen
 
-    holder._walk = walk_and_wait  # type: ignore[method-assign]
+    holder.life._walk = walk_and_wait  # type: ignore[method-assign]
     return looked, may_go_on
 
 
@@ -159,7 +159,7 @@ def test_a_lease_that_is_renewed_while_a_pass_is_under_way_counts(
         await asyncio.sleep(2.0)
         looked, may_go_on = _asleep_after_its_walk(holder)
         async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-            swept = tasks.create_task(holder.sweep())
+            swept = tasks.create_task(holder.life.sweep())
             await asyncio.to_thread(looked.wait)
             again = renew(
                 OWNER, network, CID.digest, before=ends, unix_s=asker.unix_s + 2, life_s=3_600
@@ -207,7 +207,7 @@ def test_a_share_that_is_let_go_of_while_its_lease_is_taken_is_not_called_kept(
         take_lease = holder._take_lease
 
         async def take_later(encoded: bytes) -> tuple[LeaseCode, bytes]:
-            assert await holder.let_go(held, (4,))
+            assert await holder.life.let_go(held, (4,))
             return await take_lease(encoded)
 
         holder._take_lease = take_later  # type: ignore[method-assign]
@@ -245,7 +245,7 @@ async def other_worker(asker: Asker) -> HeldHolder:
     other = HeldHolder(
         asker.holder.node.context, member.network, space=holder._space, sign=holder._sign
     )
-    await other.sweep()
+    await other.life.sweep()
     return other
 
 
@@ -298,11 +298,11 @@ def test_a_share_that_two_workers_take_at_once_is_kept_whole_or_not_at_all(
             assert len(asker.blocks(4)) == 4
 
             (held,) = asker.holder.held()
-            assert await holder.let_go(held, (4,))
+            assert await holder.life.let_go(held, (4,))
             sent, task = await begin(body[most:])
             assert (await asker.send(asker.share(4), body)).code == KeptCode.KEPT
             (held,) = asker.holder.held()
-            assert await holder.let_go(held, (4,))
+            assert await holder.life.let_go(held, (4,))
             sent.may_end.set()
             kept = await task
             assert (kept.code, kept.stripes) == (KeptCode.CUT_OFF, 0)
@@ -318,7 +318,7 @@ def test_a_pass_that_saw_a_share_leaves_alone_what_comes_in_of_it_anew(tmp_path:
             await asker.send(asker.share(share), body_of(share))
         seen = holder.held.find(CID, context.now())
         assert seen is not None
-        assert await holder.let_go(seen, (4,))
+        assert await holder.life.let_go(seen, (4,))
         body, most = body_of(4), len(body_of(4, stop=2))
         async with asker.network.open_stream(
             asker.to.key, asker.to.address, Number.PUT_SHARE
@@ -328,7 +328,7 @@ def test_a_pass_that_saw_a_share_leaves_alone_what_comes_in_of_it_anew(tmp_path:
             async with asyncio.timeout(10):
                 while len(asker.blocks(4)) < 3:
                     await asyncio.sleep(0.05)
-            assert not await holder._remove(seen, (1, 4), lambda *_: holder.held.end(seen, []))
+            assert not await holder.life._remove(seen, (1, 4), lambda *_: holder.held.end(seen, []))
             (shard,) = context.shards.shards
             key = coming_key(seen.row.object_id, 4)
             assert shard.get(Kind.META, key, now=context.now()), "a crash would leave its blocks"
