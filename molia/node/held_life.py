@@ -6,13 +6,14 @@ Source: docs/reference/holding.md.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import structlog
 
 from molia.base import limits
+from molia.base.cid import Cid
 from molia.base.now import Now
 from molia.base.views import Garbage
 from molia.blobs.leases import Quotas
@@ -49,28 +50,40 @@ class HeldLife:
         """Shares that are kept, over all workers, as of the last count."""
         self.is_counted = False
         """Whether what was here at the start has been counted."""
+        self._walks: list[_Seen] = []
+        """Those that are under way."""
 
     def _no_quotas(self) -> Quotas:
         store = self._context.config.store
         owner_bytes = store.offer_bytes * store.offer_owner_percent // 100
         return Quotas(total_bytes=store.offer_bytes, owner_bytes=owner_bytes)
 
-    def tell(self, changes: list[Change], *, shares: int) -> None:
+    def tell(self, cid: Cid, changes: list[Change], *, shares: int) -> None:
         """Count what came, here and in the other workers; one that misses it counts anew later."""
-        self.take_changes(changes, shares)
+        self.take_changes(cid, changes, shares)
         team = self._context.team
         for index in team.links:
-            team.tell(index, "held", [[list(change) for change in changes], shares])
+            team.tell(index, "held", [str(cid), [list(change) for change in changes], shares])
 
-    def _tell_gone(self, owners: Iterable[bytes], cost: int, *, shares: int) -> None:
+    def _tell_gone(self, cid: Cid, owners: Iterable[bytes], cost: int, *, shares: int) -> None:
         """Count what went; in the other workers what had no owner left is counted anew later."""
         changes = [Change(owner, -cost, is_new=not at) for at, owner in enumerate(owners)]
         if not changes:
             self.quotas.used_bytes -= min(cost, self.quotas.used_bytes)
-        self.tell(changes, shares=-shares)
+        self.tell(cid, changes, shares=-shares)
 
-    def take_changes(self, changes: Iterable[Iterable[Any]], shares: int) -> None:
-        """Take what another worker keeps from now on."""
+    def take_changes(self, cid: Cid, changes: Sequence[Iterable[Any]], shares: int) -> None:
+        """Take what is kept from now on of a blob, here or by another worker.
+
+        A walk that has come past the blob has not seen it; one that will come to it is to.
+        """
+        place = keys.home_shard(cid, self._context.shards.count), keys.held_key(cid)
+        for seen in self._walks:
+            if place <= seen.place and len(seen.missed) < limits.HELD_PER_PASS_MAX:
+                seen.missed.append((changes, shares))
+        self._count(changes, shares)
+
+    def _count(self, changes: Iterable[Iterable[Any]], shares: int) -> None:
         self.share_count += shares
         for owner, cost, is_new in changes:
             if int(cost) >= 0:
@@ -96,7 +109,7 @@ class HeldLife:
             return False
         self._events["share_let_go"] += len(gone)
         cost = held.cost - Held(held.cid, fewer, b"").cost
-        self._tell_gone(owners, cost, shares=len(gone))
+        self._tell_gone(held.cid, owners, cost, shares=len(gone))
         self._context.note_blob(held.cid)
         log.info("shares_let_go", blob=held.cid.short, shares=len(gone))
         return True
@@ -108,9 +121,16 @@ class HeldLife:
     async def collect(self, *, dry_run: bool = False) -> Garbage:
         """Make one pass as `sweep` does; return what went, or with `dry_run` what would."""
         now = self._context.now()
-        seen = await self._context.offload.run(self._walk, now)
+        seen = _Seen(self._no_quotas())
+        self._walks.append(seen)
+        try:
+            await self._context.offload.run(self._walk, seen, now)
+        finally:
+            self._walks.remove(seen)
         if not dry_run:
             self.quotas, self.share_count = seen.quotas, seen.shares
+            for changes, shares in seen.missed:
+                self._count(changes, shares)
             self.is_counted = True
         if any(writer.shard.clock_doubt(now) for writer in self._context.shards.own):
             return Garbage()
@@ -140,7 +160,7 @@ class HeldLife:
         if owners is None:
             return False
         self._events["held_ended"] += 1
-        self._tell_gone(owners, held.cost, shares=len(held.row.shares))
+        self._tell_gone(held.cid, owners, held.cost, shares=len(held.row.shares))
         self._context.note_blob(held.cid)
         log.info("held_share_ended", blob=held.cid.short, shares=len(held.row.shares))
         return True
@@ -169,12 +189,13 @@ class HeldLife:
             self._context.leaves.forget(object_id)
         return list(leases) if is_gone else None
 
-    def _walk(self, now: Now) -> "_Seen":
+    def _walk(self, seen: "_Seen", now: Now) -> None:
         """Look at all that is held, in a thread."""
-        seen = _Seen(self._no_quotas(), [], [])
         seat, count = self._context.team.seat, self._context.shards.count
         min_age_s = self._context.config.leases.min_age_s
         for held in self._held.all(now):
+            home = keys.home_shard(held.cid, count)
+            seen.place = home, keys.held_key(held.cid)
             leases = self._held.leases(held, now)
             live, first = False, True
             lapsed = []
@@ -185,14 +206,14 @@ class HeldLife:
                 lapsed += [owner] if row.expires_unix_s <= now.unix_s else []
             seen.shares += len(held.row.shares)
             seen.quotas.used_bytes += held.cost if first else 0
-            if not seat.owns(keys.home_shard(held.cid, count)):
+            if not seat.owns(home):
                 continue
             if not live and now.unix_s - held.row.created_unix_s >= min_age_s:
                 if len(seen.unwanted) < limits.HELD_PER_PASS_MAX:
                     seen.unwanted.append(held)
             elif len(seen.lapsed) < limits.HELD_PER_PASS_MAX:
                 seen.lapsed += [(held, owner) for owner in lapsed]
-        return seen
+        seen.place = count, b""
 
 
 def is_wanted(lease: Statement, now: Now) -> bool:
@@ -209,8 +230,11 @@ def is_live(row: LeaseRow, now: Now) -> bool:
 class _Seen:
     """What one walk over all that is held has found."""
 
-    def __init__(
-        self, quotas: Quotas, unwanted: list[Held], lapsed: list[tuple[Held, bytes]]
-    ) -> None:
-        self.quotas, self.unwanted, self.lapsed = quotas, unwanted, lapsed
-        self.shares = 0
+    def __init__(self, quotas: Quotas) -> None:
+        self.quotas, self.shares = quotas, 0
+        self.unwanted: list[Held] = []
+        self.lapsed: list[tuple[Held, bytes]] = []
+        self.place = -1, b""
+        """How far it has come: a shard, and the key of a HELD row there."""
+        self.missed: list[tuple[Sequence[Iterable[Any]], int]] = []
+        """What changed behind it meanwhile; see `HeldLife.take_changes`."""

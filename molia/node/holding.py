@@ -262,7 +262,7 @@ class Holder:
         if await self._context.home_writer(held.cid).write(change) is not Reply.APPLIED:
             return None
         if is_new:
-            self.life.tell([Change(owner, held.cost, is_new=False)], shares=0)
+            self.life.tell(held.cid, [Change(owner, held.cost, is_new=False)], shares=0)
         return LeaseCode.TAKEN, b""
 
     # ------------------------------------------------------------------ shares that come in
@@ -372,7 +372,7 @@ class Holder:
         if has_come and earlier:
             changes.append(Change(owner, earlier, is_new=False))
         changes += [Change(other, cost, is_new=False) for other in others]
-        self.life.tell(changes, shares=1)
+        self.life.tell(held.cid, changes, shares=1)
         self._context.note_blob(held.cid)
         log.info("share_kept", blob=held.cid.short, shares=len(held.row.shares))
 

@@ -122,7 +122,8 @@ class Member:
             case "dht_peers":
                 return self.dht.peers()
             case "held":
-                self.holder.life.take_changes(*arguments)
+                cid, changes, shares = arguments
+                self.holder.life.take_changes(Cid.parse(cid), changes, shares)
             case _ if verb in REPAIR_VERBS:
                 return await self.repairs.answer(verb, arguments)
             case _:

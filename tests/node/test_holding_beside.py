@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from molia.base.crypto import Identity
 from molia.base.ids import ObjectId
 from molia.base.now import Now
 from molia.blobs.leases import release, renew
-from molia.node.held import owner_hash
+from molia.node.held import Held, owner_hash
 from molia.node.held_life import _Seen
 from molia.node.holding import Holder as HeldHolder
 from molia.node.stream_messages import read_reply, send_request
@@ -133,11 +133,10 @@ def _asleep_after_its_walk(holder: HeldHolder) -> tuple[threading.Event, threadi
     """Let the next passes wait after they have looked; return what tells so, what ends it."""
     looked, may_go_on, walk = threading.Event(), threading.Event(), holder.life._walk
 
-    def walk_and_wait(now: Now) -> _Seen:
-        seen = walk(now)
+    def walk_and_wait(seen: _Seen, now: Now) -> None:
+        walk(seen, now)
         looked.set()
         assert may_go_on.wait(20)
-        return seen
 
     holder.life._walk = walk_and_wait  # type: ignore[method-assign]
     return looked, may_go_on
@@ -172,6 +171,45 @@ def test_a_lease_that_is_renewed_while_a_pass_is_under_way_counts(
         assert leases[owner_hash(OWNER.peer_key.key)].signed == again.encoded
 
     with_two(tmp_path, act, min_age_s=0)
+
+
+@pytest.mark.parametrize("when", ["ahead of the walk", "behind the walk"])
+def test_what_comes_and_goes_while_a_pass_looks_is_counted_once(tmp_path: Path, when: str) -> None:
+    async def act(asker: Asker) -> None:
+        holder = asker.holder.member.holder
+        for share in (1, 4):
+            await asker.send(asker.share(share), body_of(share))
+        looked, may_go_on, find_all = threading.Event(), threading.Event(), holder.held.all
+
+        def wait() -> None:
+            looked.set()
+            assert may_go_on.wait(20)
+
+        def all_slowly(now: Now) -> Iterator[Held]:
+            if when == "ahead of the walk":
+                wait()
+            yield from find_all(now)
+            if when == "behind the walk":
+                wait()
+
+        holder.held.all = all_slowly  # type: ignore[method-assign,assignment]
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            swept = tasks.create_task(holder.life.sweep())
+            await asyncio.to_thread(looked.wait)
+            assert (await asker.send(asker.share(2), body_of(2))).code == KeptCode.KEPT
+            held = holder.held.find(CID, asker.holder.node.context.now())
+            assert held is not None
+            assert await holder.life.let_go(held, (1, 4))
+            may_go_on.set()
+        assert swept.result() == 0
+        holder.held.all = find_all  # type: ignore[method-assign]
+        counted = holder.view(), holder.life.quotas.used_by(owner_hash(OWNER.peer_key.key))
+        await holder.life.sweep()
+        there = holder.view(), holder.life.quotas.used_by(owner_hash(OWNER.peer_key.key))
+        assert there[0].shares == 1
+        assert counted == there, "a pass forgets what it did not see"
+
+    with_two(tmp_path, act)
 
 
 def test_of_two_that_send_one_share_and_wait_for_memory_one_may_send_it(tmp_path: Path) -> None:
