@@ -25,7 +25,7 @@ from molia.blobs.merkle import share_root
 from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.held import Held
-from molia.node.shards import ReadShard
+from molia.node.shards import ReadShard, keys_of
 from molia.node.space import Space as DiskSpace
 from molia.store import keys
 from molia.store.keys import Kind, Space
@@ -36,7 +36,6 @@ from molia.store.rows import HeldRow, LeaseRow
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 30.0
-_SLICE: Final = 1_000
 Stripe = tuple[int, Sequence[tuple[int, bytes]]]
 """A stripe's index, and its data blocks by share."""
 
@@ -225,19 +224,14 @@ class Cache:
         return [held for shard in shards for held in self._rows_of(shard)]
 
     def _rows_of(self, shard: ReadShard) -> Iterator[Held]:
-        now, after, prefix = self._context.now(), b"", bytes((Space.FETCHED,))
-        while True:
-            rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
-            for row in rows:
-                try:
-                    held = self._find(shard, keys.split_blob_key(row.key), now)
-                except (Damaged, ValueError):
-                    continue
-                if held is not None:
-                    yield held
-            if len(rows) < _SLICE:
-                return
-            after = rows[-1].key
+        now = self._context.now()
+        for key in keys_of(shard, Kind.META, bytes((Space.FETCHED,)), now):
+            try:
+                held = self._find(shard, keys.split_blob_key(key), now)
+            except (Damaged, ValueError):
+                continue
+            if held is not None:
+                yield held
 
 
 class Filling:

@@ -56,6 +56,14 @@ class Context:
         """Tell whether this process writes the shard with a blob's rows."""
         return self.team.seat.owns(home_shard(cid, self.shards.count))
 
+    async def mend(self, bound: Bound) -> bool:
+        """Write a damaged BIND row again, as changes of its blob are guarded by it; False: it is
+        not damaged. Raises NoSpace, ShardUnavailable, Busy.
+        """
+        if bound.is_second_copy:
+            await self.home_writer(bound.cid).write(self.catalog.mend(bound))
+        return bound.is_second_copy
+
     def count_blobs(self, cid: Cid, change: int) -> None:
         """Count a blob that came or went; one of another worker's shard is counted there."""
         if self.owns(cid):

@@ -9,7 +9,6 @@ Source: docs/reference/store-format.md, "Shares for others".
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from molia.base import limits
 from molia.base.cid import Cid, Codec
@@ -23,13 +22,11 @@ from molia.blobs.manifest import Manifest
 from molia.blobs.statements import Kind as StatementKind
 from molia.blobs.statements import Statement, parse
 from molia.node.catalog import OWNER_SIZE, Bound
-from molia.node.shards import ReadShard, ShardSet
+from molia.node.shards import ReadShard, ShardSet, keys_of
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.rows import BindRow, HeldRow, LeaseRow, ShareRow
 from molia.store.shard import Delete, Guard, Put, Transaction
-
-_SLICE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +101,14 @@ class HeldShares:
     def all(self, now: Now, *, own_only: bool = False) -> Iterator[Held]:
         """Yield all that is readable; own_only: what lies on shards that this process writes."""
         own: list[ReadShard] = [writer.shard for writer in self._shards.own]
-        prefix = bytes((Space.HELD,))
         for shard in own if own_only else self._shards.shards:
-            after = b""
-            while True:
-                rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
-                for row in rows:
-                    try:
-                        held = self.find(keys.split_blob_key(row.key), now)
-                    except (Damaged, ValueError):
-                        continue
-                    if held is not None:
-                        yield held
-                if len(rows) < _SLICE:
-                    break
-                after = rows[-1].key
+            for key in keys_of(shard, Kind.META, bytes((Space.HELD,)), now):
+                try:
+                    held = self.find(keys.split_blob_key(key), now)
+                except (Damaged, ValueError):
+                    continue
+                if held is not None:
+                    yield held
 
     def leases(self, held: Held, now: Now) -> dict[bytes, LeaseRow]:
         """Return the LEASE rows of a blob's object by the hash of their owners."""

@@ -368,13 +368,11 @@ class LocalNode(NetworkFace, ReadingFace, StoreFace):
     async def _find(self, ref: Ref) -> Bound:
         context = self.context
         bound = await context.offload.run(context.catalog.find, ref, context.now())
-        if bound.is_second_copy:  # what changes a blob is guarded by its BIND row: mend that first
-            try:
-                await context.home_writer(bound.cid).write(context.catalog.mend(bound))
-            except (ShardUnavailable, NoSpace) as error:  # reading goes on without it
-                log.warning("row_not_mended", blob=bound.cid.short, reason=str(error))
-            else:
+        try:
+            if await context.mend(bound):
                 log.warning("row_mended", blob=bound.cid.short)
+        except (ShardUnavailable, NoSpace) as error:  # reading goes on without it
+            log.warning("row_not_mended", blob=bound.cid.short, reason=str(error))
         return bound
 
     def _page(

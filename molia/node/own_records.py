@@ -7,7 +7,6 @@ Source: docs/reference/dht-node.md, "Own records".
 """
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -36,7 +35,7 @@ from molia.dht.results import Stored
 from molia.node.context import Context
 from molia.node.dht import Dht
 from molia.node.finding import Finder
-from molia.node.shards import ReadShard
+from molia.node.shards import keys_of
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Guard, Put, Reply, Transaction
@@ -274,7 +273,7 @@ class OwnRecords:
         prefix, now = bytes((Space.OWN_RECORD,)) + self._label, self._context.now()
         found = []
         for shard in shards:
-            for key in _keys(shard, prefix, now):
+            for key in keys_of(shard, Kind.META, prefix, now):
                 try:
                     value = shard.get(Kind.META, key, now=now)
                     if value is not None:
@@ -282,17 +281,6 @@ class OwnRecords:
                 except (Damaged, ShardUnavailable):
                     log.warning("own_record_unreadable", shard_index=shard.index)
         return found
-
-
-def _keys(shard: ReadShard, prefix: bytes, now: Now) -> Iterator[bytes]:
-    """Yield all keys of a shard that begin so, page by page."""
-    after, page = b"", limits.SCAN_ROWS_MAX
-    while page == limits.SCAN_ROWS_MAX:
-        rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=limits.SCAN_ROWS_MAX)
-        page = len(rows)
-        for row in rows:
-            after = row.key
-            yield row.key
 
 
 def _mismatch(held_seq: int) -> PreconditionFailed:

@@ -28,6 +28,7 @@ from molia.node.held import cost_of
 from molia.node.jobs import JobRun
 from molia.node.mending import MayBegin
 from molia.node.placing import Placed, holdings_of, shares_of
+from molia.node.shards import keys_of
 from molia.node.team_jobs import TeamJobs
 from molia.node.whereabouts import Find
 from molia.store import keys
@@ -54,7 +55,6 @@ RENEW_S: Final = 600.0
 """How often leases that are due are looked for."""
 ENOUGH: Final = 4
 """Losses survived with which nothing is to be gained by placing a blob again."""
-_SLICE: Final = 1_000
 
 
 class Placements:
@@ -461,21 +461,17 @@ class Placements:
         """
         now, prefix, found = self._context.now(), bytes((Space.PLACED,)), list[Cid]()
         for shard in (writer.shard for writer in self._context.shards.own):
-            after = b""
-            while len(found) < limits.PLACINGS_MAX:
-                rows = shard.scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
-                for row in rows:
-                    try:
-                        cid = keys.split_blob_key(row.key)
-                        value = None if cid in but else shard.get(Kind.META, row.key, now=now)
-                        if value is not None and holds(cid, PlacedRow.decode(value)):
-                            found.append(cid)
-                    except (Damaged, ShardUnavailable, ValueError):
-                        continue
-                if len(rows) < _SLICE:
+            for key in keys_of(shard, Kind.META, prefix, now):
+                if len(found) >= limits.PLACINGS_MAX:
                     break
-                after = rows[-1].key
-        return found[: limits.PLACINGS_MAX]
+                try:
+                    cid = keys.split_blob_key(key)
+                    value = None if cid in but else shard.get(Kind.META, key, now=now)
+                    if value is not None and holds(cid, PlacedRow.decode(value)):
+                        found.append(cid)
+                except (Damaged, ShardUnavailable, ValueError):
+                    continue
+        return found
 
 
 def _ignore(_: dict[str, Any]) -> None:

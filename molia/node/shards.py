@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 IDLE_WAIT_S: Final = 60.0
 TICK_S: Final = 1.0
+KEYS_PAGE: Final = 1_000
 _OVERDUE_TICKS: Final = int(limits.WRITE_WAIT_S / TICK_S)
 _QUEUE_BYTES_MAX: Final = limits.WRITE_QUEUE_BYTES_MAX
 _QUEUE_OPS_MAX: Final = limits.WRITE_QUEUE_OPS_MAX
@@ -357,11 +358,11 @@ class ShardSet:
 
 def keys_of(shard: ReadShard, kind: Kind, prefix: bytes, now: Now) -> Iterator[bytes]:
     """Yield all live keys with a prefix, in order; in a thread. Raises ShardUnavailable."""
-    after, page = b"", limits.SCAN_ROWS_MAX
-    while page == limits.SCAN_ROWS_MAX:
-        rows = shard.scan(kind, prefix, now=now, after=after, limit=page)
+    after, count = b"", KEYS_PAGE
+    while count == KEYS_PAGE:
+        rows = shard.scan(kind, prefix, now=now, after=after, limit=KEYS_PAGE)
         yield from (row.key for row in rows)
-        page = len(rows)
+        count = len(rows)
         after = rows[-1].key if rows else after
 
 

@@ -95,9 +95,7 @@ class Sweeper:
 
         guard: holds as long as nobody has come to want it.
         """
-        if bound.is_second_copy:  # what changes a blob is guarded by its BIND row: mend that first
-            mend = self._context.catalog.mend(bound)
-            await self._context.home_writer(bound.cid).write(mend)
+        await self._context.mend(bound)
         match effect:
             case Remove():
                 if await remove_bound(self._context, bound, guard):

@@ -145,8 +145,7 @@ async def _check_named(run: JobRun, cids: list[Cid]) -> None:
         except (BlobNotFound, Damaged) as error:
             found(run, cid=str(cid), detail=str(error), count=1, healed=0)
         else:
-            if bound.is_second_copy:  # what is noted is guarded by the BIND row: mend that first
-                await run.context.home_writer(cid).write(run.context.catalog.mend(bound))
+            if await run.context.mend(bound):
                 found(run, cid=str(cid), detail="a BIND row was unreadable", count=1, healed=1)
             sound = await _check_one(run, bound, {"next": position})
             if sound is not None:

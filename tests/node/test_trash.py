@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.config import Config, LeaseConfig, StoreConfig
 from molia.base.errors import BadConfig, BlobNotFound, Conflict
+from molia.node import shards
 from molia.node.app import open_node
 from molia.node.home import init_home
 from molia.node.local import LocalNode
@@ -91,7 +91,7 @@ async def test_its_time_over_a_blob_is_gone_with_all_its_blocks(home: Path, size
 async def test_what_is_overdue_goes_however_much_lies_before_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SCAN_ROWS_MAX", 2)
+    monkeypatch.setattr(shards, "KEYS_PAGE", 2)
     clock = MovableClock()
     async with open_node(home, CONFIG, clock=clock) as node:
         in_order = sorted([Cid.parse(await put(node, seed)) for seed in range(12)],
