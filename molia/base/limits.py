@@ -114,6 +114,8 @@ PRESENCES_MAX: Final = 16_384
 """Nodes of which a worker remembers whether they answer; about 200 bytes each."""
 WATCHED_HOLDERS_MAX: Final = 128
 """Holders of one blob that are watched."""
+CLAIMS_HEEDED_S: Final = 10_800.0
+"""How long claims of others, of however many, keep a holder from one repair: four jobs' time."""
 CLAIMS_AT_ONCE: Final = 64
 """Claims of others that a worker looks at side by side."""
 RESTS_MAX: Final = 4_096

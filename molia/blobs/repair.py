@@ -13,7 +13,7 @@ from typing import Final
 
 from molia.base.cid import Cid
 from molia.base.hashing import purpose_digest
-from molia.base.limits import CLAIM_LIFE_MAX_S, REPAIR_CASES_MAX
+from molia.base.limits import CLAIM_LIFE_MAX_S, CLAIMS_HEEDED_S, REPAIR_CASES_MAX
 from molia.base.now import Now
 from molia.blobs.standing import Presence, RepairConfig, Standing
 from molia.blobs.statements import Kind, Statement
@@ -75,6 +75,8 @@ class _Case:
     claim: Statement | None = None
     """Another's; once it has run out, turns are counted from its end."""
     claim_ends_s: float = 0.0
+    heeded_s: float | None = None
+    """Since when claims of others are heeded at all: so long, and not for ever."""
     began_s: float | None = None
     """When our own repair began."""
     own_claim: tuple[int, bytes] | None = None
@@ -176,6 +178,8 @@ class RepairQueue:
         if before is not None and not before.lives(now.unix_s):
             case.spent[before.signer.key] = None
             before = case.claim = None
+        elif case.claim_ends_s <= now.mono_s:
+            before = None  # its signer said that it was done
         holders = [holding.key for holding in case.standing.holdings]
         if claim.signer.key not in holders or claim.signer.key in case.spent:
             self.bad_claims += 1
@@ -183,6 +187,8 @@ class RepairQueue:
         if before is not None and _order(before) <= _order(claim):
             return None if before.signer == claim.signer else before
         case.claim, case.claim_ends_s = claim, now.mono_s + claim.expires - now.unix_s
+        if case.heeded_s is None:
+            case.heeded_s = now.mono_s
         if case.own_claim is not None and _order(claim) < case.own_claim:
             self._stop(cid, case, "another claimed it earlier")
         return None
@@ -248,8 +254,9 @@ class RepairQueue:
     def _turn_s(self, case: _Case) -> float:
         """Return when it is our turn: after those before us, and after a claim has run out."""
         start_s = case.due_s
-        if case.claim is not None:
-            start_s = max(start_s, case.claim_ends_s)
+        if case.claim is not None and case.heeded_s is not None:
+            until_s = min(case.claim_ends_s, case.heeded_s + CLAIMS_HEEDED_S)
+            start_s = max(start_s, until_s)
         return max(start_s + case.rank * self.config.takeover_s, case.not_before_s)
 
     def _begin(self, cid: Cid, case: _Case, now: Now) -> None:

@@ -53,6 +53,10 @@ class Claims:
         self._heeded: OrderedDict[Cid, Statement] = OrderedDict()
         """Claims of others that stand, or ran out with nothing done: such a one's signer is not
         heeded twice."""
+        self._held_back_s: OrderedDict[Cid, float] = OrderedDict()
+        """Since when others' claims keep us from repairing what lacks shares; monotonic."""
+        self._insisted: set[Cid] = set()
+        """Blobs with a claim of our own that no other's is before: we waited long enough."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_claim: list[OnClaim] = []
         self.on_heeded: list[OnHeeded] = []
@@ -77,40 +81,54 @@ class Claims:
         """Tell the other holders that we work on a blob; False when another was first.
 
         Only who is told True may say `end` or `forget`. to_spent: give way to a holder whose last
-        claim came to nothing as well.
+        claim came to nothing as well, and however long we have given way.
         """
         now = self._context.now()
-        heeded = self._heeded.get(cid)
-        if cid in self._own or (heeded is not None and heeded.lives(now.unix_s)):
+        if cid in self._own:
             self.counts["yielded"] += 1
-            return False  # another task of ours is at it, or somebody that we gave way to
+            return False  # another task of ours is at it
+        if not to_spent and self._has_waited(cid):
+            self._insisted.add(cid)
         claim = self._own[cid] = self._state(cid, int(now.unix_s), until_unix_s)
         is_won = False
         try:
-            for encoded in await self._tell_all(cid, claim):
-                other = self.checked(encoded, now) if encoded else None
-                if other is None or other.digest != cid.digest or not _is_before(other, claim):
-                    continue
-                watched = await self._keeper.watched(cid)
-                if other.signer.key not in watched.holders:
-                    continue
-                if self._heed(cid, other) or to_spent:
-                    self._tell_of(cid, other)
-                    self.counts["yielded"] += 1
-                    return False
-            heeded = self._heeded.get(cid)
-            if heeded is not None and heeded.lives(now.unix_s):
-                self.counts["yielded"] += 1
-                return False  # its signer was first, and its answer may be lost
-            is_won = True
+            is_won = not self._is_heeding(cid, now) and await self._is_first(
+                cid, claim, to_spent=to_spent
+            )
         finally:
             if not is_won:
                 self.forget(cid)
-        return True
+        if is_won:
+            self._held_back_s.pop(cid, None)
+        else:
+            self.counts["yielded"] += 1
+            if not to_spent:
+                self._note_held_back(cid)
+        return is_won
+
+    async def _is_first(self, cid: Cid, claim: Statement, *, to_spent: bool) -> bool:
+        now = self._context.now()
+        for encoded in await self._tell_all(cid, claim):
+            other = self.checked(encoded, now) if encoded else None
+            if other is None or other.digest != cid.digest or not _is_before(other, claim):
+                continue
+            watched = await self._keeper.watched(cid)
+            if cid in self._insisted or other.signer.key not in watched.holders:
+                continue
+            if self._heed(cid, other) or to_spent:
+                self._tell_of(cid, other)
+                return False
+        return not self._is_heeding(cid, now)  # its signer was first, and its answer may be lost
+
+    def _is_heeding(self, cid: Cid, now: Now) -> bool:
+        """Tell whether we gave way to somebody that may be at work on a blob."""
+        heeded = self._heeded.get(cid)
+        return heeded is not None and heeded.lives(now.unix_s) and cid not in self._insisted
 
     async def end(self, cid: Cid) -> None:
         """Tell the other holders that what we claimed is done, and well."""
-        own = self._own.pop(cid, None)
+        own = self._own.get(cid)
+        self.forget(cid)
         if own is not None:
             issued = max(int(self._context.now().unix_s), own.issued + 1)
             await self._tell_all(cid, self._state(cid, issued, issued))
@@ -118,6 +136,26 @@ class Claims:
     def forget(self, cid: Cid) -> None:
         """Let our claim run out: others have their turn then."""
         self._own.pop(cid, None)
+        self._insisted.discard(cid)
+
+    def on_whole(self, cid: Cid) -> None:
+        """Take that a blob lacks nothing, or is no longer here: what held us back did no harm."""
+        self._held_back_s.pop(cid, None)
+
+    def _note_held_back(self, cid: Cid) -> None:
+        self._held_back_s.setdefault(cid, self._context.now().mono_s)
+        while len(self._held_back_s) > limits.RESTS_MAX:
+            self._held_back_s.popitem(last=False)
+
+    def _has_waited(self, cid: Cid) -> bool:
+        """Tell whether others' claims have kept us from a repair for as long as they may.
+
+        Else holders who work together could claim in turn, and it would never be made.
+        """
+        since_s = self._held_back_s.get(cid)
+        return since_s is not None and (
+            self._context.now().mono_s >= since_s + limits.CLAIMS_HEEDED_S
+        )
 
     def _state(self, cid: Cid, issued: int, expires: int) -> Statement:
         return state(
@@ -213,14 +251,15 @@ class Claims:
                 ended(cid, claim)
             return Claimed(int(ClaimCode.HEEDED))
         own = self._own.get(cid)
-        if own is not None and _is_before(own, claim):
+        if own is not None and (cid in self._insisted or _is_before(own, claim)):
             return Claimed(int(ClaimCode.OTHER), own.encoded)
         for told in self.on_claim:
             other = told(cid, claim)
             if other is not None:
                 return Claimed(int(ClaimCode.OTHER), other.encoded)
         if is_holder:
-            self._heed(cid, claim)
+            if self._heed(cid, claim) and self.knows(cid):
+                self._note_held_back(cid)
             for tell in self.on_heeded:
                 tell(cid, claim)
             if not self.knows(cid) and len(self._tasks) < limits.CLAIMS_AT_ONCE:
@@ -234,6 +273,8 @@ class Claims:
 
     def _tell_of(self, cid: Cid, claim: Statement) -> None:
         """Tell of a claim of a holder that is heeded."""
+        if cid in self._insisted:
+            return  # ours was made since
         for told in self.on_claim:
             told(cid, claim)
         for heeded in self.on_heeded:

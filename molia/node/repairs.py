@@ -97,6 +97,8 @@ class Repairs:
         self._standings.pop(cid, None)
         if standing.missing and len(self._standings) < limits.REPAIR_CASES_MAX:
             self._standings[cid] = standing
+        elif not standing.missing:
+            self.claims.on_whole(cid)
         until_s, left = self._rests.get(cid, (0.0, 0))
         if until_s > now.mono_s and standing.losses_left >= left:
             self.queue.forget(cid)
@@ -110,6 +112,7 @@ class Repairs:
         if cid not in self._running:  # a blob that is being placed anew is not watched meanwhile
             self.queue.forget(cid)
             self._standings.pop(cid, None)
+            self.claims.on_whole(cid)
 
     def _on_claim(self, cid: Cid, claim: Statement) -> Statement | None:
         return self.queue.on_claim(cid, claim, self._context.now())

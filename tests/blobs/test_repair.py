@@ -221,6 +221,27 @@ def test_a_claim_that_came_to_nothing_counts_once() -> None:
     assert len(begun(it, 2_760)) == 1
 
 
+def test_claims_of_many_holders_in_turn_hold_a_repair_back_for_hours_only() -> None:
+    own = leader((3,))
+    it, others = queue(own), [n for n in range(14) if n not in (own, 3)]
+    tell(it, standing(lost=(3,)), 0)
+    for turn, other in enumerate(others):
+        it.on_claim(CID, claim(other, 3_600 * turn, life_s=3_600), at(3_600 * turn))
+        if begun(it, 3_600 * turn + 3_599):
+            break
+    assert turn == 3, "after CLAIMS_HEEDED_S, and not before"
+
+
+def test_a_claim_that_was_ended_stands_in_nobodys_way() -> None:
+    own = leader((3, 4))
+    it = queue(own)
+    tell(it, standing(lost=(3, 4)), 0)
+    one, other = [n for n in range(14) if n not in (own, 3, 4)][:2]
+    it.on_claim(CID, claim(one, 10), at(10))
+    assert it.on_claim_ended(CID, claim(one, 100, life_s=0), at(100))
+    assert it.on_claim(CID, claim(other, 200), at(200)) is None
+
+
 def test_claims_of_strangers_and_about_nothing_are_not_heeded() -> None:
     it = queue(leader((3,)))
     assert it.on_claim(CID, claim(1, 0), at(0)) is None

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
+
+import pytest
 
 from molia.base.cid import Cid
 from molia.base.config import Config, StoreConfig
 from molia.base.crypto import Identity
 from molia.base.errors import TimedOut
 from molia.base.ids import PeerKey
-from molia.base.limits import TOTAL_SHARES
+from molia.base.limits import CLAIMS_HEEDED_S, TOTAL_SHARES
+from molia.base.now import Now
 from molia.blobs.manifest import cid_of_bytes
 from molia.blobs.standing import Holding, Presence, Standing
-from molia.blobs.statements import Kind, Statement, state
+from molia.blobs.statements import Kind, Statement, check, state
 from molia.node.app import open_node
 from molia.node.claiming import Claims
 from molia.node.context import Context
@@ -24,6 +28,7 @@ from molia.node.mending import Mender
 from molia.node.network import Network
 from molia.node.repairs import Repairs
 from molia.node.spreading import Spreader
+from molia.node.system import SystemClock
 from molia.node.watched import Seen, Watched
 from molia.wire.addresses import Address
 from molia.wire.blob_messages import Claim, ClaimCode, Claimed
@@ -52,13 +57,22 @@ class Watch:
         self.nodes: dict[PeerKey, Claims] = {}
         self.losing: set[PeerKey] = set()
         """Nodes whose answers come late or never."""
+        self.liars: dict[PeerKey, Identity] = {}
+        """Holders that were always first, each of them."""
+        self.life_s = LIFE_S
+        """How long they claim for."""
+        self.network, self.start, self.passed_s = bytes(32), Now(1_000.0, 1_800_000_000.0), 0.0
 
     def here(self, _: Cid) -> object:
         return self
 
+    def now(self) -> Now:
+        """Return the time as a test has it go."""
+        return self.start.after(self.passed_s)
+
     async def watched(self, _: Cid) -> Watched:
         seen = Seen((0,), is_whole=False, address=("127.0.0.1", 1))
-        return Watched(holders={key.key: seen for key in self.nodes})
+        return Watched(holders={key.key: seen for key in (*self.nodes, *self.liars)})
 
     async def age(self, _: Cid) -> None: ...
 
@@ -69,6 +83,14 @@ class Watch:
     async def ask(
         self, key: PeerKey, address: Address, message: Claim, *, timeout_s: float
     ) -> Claimed:
+        if key in self.liars:
+            heard = check(Kind.CLAIM, message.claim, self.network, unix_s=self.now().unix_s)
+            assert isinstance(heard, Statement)
+            lie = state(
+                Kind.CLAIM, self.liars[key], self.network, CID.digest, issued=heard.issued - 1,
+                expires=heard.issued + self.life_s,
+            )  # fmt: skip
+            return Claimed(int(ClaimCode.OTHER), lie.encoded)
         claims = self.nodes[key]
         claim = claims.checked(message.claim, claims._context.now())
         assert claim is not None
@@ -138,5 +160,31 @@ def test_who_gives_way_while_it_tells_of_its_own_claim_has_not_won(tmp_path: Pat
         assert said.code == ClaimCode.HEEDED
         assert not await second
         assert watch.nodes[SECOND.peer_key]._own == {}
+
+    with_claims(tmp_path / "home", act)
+
+
+@pytest.mark.parametrize("life_s", [1, LIFE_S, 3_600 - 1])
+@pytest.mark.parametrize("count", [2, 5])
+def test_holders_who_claim_in_turn_hold_a_repairer_back_for_hours_and_no_longer(
+    tmp_path: Path, count: int, life_s: int
+) -> None:
+    async def act(context: Context, watch: Watch) -> None:
+        watch.life_s = life_s
+        watch.liars = {
+            it.peer_key: it for it in (Identity(bytes((n + 9,)) * 32) for n in range(count))
+        }
+        watch.network, watch.nodes = context.network, {}
+        timed = replace(context, clock=cast("SystemClock", watch))
+        claims = Claims(timed, cast("Network", watch), cast("Keeper", watch), FIRST)
+        while not await claims.claim(CID, int(watch.now().unix_s) + LIFE_S):
+            assert watch.passed_s < 10 * CLAIMS_HEEDED_S, "it waits for ever"
+            watch.passed_s += 600.0
+        assert watch.passed_s == CLAIMS_HEEDED_S
+        late = claimed(context, next(iter(watch.liars.values())), int(watch.now().unix_s) - 1)
+        assert (await claims.heed(CID, late)).code == ClaimCode.OTHER, "ours was first now"
+        claims.forget(CID)
+        assert (await claims.heed(CID, late)).code == ClaimCode.HEEDED
+        assert not await claims.claim(CID, int(watch.now().unix_s) + LIFE_S), "it waits anew"
 
     with_claims(tmp_path / "home", act)
