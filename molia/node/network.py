@@ -364,14 +364,16 @@ class Network:
             stream.give_up()
 
     def _serve(self, peer: Peer, channel: Channel, stream_id: int) -> None:
-        """Serve a stream, if its peer has not more of them than could still be begun: whoever takes
-        as many as possible leaves as many to the next one, who then has half of what is left.
+        """Serve a stream, if its peer is not ignored, and has not more of them than could still be
+        begun: whoever takes as many as possible leaves as many to the next one, who then has half
+        of what is left.
 
         Source: A. Choudhury, E. Hahne, Dynamic queue length thresholds for shared-memory packet
         switches (1998), with a factor of one.
         """
         stream = self._stream(peer, channel, stream_id)
-        if self._served[peer] >= limits.STREAM_TASKS_MAX - len(self._tasks):
+        is_full = self._served[peer] >= limits.STREAM_TASKS_MAX - len(self._tasks)
+        if is_full or self.transport.is_ignored(peer, self._clock.now().mono_s):
             self._release(stream)
             return
         self._served[peer] += 1

@@ -130,6 +130,8 @@ class Reputation:
 
     def standing(self, peer_key: bytes, now_s: float) -> Standing:
         """Return how an identity is treated."""
+        if not len(self._identities):
+            return Standing.GOOD  # asked for every request
         return self._identities.standing(peer_key, now_s)
 
     def slowness(self, network: bytes, now_s: float) -> int:

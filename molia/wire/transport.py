@@ -65,7 +65,6 @@ _BODY_AT: Final = HEAD.size
 _REPLY_SIZE: Final = HEAD.size - 3
 PENALTY_GAP_S: Final = 1.0
 """A flood is one offence a second, however many packets it has."""
-MUTE_S: Final = 60.0
 """How long requests of a peer in bad standing are dropped before its standing is asked again."""
 SILENT_S: Final = 1.0
 """A peer that was heard within this is there, whatever became of a request."""
@@ -105,15 +104,15 @@ class TransportCounters:
 class _Link:
     """What is kept for one peer while it is up."""
 
-    __slots__ = ("allowance", "allowed_s", "channel", "muted_s", "penalised_s", "wake_s")
+    __slots__ = ("allowance", "allowed_s", "channel", "penalised_s", "wake_s")
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
         self.wake_s = float("inf")
         """When the channel is looked at next."""
         self.allowance, self.allowed_s = float(limits.PEER_REQUESTS_BURST), float("-inf")
-        self.muted_s = self.penalised_s = float("-inf")
-        """Until when its requests are not answered, and when it was penalised last."""
+        self.penalised_s = float("-inf")
+        """When it was penalised last."""
 
 
 class Transport:
@@ -339,6 +338,12 @@ class Transport:
 
     # ------------------------------------------------------------------ what peers say
 
+    def is_ignored(self, peer: Peer, now_s: float) -> bool:
+        """Tell whether a peer's requests are not answered, by whatever session they come."""
+        if peer.identity is None:
+            return False
+        return self._admission.standing(peer.identity, now_s) is not Standing.GOOD
+
     def on_plaintext(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Take one packet's plaintext; return one to be sealed and sent back at once."""
         kind = plaintext[0]
@@ -378,10 +383,10 @@ class Transport:
     ) -> bytes | None:
         """Answer the request in an initiation: only what is harmless when it comes twice."""
         handler = self._handlers.get(request[0]) if request and request[0] in EARLY else None
-        if handler is None:
+        asker = Peer(b"", identity=identity, address=address, timing=WIREGUARD_TIMING)
+        if handler is None or self.is_ignored(asker, now.mono_s):
             return None
         self.counters.early_requests += 1
-        asker = Peer(b"", identity=identity, address=address, timing=WIREGUARD_TIMING)
         answer = handler(asker, 0, request[1:], now)
         return None if answer is None else bytes((answer[0],)) + answer[1]
 
@@ -395,7 +400,7 @@ class Transport:
         link.allowed_s = now_s
         if allowance > _ASKED_BURST:
             allowance = _ASKED_BURST
-        if allowance < 1.0 or now_s < link.muted_s:
+        if allowance < 1.0 or self.is_ignored(peer, now_s):
             link.allowance = allowance
             return self._refuse(peer, link, request_id, now_s)
         link.allowance = allowance - 1.0
@@ -429,19 +434,13 @@ class Transport:
     def _refuse(self, peer: Peer, link: _Link, request_id: int, now_s: float) -> bytes | None:
         """Tell a peer that asks more than its share to wait; one that does not is not heard."""
         self.counters.requests_refused += 1
-        if now_s < link.muted_s:
+        if self.is_ignored(peer, now_s):
             return None
         if now_s >= link.penalised_s + PENALTY_GAP_S:
             link.penalised_s = now_s
-            self._penalise(peer, link, Offence.FLOOD, now_s)
+            if peer.identity is not None and peer.address is not None:
+                self._admission.penalise(peer.identity, peer.address, Offence.FLOOD, now_s)
         return pack(REPLY, request_id, *_BUSY)
-
-    def _penalise(self, peer: Peer, link: _Link, offence: Offence, now_s: float) -> None:
-        if peer.identity is None or peer.address is None:
-            return
-        self._admission.penalise(peer.identity, peer.address, offence, now_s)
-        if self._admission.standing(peer.identity, now_s) is not Standing.GOOD:
-            link.muted_s = now_s + MUTE_S
 
     def _on_mixed(self, peer: Peer, plaintext: bytes, now: Now) -> bytes | None:
         """Take a packet of several frames, or of frames seldom seen."""

@@ -23,6 +23,7 @@ from molia.wire.gate import Verdict
 from molia.wire.messages import FindNode, Hello, Number, Ping, Pong
 from molia.wire.puzzle import Effort
 from molia.wire.requests import REQUEST, pack
+from molia.wire.scores import Offence
 from tests.node.inside import until
 
 ECHO = 130
@@ -321,6 +322,26 @@ def test_an_unknown_number_and_a_handler_that_fails_end_the_stream_with_an_error
                 await first_word(ours, theirs, number)
 
     run(work, stream_handlers={ECHO: fails})
+
+
+def test_the_streams_and_requests_of_an_ignored_peer_are_not_served() -> None:
+    async def says(stream: PeerStream) -> None:
+        await stream.receive(1)
+        await stream.send(b"here")
+
+    async def work(made: list[Host]) -> None:
+        ours, theirs = made
+        assert await first_word(ours, theirs, ECHO) == b"here"
+        door, now_s = theirs.network.admission, SystemClock().now().mono_s
+        for _ in range(2):
+            door.penalise(ours.key, ours.address, Offence.WRONG_BYTES, now_s)
+        with pytest.raises(ConnectionLost):
+            await first_word(ours, theirs, ECHO)
+        with pytest.raises(TimedOut):
+            await ask(ours, theirs, timeout_s=1.0)
+        assert isinstance(await ask(theirs, ours), Pong), "it is asked as before"
+
+    run(work, stream_handlers={ECHO: says})
 
 
 def test_more_than_a_reader_wants_is_cut() -> None:

@@ -17,7 +17,7 @@ from molia.wire.frames import CLOSE, PADDING, encode_frame, encode_frames
 from molia.wire.messages import EARLY, Busy, Error, ErrorCode, Number, decode
 from molia.wire.peer import Peer
 from molia.wire.requests import HEAD, REPLY, REQUEST, Ended, Outcome, pack
-from molia.wire.scores import Standing
+from molia.wire.scores import IGNORE_S, Offence, Standing
 from molia.wire.stream_events import Broken, Readable, StreamOpened, Writable
 from molia.wire.transport import Answer, StreamEvent, TransportEvent
 from tests.wire.net import Host, Net
@@ -546,3 +546,37 @@ def test_a_peer_that_goes_on_flooding_is_heard_no_more() -> None:
     assert theirs.transport.on_plaintext(seen, frame, now.after(30.0)) is None
     later = now.after(3_600.0)
     assert theirs.transport.on_plaintext(seen, frame, later) is not None, "it is forgiven in time"
+
+
+def heard(net: Net, ours: Host, theirs: Host, number: int) -> bool:
+    """Tell whether a request is answered."""
+    ours.events.clear()
+    ours.transport.ask_at(
+        theirs.identity.peer_key, theirs.address, number, b"x", net.now, timeout_s=2.0
+    )
+    net.run(5.0)
+    (end,) = ended(ours)
+    return end.outcome is Outcome.REPLIED
+
+
+@pytest.mark.parametrize("number", [Number.FIND_NODE, ECHO])
+def test_an_ignored_peer_is_answered_in_no_session_and_before_none_until_it_is_forgiven(
+    number: int,
+) -> None:
+    door = Admission(AdmissionConfig(), network=bytes(32), private_network=False)
+    ours, theirs = Host(1), Host(2, {Number.FIND_NODE: find, ECHO: echo}, admission=door)
+    net = Net([ours, theirs])
+    assert heard(net, ours, theirs, number)
+    for _ in range(2):
+        door.penalise(ours.identity.peer_key, ours.address, Offence.WRONG_BYTES, net.now.mono_s)
+    ignored_s = net.now.mono_s
+    assert not heard(net, ours, theirs, number)
+    for host, other in ((ours, theirs), (theirs, ours)):
+        peer = host.transport.endpoint.find(other.identity.peer_key)
+        assert peer is not None
+        host.transport.endpoint.close(peer)
+    assert not heard(net, ours, theirs, number), "it came back by a new session"
+    net.run(ignored_s + IGNORE_S - 10.0 - net.now.mono_s)
+    assert not heard(net, ours, theirs, number)
+    net.run(10.0)
+    assert heard(net, ours, theirs, number)
