@@ -87,9 +87,13 @@ class Claims:
         if cid in self._own:
             self.counts["yielded"] += 1
             return False  # another task of ours is at it
+        issued = int(now.unix_s)
+        expires = min(until_unix_s, issued + limits.CLAIM_LIFE_MAX_S)  # the clock was put back
+        if expires <= issued:
+            return False  # it was put on: such a claim would say that our work is done
         if not to_spent and self._has_waited(cid):
             self._insisted.add(cid)
-        claim = self._own[cid] = self._state(cid, int(now.unix_s), until_unix_s)
+        claim = self._own[cid] = self._state(cid, issued, expires)
         is_won = False
         try:
             is_won = not self._is_heeding(cid, now) and await self._is_first(

@@ -188,3 +188,25 @@ def test_holders_who_claim_in_turn_hold_a_repairer_back_for_hours_and_no_longer(
         assert not await claims.claim(CID, int(watch.now().unix_s) + LIFE_S), "it waits anew"
 
     with_claims(tmp_path / "home", act)
+
+
+@pytest.mark.parametrize("step_s", [-1_800.0, -86_400.0, 3_600.0])
+def test_a_clock_that_was_put_back_or_on_since_the_plan_makes_no_claim_that_none_may_make(
+    tmp_path: Path, step_s: float
+) -> None:
+    async def act(context: Context, watch: Watch) -> None:
+        planned_s = int(watch.start.unix_s)
+        watch.network, watch.nodes = context.network, {}
+        watch.start = watch.start._replace(unix_s=planned_s + step_s)
+        timed = replace(context, clock=cast("SystemClock", watch))
+        claims = Claims(timed, cast("Network", watch), cast("Keeper", watch), FIRST)
+        is_claimed = await claims.claim(CID, planned_s + 2_700)
+        own = claims._own.get(CID)
+        assert is_claimed == (step_s < 0), "one that has run out would say that we are done"
+        assert (own is not None) == is_claimed
+        if own is not None:
+            later = check(Kind.CLAIM, own.encoded, context.network, unix_s=watch.now().unix_s)
+            assert isinstance(later, Statement)
+            assert later.lives(watch.now().unix_s)
+
+    with_claims(tmp_path / "home", act)
