@@ -8,7 +8,7 @@ Source: docs/reference/dht-node.md, "Announcing".
 import asyncio
 import contextlib
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -31,6 +31,8 @@ from molia.node.catalog import Bound
 from molia.node.context import Context
 from molia.node.dht import Dht
 from molia.node.held import Held, HeldShares
+from molia.node.loading import Loading
+from molia.node.shards import ReadShard
 from molia.store import keys
 from molia.store.keys import Kind as StoreKind
 from molia.store.ops import Put, Transaction
@@ -103,6 +105,8 @@ class Announcer:
         """When the last record of a location was issued; those signed last are remembered."""
         self._lock = Lock()
         self._wake = asyncio.Event()
+        self._loading = Loading(context, "announced blobs", self._all_wanted, self._take)
+        self._is_loaded = False
         self.acks = 0
         """Provider records that others took."""
         self.blob_count = 0
@@ -112,6 +116,11 @@ class Announcer:
     def sweep(self) -> ProviderSweep:
         """The schedule, for its counters."""
         return self._sweep
+
+    @property
+    def unread(self) -> int:
+        """How often a shard gave less than all of its blobs at the start."""
+        return self._loading.failed
 
     # ------------------------------------------------------------------ told and asked
 
@@ -171,6 +180,7 @@ class Announcer:
         """Announce what is due, for as long as the node lives."""
         await self._load()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._loading.rest())
             tasks.create_task(self._watch())
             tasks.create_task(self._announce())
 
@@ -221,8 +231,18 @@ class Announcer:
         row = await context.offload.run(self._saved)
         if row is not None:
             self._sweep.restore(row.schedule, context.now())
-        for places in await context.offload.run(self._all_wanted):
+        await self._loading.once()
+        self._is_loaded = True
+
+    def _take(self, found: Sequence[dict[bytes, Place]]) -> None:
+        """Announce what lies on a shard; of one that is read late it may have been due before."""
+        now = self._context.now()
+        for places in found:
+            late = [loc for loc in places if self._is_loaded and loc not in self._places]
             self._keep(places)
+            for loc in late:
+                self._sweep.add(loc, now)
+        self._wake.set()
 
     async def _wait(self) -> None:
         if self._dht.engine.own is None or not self._dht.engine.is_joined:
@@ -394,12 +414,22 @@ class Announcer:
         held = self._held.find(cid, context.now())
         return {} if held is None else places_of_held(context.network, held)
 
-    def _all_wanted(self) -> list[dict[bytes, Place]]:
-        context = self._context
-        held = self._held.all(context.now(), own_only=True)
-        found = [places_of_held(context.network, each) for each in held]
-        rows = context.catalog.all_bound(context.now(), own_only=True)
-        return found + [places_of(context.network, bound) for bound in rows if bound.pinned]
+    def _all_wanted(self, shard: ReadShard) -> Iterator[dict[bytes, Place]]:
+        """Yield where what lies on a shard is announced; in a thread.
+
+        Raises Damaged, ShardUnavailable.
+        """
+        context, failed = self._context, None
+        try:
+            for held in self._held.on(shard, context.now()):
+                yield places_of_held(context.network, held)
+        except (Damaged, ShardUnavailable) as error:
+            failed = error
+        for bound in context.catalog.bound_on(shard, context.now()):
+            if bound.pinned:
+                yield places_of(context.network, bound)
+        if failed is not None:
+            raise failed
 
     # ------------------------------------------------------------------ the schedule's row
 

@@ -147,13 +147,17 @@ class Catalog:
         """
         own: list[ReadShard] = [writer.shard for writer in self._shards.own]
         for shard in own if own_only else self._shards.shards:
-            for key in _walk(shard, keys.Space.LISTING, now):
-                try:
-                    bound = self.bound(keys.split_listing_key(key)[1], now)
-                except Damaged:
-                    continue
-                if bound is not None:
-                    yield bound
+            yield from self.bound_on(shard, now)
+
+    def bound_on(self, shard: ReadShard, now: Now) -> Iterator[Bound]:
+        """Yield every readable blob of one shard, newest first. Raises ShardUnavailable."""
+        for key in _walk(shard, keys.Space.LISTING, now):
+            try:
+                bound = self.bound(keys.split_listing_key(key)[1], now)
+            except Damaged:
+                continue
+            if bound is not None:
+                yield bound
 
     def count_own(self, now: Now) -> int:
         """Return how many blobs are listed on the shards of this process; walks all of them."""

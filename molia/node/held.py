@@ -102,13 +102,17 @@ class HeldShares:
         """Yield all that is readable; own_only: what lies on shards that this process writes."""
         own: list[ReadShard] = [writer.shard for writer in self._shards.own]
         for shard in own if own_only else self._shards.shards:
-            for key in keys_of(shard, Kind.META, bytes((Space.HELD,)), now):
-                try:
-                    held = self.find(keys.split_blob_key(key), now)
-                except (Damaged, ValueError):
-                    continue
-                if held is not None:
-                    yield held
+            yield from self.on(shard, now)
+
+    def on(self, shard: ReadShard, now: Now) -> Iterator[Held]:
+        """Yield all of one shard that is readable. Raises ShardUnavailable."""
+        for key in keys_of(shard, Kind.META, bytes((Space.HELD,)), now):
+            try:
+                held = self.find(keys.split_blob_key(key), now)
+            except (Damaged, ValueError):
+                continue
+            if held is not None:
+                yield held
 
     def leases(self, held: Held, now: Now) -> dict[bytes, LeaseRow]:
         """Return the LEASE rows of a blob's object by the hash of their owners."""

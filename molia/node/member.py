@@ -157,6 +157,8 @@ class Member:
                 **{f"row_{name}": value for name, value in asdict(rows.counters).items()},
                 "announce_walks": sweep.walks, "announce_keys": sweep.keys,
                 "announce_failed": sweep.failures, "announce_acks": self.announcer.acks,
+                "announce_unread": self.announcer.unread,
+                "own_records_unread": self.records.unread,
             },
         )  # fmt: skip
 

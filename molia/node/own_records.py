@@ -7,6 +7,7 @@ Source: docs/reference/dht-node.md, "Own records".
 """
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -23,7 +24,6 @@ from molia.base.errors import (
     PreconditionFailed,
     RecordNotFound,
     RecordStale,
-    ShardUnavailable,
 )
 from molia.base.ids import network_label
 from molia.base.now import Now
@@ -35,7 +35,8 @@ from molia.dht.results import Stored
 from molia.node.context import Context
 from molia.node.dht import Dht
 from molia.node.finding import Finder
-from molia.node.shards import keys_of
+from molia.node.loading import Loading
+from molia.node.shards import ReadShard, keys_of
 from molia.store import keys
 from molia.store.keys import Kind, Space
 from molia.store.ops import Guard, Put, Reply, Transaction
@@ -63,6 +64,7 @@ class OwnRecords:
         """One put of a name at a time; kept while somebody waits."""
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loading = Loading(context, "own records", self._rows, self._take)
 
     # ------------------------------------------------------------------ asked
 
@@ -84,7 +86,7 @@ class OwnRecords:
 
     async def views(self) -> tuple[RecordView, ...]:
         """Return the records that are kept alive, by name."""
-        found = await self._context.offload.run(self._rows, self._context.shards.shards)
+        found = await self._context.offload.run(self._all_rows)
         views = [
             RecordView(
                 address=str(RecordAddress(self._context.peer, salt)), value=row.value,
@@ -98,15 +100,18 @@ class OwnRecords:
     def __len__(self) -> int:
         return len(self._schedule)
 
+    @property
+    def unread(self) -> int:
+        """How often a shard gave less than all of them at the start."""
+        return self._loading.failed
+
     # ------------------------------------------------------------------ life
 
     async def run(self) -> None:
         """Put again what is due, for as long as the node lives."""
-        own = [writer.shard for writer in self._context.shards.own]
-        now = self._context.now()
-        for salt, row in await self._context.offload.run(self._rows, own):
-            if row.seq:
-                self._add(salt, now, is_stored=False)
+        await self._loading.once()
+        rest = asyncio.ensure_future(self._loading.rest())
+        self._tasks.add(rest)
         try:
             while True:
                 if self._dht.engine.is_joined:
@@ -116,6 +121,12 @@ class OwnRecords:
         finally:
             for task in list(self._tasks):
                 task.cancel()
+
+    def _take(self, rows: Sequence[tuple[bytes, OwnRecordRow]]) -> None:
+        now = self._context.now()
+        for salt, row in rows:
+            if row.seq:
+                self._add(salt, now, is_stored=False)
 
     async def _wait(self) -> None:
         due_s = self._schedule.next_deadline_s()
@@ -268,19 +279,22 @@ class OwnRecords:
     def _renewed(self, row: OwnRecordRow) -> OwnRecordRow:
         return replace(row, expires_unix_s=int(self._context.now().unix_s) + LIFE_S)
 
-    def _rows(self, shards: list[Any]) -> list[tuple[bytes, OwnRecordRow]]:
-        """Return the rows of some shards; one that is damaged is left out, a thread's work."""
+    def _all_rows(self) -> list[tuple[bytes, OwnRecordRow]]:
+        """Return those of all shards; a thread's work. Raises ShardUnavailable."""
+        return [row for shard in self._context.shards.shards for row in self._rows(shard)]
+
+    def _rows(self, shard: ReadShard) -> Iterator[tuple[bytes, OwnRecordRow]]:
+        """Yield the rows of a shard; one that is damaged is left out. Raises ShardUnavailable."""
         prefix, now = bytes((Space.OWN_RECORD,)) + self._label, self._context.now()
-        found = []
-        for shard in shards:
-            for key in keys_of(shard, Kind.META, prefix, now):
-                try:
-                    value = shard.get(Kind.META, key, now=now)
-                    if value is not None:
-                        found.append((key[len(prefix) :], OwnRecordRow.decode(value)))
-                except (Damaged, ShardUnavailable):
-                    log.warning("own_record_unreadable", shard_index=shard.index)
-        return found
+        for key in keys_of(shard, Kind.META, prefix, now):
+            try:
+                value = shard.get(Kind.META, key, now=now)
+                row = None if value is None else OwnRecordRow.decode(value)
+            except Damaged:
+                log.warning("own_record_unreadable", shard_index=shard.index)
+                continue
+            if row is not None:
+                yield key[len(prefix) :], row
 
 
 def _mismatch(held_seq: int) -> PreconditionFailed:

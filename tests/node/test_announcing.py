@@ -12,7 +12,7 @@ import pytest
 
 from molia.base.cid import Cid, Codec, ContentHash
 from molia.base.config import Config, StoreConfig
-from molia.base.errors import ShardUnavailable
+from molia.base.errors import Damaged, MoliaError, ShardUnavailable
 from molia.base.ids import PeerKey
 from molia.base.now import Now
 from molia.base.views import PutOptions
@@ -242,5 +242,37 @@ def test_a_blob_whose_rows_cannot_be_read_for_a_moment_stays_announced(
                 await until(lambda: made.sweep._out is None and not made._changed)
                 await asyncio.sleep(0.2)
             assert made.blob_count == 2
+
+    with_node(home, act)
+
+
+@pytest.mark.parametrize("error", [ShardUnavailable("the disk does not answer"), Damaged("a page")])
+def test_what_cannot_be_read_at_the_start_is_announced_once_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: MoliaError
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setattr("molia.node.loading.AGAIN_FIRST_S", 0.05)
+
+    async def act(node: LocalNode) -> None:
+        cids = [await put(node, bytes((number,))) for number in range(8)]
+        homes = {cid: node.context.catalog.home(cid) for cid in cids}
+        assert set(homes.values()) == set(node.context.shards.shards), "both have some"
+        bad, good = node.context.shards.shards
+        scan = type(bad).scan
+
+        def unreadable(shard: object, *args: object, **named: object) -> object:
+            if shard is bad:
+                raise error
+            return scan(shard, *args, **named)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(bad), "scan", unreadable)
+            async with announcing(node, home) as (made, world):
+                readable = {cid for cid in cids if homes[cid] is good}
+                network = node.context.network
+                await until(lambda: {content_loc(network, cid) for cid in readable} == world.locs())
+                await until(lambda: made.unread > 1)
+                patch.undo()
+                await until(lambda: {content_loc(network, cid) for cid in cids} == world.locs())
 
     with_node(home, act)

@@ -11,11 +11,13 @@ import pytest
 from molia.base.config import Config, StoreConfig
 from molia.base.crypto import Identity
 from molia.base.errors import (
+    Damaged,
     LookupTimedOut,
     MoliaError,
     NotJoined,
     PreconditionFailed,
     RecordStale,
+    ShardUnavailable,
 )
 from molia.base.now import Now
 from molia.dht.records import SignedRecord, parse
@@ -26,6 +28,7 @@ from molia.node.dht import Dht
 from molia.node.home import init_home
 from molia.node.identity import read_identity
 from molia.node.own_records import OwnRecords
+from tests.node.inside import until
 
 TOOK: Stored = Stored(
     acks=20, asked=20, stale=0, mismatches=0, conflicts=0, full=0, bad=0, timeouts=0,
@@ -166,5 +169,39 @@ def test_after_a_restart_what_is_kept_is_put_again_with_its_seq(tmp_path: Path) 
                 await asyncio.sleep(0.01)
         running.cancel()
         assert network.puts == [(1, None), (1, None)]
+
+    with_records(tmp_path / "home", act)
+
+
+@pytest.mark.parametrize("error", [ShardUnavailable("the disk does not answer"), Damaged("a page")])
+def test_records_that_cannot_be_read_at_the_start_are_put_again_once_they_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: MoliaError
+) -> None:
+    monkeypatch.setattr("molia.node.loading.AGAIN_FIRST_S", 0.05)
+
+    async def act(own: OwnRecords, network: Network, again: Callable[[], OwnRecords]) -> None:
+        shards = own._context.shards
+        for name in range(8):
+            await own.put(bytes((name,)), b"value")
+        bad = shards.shards[0]
+        scan = type(bad).scan
+        there = len(list(own._rows(shards.shards[1])))
+        assert 0 < there < 8, "both shards have some"
+        network.puts.clear()
+
+        def unreadable(shard: object, *args: object, **named: object) -> object:
+            if shard is bad:
+                raise error
+            return scan(shard, *args, **named)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(bad), "scan", unreadable)
+            after = again()
+            running = asyncio.ensure_future(after.run())
+            await until(lambda: running.done() or after.unread > 1, "it is not read again")
+            await until(lambda: len(network.puts) == there, "what can be read waits")
+            patch.undo()
+            await until(lambda: len(network.puts) == 8, "the rest is never put")
+            running.cancel()
 
     with_records(tmp_path / "home", act)
