@@ -79,7 +79,14 @@ class NetworkFace:
         """See `NodeService.get_record`."""
         under = ref.under(self.context.peer)
         assert under.peer is not None, "it is our own then"
-        return await self._finder.record(under.peer, under.salt, consistent=consistent)
+        try:
+            return await self._finder.record(under.peer, under.salt, consistent=consistent)
+        except NotJoined:
+            own = under.peer == self.context.peer and not consistent
+            kept = self._member.records.kept(under.salt) if own else None
+            if kept is None:
+                raise
+            return kept
 
     async def own_records(self) -> tuple[RecordView, ...]:
         """See `NodeService.own_records`."""
@@ -256,7 +263,7 @@ class NetworkFace:
             if kind == "record":
                 record = await self.get_record(RecordRef.parse(key), consistent=False)
                 return {"seq": record.seq, "size": len(record.value)}
-        except (RecordNotFound, TimedOut):
+        except (RecordNotFound, NotJoined, TimedOut):
             return None
         return None
 

@@ -44,7 +44,7 @@ class Finder:
     # ------------------------------------------------------------------ records
 
     async def record(self, publisher: PeerKey, salt: bytes, *, consistent: bool) -> RecordView:
-        """Return a record. Raises RecordNotFound, LookupTimedOut."""
+        """Return a record. Raises RecordNotFound, NotJoined, LookupTimedOut."""
         address = RecordAddress(publisher, salt)
 
         def begin(now: Now) -> int:
@@ -52,7 +52,9 @@ class Finder:
 
         got = await self._dht.run_operation("get", begin, timeout_s=GET_S)
         assert isinstance(got, Got), "a read ends so"
-        if got.opened is None and not got.is_complete and self._dht.engine.is_joined:
+        if got.opened is None and not self._dht.engine.is_joined:
+            raise NotJoined  # nobody was asked: that it is nowhere is not known
+        if got.opened is None and not got.is_complete:
             raise LookupTimedOut(f"too few nodes answered for {address}")
         if got.opened is None:
             raise RecordNotFound(str(address))
@@ -96,9 +98,11 @@ class Finder:
     async def providers(self, ref: Ref) -> tuple[ProviderView, ...]:
         """Return who says to have a blob; through a content hash, what it is bound to as well.
 
-        Raises LookupTimedOut.
+        Raises NotJoined, LookupTimedOut.
         """
         found = await self.provided(content_cid(ref))
+        if not found and not self._dht.engine.is_joined:
+            raise NotJoined
         views = self._views(found)
         manifests = dict.fromkeys(
             provided.manifest for _, provided in found if provided.manifest is not None

@@ -87,15 +87,20 @@ class OwnRecords:
     async def views(self) -> tuple[RecordView, ...]:
         """Return the records that are kept alive, by name."""
         found = await self._context.offload.run(self._all_rows)
-        views = [
-            RecordView(
-                address=str(RecordAddress(self._context.peer, salt)), value=row.value,
-                seq=row.seq, expires_unix_s=row.expires_unix_s,
-            )
-            for salt, row in found
-            if row.seq
-        ]  # fmt: skip
+        views = [self._view(salt, row) for salt, row in found if row.seq]
         return tuple(sorted(views, key=lambda view: view.address))
+
+    def kept(self, salt: bytes) -> RecordView | None:
+        """Return a record that is kept alive and has not run out. Raises Damaged."""
+        row = self._read(salt)
+        is_live = row.seq and row.expires_unix_s > self._context.now().unix_s
+        return self._view(salt, row) if is_live else None
+
+    def _view(self, salt: bytes, row: OwnRecordRow) -> RecordView:
+        return RecordView(
+            address=str(RecordAddress(self._context.peer, salt)), value=row.value, seq=row.seq,
+            expires_unix_s=row.expires_unix_s,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._schedule)

@@ -207,7 +207,8 @@ class NodeService(Protocol):
     async def get_record(self, ref: RecordRef, *, consistent: bool) -> RecordView:
         """Return a record. consistent: a quorum of the holders was asked, the highest seq wins.
 
-        Raises RecordNotFound, LookupTimedOut.
+        One that this node keeps alive is returned while nobody can be asked, unless `consistent`.
+        Raises RecordNotFound, NotJoined, LookupTimedOut.
         """
         ...
 
@@ -218,7 +219,7 @@ class NodeService(Protocol):
     async def providers(self, ref: Ref) -> tuple[ProviderView, ...]:
         """Return who says to have a blob, whether or not it is kept here.
 
-        Raises NoProviders, LookupTimedOut.
+        Raises NoProviders, NotJoined, LookupTimedOut.
         """
         ...
 

@@ -256,7 +256,14 @@ def test_networks_of_other_names_never_meet(network: list[Node], stranger: Node)
     until(lambda: "node_alone" in stranger.tail(), "it does not notice that it is alone")
     assert view(stranger)["contacts"] == 0
     assert put(stranger, "motto", b"alone").code == "not-joined"
-    assert stranger.client().get(stranger.client().put(b"works alone")) == b"works alone"
+    cid = stranger.client().put(b"works alone")
+    assert stranger.client().get(cid) == b"works alone"
+    for path in (
+        "/record/motto", "/record/motto?consistent=true", f"/record/{peer(network[0])}/legacy",
+        f"/provider/{cid}",
+    ):  # fmt: skip
+        answer = stranger.client()("GET", path)
+        assert (answer.status, answer.code) == (503, "not-joined"), path
     for node in network:
         shown = node.client()("GET", "/peers").json()["peers"]
         assert peer(stranger) not in {each["peer"] for each in shown}

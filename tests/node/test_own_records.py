@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -16,17 +17,21 @@ from molia.base.errors import (
     MoliaError,
     NotJoined,
     PreconditionFailed,
+    RecordNotFound,
     RecordStale,
     ShardUnavailable,
 )
 from molia.base.now import Now
+from molia.base.record_ref import RecordRef
 from molia.dht.records import SignedRecord, parse
 from molia.dht.results import Got, Stored
 from molia.node.app import open_node
 from molia.node.context import Context
 from molia.node.dht import Dht
+from molia.node.dht_service import NetworkFace
 from molia.node.home import init_home
 from molia.node.identity import read_identity
+from molia.node.member import Member
 from molia.node.own_records import OwnRecords
 from tests.node.inside import until
 
@@ -203,5 +208,26 @@ def test_records_that_cannot_be_read_at_the_start_are_put_again_once_they_can_be
             patch.undo()
             await until(lambda: len(network.puts) == 8, "the rest is never put")
             running.cancel()
+
+    with_records(tmp_path / "home", act)
+
+
+def test_a_record_that_is_kept_alive_is_read_while_nobody_can_be_asked(tmp_path: Path) -> None:
+    async def act(own: OwnRecords, network: Network, again: Callable[[], OwnRecords]) -> None:
+        await own.put(b"name", b"value")
+        member = SimpleNamespace(dht=network, records=again())
+        face = NetworkFace()
+        face.context, face.member = own._context, cast("Member", member)
+        mine = RecordRef.parse("name")
+        network.engine.is_joined = False
+        view = await face.get_record(mine, consistent=False)
+        assert (view.value, view.seq) == (b"value", 1)
+        with pytest.raises(NotJoined):
+            await face.get_record(mine, consistent=True)
+        with pytest.raises(NotJoined):
+            await face.get_record(RecordRef.parse("another"), consistent=False)
+        network.engine.is_joined = True
+        with pytest.raises(RecordNotFound):
+            await face.get_record(mine, consistent=False)
 
     with_records(tmp_path / "home", act)
