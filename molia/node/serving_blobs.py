@@ -32,7 +32,8 @@ BUSY_MS: Final = 500
 _BAD: Final = messages.Error(code=ErrorCode.BAD_MESSAGE)
 _BUSY: Final = messages.Busy(retry_after_ms=BUSY_MS, effort_bits=0)
 _NOT_HERE: Final = messages.Error(code=ErrorCode.NOT_HERE)
-Give = Callable[[PeerStream, Message], Awaitable[None]]
+Give = Callable[[PeerStream, Message, asyncio.Timeout], Awaitable[None]]
+"""Answers a request on a stream; may move the deadline once it knows how much it sends."""
 
 
 class BlobServer:
@@ -103,14 +104,16 @@ class BlobServer:
     async def _give_in_time(self, stream: PeerStream, give: Give, asked: Message) -> None:
         size = limits.BLOCK_SIZE_MAX * getattr(asked, "stripe_count", 1)
         try:
-            async with asyncio.timeout(PATIENCE_S + size / limits.SERVED_BYTES_PER_S_MIN):
-                await give(stream, asked)
+            async with asyncio.timeout(_time_for(size)) as deadline:
+                await give(stream, asked, deadline)
                 await stream.finish()
         except TimeoutError:
             self._count("too_slow")
             raise ConnectionLost("a peer takes its answer too slowly") from None
 
-    async def _give_leaves(self, stream: PeerStream, asked: Message) -> None:
+    async def _give_leaves(
+        self, stream: PeerStream, asked: Message, deadline: asyncio.Timeout
+    ) -> None:
         assert isinstance(asked, said.GetLeaves), "it was read by its number"
         run = self._context.offload.run
         here = await run(self._pieces.find, asked.cid)
@@ -118,11 +121,14 @@ class BlobServer:
         if leaves is None:
             await self._not_here(stream)
             return
+        deadline.reschedule(asyncio.get_running_loop().time() + _time_for(len(leaves)))
         await send_reply(stream, said.Leaves(asked.share, len(leaves)))
         await self._send(stream, leaves)
         self._count("leaf_lists")
 
-    async def _give_blocks(self, stream: PeerStream, asked: Message) -> None:
+    async def _give_blocks(
+        self, stream: PeerStream, asked: Message, _deadline: asyncio.Timeout
+    ) -> None:
         """Send the blocks, up to the first that is not here."""
         assert isinstance(asked, said.GetBlocks), "it was read by its number"
         run, first, given = self._context.offload.run, asked.first_stripe, 0
@@ -146,7 +152,9 @@ class BlobServer:
         if not given:
             await self._not_here(stream)
 
-    async def _give_block_to_audit(self, stream: PeerStream, asked: Message) -> None:
+    async def _give_block_to_audit(
+        self, stream: PeerStream, asked: Message, _deadline: asyncio.Timeout
+    ) -> None:
         assert isinstance(asked, said.Audit), "it was read by its number"
         run = self._context.offload.run
         _, piece = await run(self._pieces.open, asked.cid, asked.share, asked.stripe)
@@ -159,7 +167,9 @@ class BlobServer:
         await send_reply(stream, said.Audited(code=code, path=piece.path, size=size))
         await self._send(stream, piece.block)
 
-    async def _give_supplement(self, stream: PeerStream, asked: Message) -> None:
+    async def _give_supplement(
+        self, stream: PeerStream, asked: Message, _deadline: asyncio.Timeout
+    ) -> None:
         assert isinstance(asked, said.GetManifest), "it was read by its number"
         run, now = self._context.offload.run, self._context.now()
         try:
@@ -180,6 +190,11 @@ class BlobServer:
         if data:
             await stream.send(data)
             self._context.metrics.served_bytes.inc(len(data))
+
+
+def _time_for(size: int) -> float:
+    """Return how long an answer of so many bytes may take; a leaf list has 13 MB at most."""
+    return PATIENCE_S + size / limits.SERVED_BYTES_PER_S_MIN
 
 
 class _Turns:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from molia.base import limits
 from molia.base.cid import Cid
 from molia.base.crypto import Identity
 from molia.base.errors import ConnectionLost, PeerLacks, PeerRefused, SharesOutOfReach
@@ -34,6 +35,7 @@ from molia.node.fetching import Fetcher
 from molia.node.home import init_home
 from molia.node.local import LocalNode
 from molia.node.network import Network
+from molia.node.pieces import Pieces
 from molia.node.reads import LocalReader
 from molia.node.serving_blobs import BlobServer
 from molia.node.stream_messages import read_all, read_reply, send_request
@@ -241,6 +243,30 @@ async def test_leaf_lists_runs_of_blocks_and_audits_are_answered(two: list[Place
         block = await read_all(stream, head.size)
         assert blake3_digest(block) == leaves[32:64]
     assert two[0].count("audits") == 1
+
+
+async def test_a_long_leaf_list_has_the_time_that_its_bytes_take_on_a_thin_line(
+    two: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cid, size = await two[0].put(BODY), 12 * limits.STREAM_WINDOW_START
+    monkeypatch.setattr(Pieces, "leaves", lambda *_: bytes(size))
+    monkeypatch.setattr(serving_blobs, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(limits, "SERVED_BYTES_PER_S_MIN", size / 2.0)
+    for rest_s, is_whole in ((1.5, True), (5.0, False)):
+        async with two[1].network.open_stream(*two[0].holder, Number.GET_LEAVES) as stream:
+            await send_request(stream, said.GetLeaves(cid, 3))
+            stream.end()
+            await read_reply(stream)
+            try:
+                async with asyncio.timeout(30.0):
+                    await asyncio.sleep(rest_s)
+                    got = await stream.receive_all(size)
+            except ConnectionLost:
+                assert not is_whole
+            else:
+                assert is_whole
+                assert len(got) == size
+    assert two[0].count("too_slow") == 1
 
 
 async def test_what_is_not_here_is_said(two: list[Place]) -> None:
