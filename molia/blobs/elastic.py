@@ -102,3 +102,7 @@ class Supplement:
     def agrees(self, computed: Sequence[bytes]) -> bool:
         """Tell whether roots that were computed from the blob, from share 14 on, are its own."""
         return len(computed) <= len(self.roots) and self.roots[: len(computed)] == tuple(computed)
+
+    def fits(self, other: "Supplement") -> bool:
+        """Tell whether both say the same of the shares that both list."""
+        return all(ours == theirs for ours, theirs in zip(self.roots, other.roots, strict=False))

@@ -8,7 +8,7 @@ Source: docs/reference/gathering.md.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -26,6 +26,7 @@ from molia.base.errors import (
     TimedOut,
     outcome_of,
 )
+from molia.base.hashing import blake3_digest
 from molia.base.ids import PeerKey
 from molia.base.limits import TOTAL_SHARES
 from molia.blobs.elastic import Supplement
@@ -80,6 +81,8 @@ class Fetcher:
         self._pace = PeerPace(network, lambda: context.now().mono_s)
         self._checked: OrderedDict[tuple[bytes, Cid], None] = OrderedDict()
         """Content hashes and the manifests that were found to be theirs."""
+        self._untrue: OrderedDict[tuple[Cid, bytes], None] = OrderedDict()
+        """Supplements that were found to be wrong, by digest, and who gave them, by key."""
         self._running: set[Gathering] = set()
         self.patience, self.join_wait_s = GatherConfig(), JOIN_WAIT_S
         self.cache: Cache | None = None
@@ -211,24 +214,50 @@ class Fetcher:
         self._running.add(running)
         return running
 
-    async def supplement(self, find: Find, here: Sequence[Bound] = ()) -> Supplement | None:
-        """Return what is said of the roots of shares that were added; None: nobody has any.
+    async def supplements(
+        self, find: Find, here: Sequence[Bound] = ()
+    ) -> AsyncGenerator[Supplement, None]:
+        """Yield what is said of the roots of shares that were added, each once.
 
-        It is a hint, which nobody signs: what is read by it has to hash to the content.
+        Each is a hint, which nobody signs: what is read by it has to hash to the content. Who
+        said what was not true is asked last.
         """
-        for bound in here:
-            if (kept := Supplement.decode(bound.supplement)) is not None:
-                return kept
+        known = [Supplement.decode(bound.supplement) for bound in here]
+        said = {
+            found.roots: found for found in known if found is not None and found.cid == find.cid
+        }
+        for found in list(said.values()):
+            if not self._is_untrue(find.cid, found):
+                yield found
         having = {key: max(shares, default=0) for key, shares in find.shares.items()}
         names = [key for key in having if TOTAL_SHARES <= having[key] < limits.SHARES_MAX]
-        for key in sorted(names, key=lambda key: -having[key])[:HINTS_MAX]:
+        names.sort(key=lambda key: ((find.cid, key) in self._untrue, -having[key]))
+        for key in names[:HINTS_MAX]:
             try:
-                found = await ask_supplement(self.network, find.holder(key), find.cid)
+                told = await ask_supplement(self.network, find.holder(key), find.cid)
             except MoliaError:
                 continue
-            if found is not None:
-                return found
-        return None
+            if told is None or told.roots in said:
+                continue
+            said[told.roots] = told
+            if self._is_untrue(find.cid, told):
+                self._note_untrue(find.cid, key)
+                continue
+            yield told
+            if self._is_untrue(find.cid, told):
+                self._note_untrue(find.cid, key)
+
+    def note_untrue(self, added: Supplement) -> None:
+        """Take that a blob that was read by a supplement was another."""
+        self._note_untrue(added.cid, _digest_of(added))
+
+    def _is_untrue(self, cid: Cid, added: Supplement) -> bool:
+        return (cid, _digest_of(added)) in self._untrue
+
+    def _note_untrue(self, cid: Cid, what: bytes) -> None:
+        self._untrue[cid, what] = None
+        while len(self._untrue) > limits.FINDS_MAX:
+            self._untrue.popitem(last=False)
 
     def explain(self, error: MoliaError, find: Find) -> MoliaError:
         """Return why a read failed, and count it: nobody found is no answer without a search."""
@@ -271,6 +300,8 @@ class Fetcher:
         peer = PeerKey(key)
         if peer == self.context.peer:
             return
+        if share is not None and TOTAL_SHARES <= share < limits.SHARES_MAX:
+            return  # what it must be is a stranger's word: the supplement may be what is wrong
         self.context.metrics.fetches.labels("lies").inc()
         log.warning("holder_lied", blob=cid.short, peer=peer.short, share_index=share)
         known = self.network.transport.endpoint.find(peer)
@@ -280,3 +311,7 @@ class Fetcher:
         self._pace.note_lie(key)
         for told in self.on_lie:
             told(cid, peer, share)
+
+
+def _digest_of(added: Supplement) -> bytes:
+    return blake3_digest(added.encode())

@@ -25,6 +25,7 @@ from molia.blobs.elastic import Supplement
 from molia.blobs.gather import Gather
 from molia.blobs.geometry import STRIPE_SIZE_MAX
 from molia.blobs.manifest import Manifest
+from molia.blobs.merkle import share_root
 from molia.blobs.one_read import Failed
 from molia.blobs.placement import Candidate
 from molia.blobs.rebuilt import Rebuilt
@@ -45,6 +46,7 @@ from molia.node.own_shares import take_own
 from molia.node.placing import Offer, Placed, Placing, holdings_of, shares_of
 from molia.node.watched import Watched
 from molia.store import keys
+from molia.store.ops import Reply
 from molia.store.rows import PlacedRow
 from molia.wire.blob_messages import Lease
 
@@ -146,6 +148,8 @@ class Mender:
             added = _added(held, missing, watched)
             shares = tuple(share for share in missing if share in shares_of(held.bound, added))
             async with self._made(held, shares, added, standing.absent) as (bound, supplement):
+                if supplement:
+                    await self._correct(cid, supplement)
                 courier.supplement = supplement or held.row.supplement
                 placing = Placing(courier, bound, row, only=shares, added=added)
                 placed = await placing.run(_ignore)
@@ -289,6 +293,39 @@ class Mender:
             return b""
         context.metrics.repairs.labels("parity_added").inc(len(wanted) - len(listed))
         return Supplement(held.cid, tuple(rebuilt.root(share) for share in more)).encode()
+
+    async def _correct(self, cid: Cid, computed: bytes) -> None:
+        """Part with a supplement that was taken on a stranger's word and is wrong, and its shares.
+
+        Without it the others that hold added shares would fail our audits for ever.
+        """
+        run, truth = self._context.offload.run, Supplement.decode(computed)
+        held = await run(self._held.find, cid, self._context.now())
+        kept = None if held is None else Supplement.decode(held.row.supplement)
+        if held is None or kept is None or truth is None or kept.fits(truth):
+            return
+        row = replace(held.row, supplement=computed)
+        change = self._held.without(held, row)
+        if await self._context.home_writer(cid).write(change) is not Reply.APPLIED:
+            return  # it changed meanwhile: the next repair sees to it
+        log.warning("supplement_was_wrong", blob=cid.short)
+        held = Held(cid, row, row.encode())
+        wrong = await run(self._wrong_shares, held, truth)
+        if wrong and len(wrong) < len(row.shares):
+            await self._holder.life.let_go(held, wrong)
+
+    def _wrong_shares(self, held: Held, truth: Supplement) -> list[int]:
+        """Return the added shares that are kept and are not the blob's; in a thread."""
+        leaves, now = self._context.leaves, self._context.now()
+        roots = dict(zip(truth.shares, truth.roots, strict=True))
+        kept = {
+            share: leaves.read(held.row.object_id, share, now)
+            for share in held.row.shares if share in roots
+        }  # fmt: skip
+        return [
+            share for share, found in kept.items()
+            if found is not None and share_root(found) != roots[share]
+        ]  # fmt: skip
 
 
 def _added(held: Held, missing: Sequence[int], watched: Watched) -> int:

@@ -1,6 +1,7 @@
 """Blobs from the network, open: see `service.BlobReader`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Final, Protocol
 
 from molia.base import limits
@@ -39,8 +40,12 @@ class Reads(Protocol):
         """Return why a read failed, and count it."""
         ...
 
-    async def supplement(self, find: Find, here: tuple[Bound, ...]) -> Supplement | None:
-        """Return what is said of shares that were added to a blob; None: nobody has any."""
+    def supplements(self, find: Find, here: tuple[Bound, ...]) -> AsyncGenerator[Supplement, None]:
+        """Yield what is said of shares that were added to a blob, by whom there is time to ask."""
+        ...
+
+    def note_untrue(self, added: Supplement) -> None:
+        """Take that what was read by a supplement was another blob."""
         ...
 
     def note_read(self, core: Gather) -> None:
@@ -105,12 +110,29 @@ class NetworkReader:
                 yield chunk
             return
         except SharesOutOfReach as error:
-            short, added = error, await self._reads.supplement(self._find, self._here)
-        if self._added or added is None:
-            raise short
-        patched = NetworkReader(self._reads, self._find, self.manifest, self._here, added.roots)
-        async for chunk in AddedReader(patched, self.manifest.content).read(at, stop):
-            yield chunk
+            if self._added:
+                raise
+            failure: MoliaError = error
+        given = at
+        async with aclosing(self._reads.supplements(self._find, self._here)) as said:
+            async for added in said:
+                try:
+                    async for chunk in self._patched(added).read(at, stop):
+                        given += len(chunk)
+                        yield chunk
+                    return
+                except IntegrityFailure as error:
+                    self._reads.note_untrue(added)
+                    failure = error
+                except SharesOutOfReach as error:
+                    failure = error
+                if given > at:
+                    break  # what is out cannot be taken back; the next read begins with another
+        raise failure
+
+    def _patched(self, added: Supplement) -> "AddedReader":
+        reader = NetworkReader(self._reads, self._find, self.manifest, self._here, added.roots)
+        return AddedReader(reader, self.manifest.content)
 
     @property
     def size(self) -> int:

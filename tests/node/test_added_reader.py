@@ -1,14 +1,20 @@
 """Reads that rest on a stranger's supplement: the right bytes, or an end without the last block."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import SimpleNamespace
 from typing import cast
 
 import anyio
 import pytest
 
-from molia.base.errors import IntegrityFailure
+from molia.base.cid import Cid, Codec
+from molia.base.errors import IntegrityFailure, SharesOutOfReach
 from molia.base.hashing import blake3_digest
-from molia.node.network_readers import AddedReader, NetworkReader
+from molia.blobs.elastic import Supplement
+from molia.blobs.manifest import Manifest
+from molia.node import network_readers
+from molia.node.network_readers import AddedReader, NetworkReader, Reads
+from molia.node.whereabouts import Find
 
 BLOCK = 1_000
 DATA = bytes(n % 251 for n in range(10 * BLOCK))
@@ -66,3 +72,72 @@ def test_a_range_that_changes_between_the_passes_ends_before_the_change() -> Non
     with pytest.raises(IntegrityFailure) as caught:
         got(Passes(DATA, later), 5_500, 8_000)
     assert caught.value.__notes__ == ["500 bytes"]
+
+
+CID, SIZE = Cid(Codec.MANIFEST, blake3_digest(b"manifest")), len(DATA)
+TRUE, FALSE, SHORT = (Supplement(CID, (bytes([n]) * 32,)) for n in range(3))
+"""One by which the blob is read, one by which another is, and one by which too little is."""
+
+
+class Told:
+    """Readers' other half: hands out what strangers say, and hears what was not true."""
+
+    def __init__(self, *said: Supplement) -> None:
+        self._said, self.untrue = said, list[Supplement]()
+
+    async def supplements(self, _find: object, _here: object) -> AsyncGenerator[Supplement, None]:
+        """Yield what is not known to be wrong."""
+        for each in self._said:
+            if each not in self.untrue:
+                yield each
+
+    def note_untrue(self, added: Supplement) -> None:
+        """Remember it."""
+        self.untrue.append(added)
+
+
+class Short(NetworkReader):
+    """A reader that has too few shares but for those that were added."""
+
+    async def _read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        if self._added not in (TRUE.roots, FALSE.roots):
+            raise SharesOutOfReach(CID, reachable=9, needed=10, asked=())
+        data = DATA if self._added == TRUE.roots else bytes(SIZE)
+        for at in range(start // BLOCK * BLOCK, stop, BLOCK):
+            yield data[max(at, start) : min(at + BLOCK, stop)]
+
+
+def read(told: Told, start: int, stop: int, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Return what is read of a blob that needs added shares."""
+    monkeypatch.setattr(network_readers, "NetworkReader", Short)
+    manifest = SimpleNamespace(size=SIZE, content=blake3_digest(DATA))
+    reader = Short(cast("Reads", told), cast("Find", None), cast("Manifest", manifest), ())
+
+    async def go() -> bytes:
+        return b"".join([chunk async for chunk in reader.read(start, stop)])
+
+    return anyio.run(go)
+
+
+def test_a_range_is_read_by_the_next_supplement_when_one_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told(FALSE, SHORT, TRUE)
+    assert read(told, 1_500, 4_200, monkeypatch) == DATA[1_500:4_200]
+    assert told.untrue == [FALSE]
+    assert read(Told(SHORT, TRUE), 0, SIZE, monkeypatch) == DATA
+
+
+def test_the_whole_is_read_by_the_next_supplement_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told(FALSE, TRUE)
+    with pytest.raises(IntegrityFailure):
+        read(told, 0, SIZE, monkeypatch)
+    assert read(told, 0, SIZE, monkeypatch) == DATA
+
+
+def test_without_any_the_shares_are_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    for told in (Told(), Told(SHORT)):
+        with pytest.raises(SharesOutOfReach):
+            read(told, 0, SIZE, monkeypatch)

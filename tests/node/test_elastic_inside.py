@@ -1,6 +1,7 @@
 """Parity is added where holders come and go, and readers live on it: real nodes in this process."""
 
 import asyncio
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from molia.base.cid import Cid
 from molia.base.errors import SharesOutOfReach
 from molia.base.ids import PeerKey
-from molia.base.limits import DATA_SHARES, TOTAL_SHARES
+from molia.base.limits import ADDED_SHARES_MAX, DATA_SHARES, TOTAL_SHARES
 from molia.blobs.elastic import Supplement
 from molia.node.asking_blobs import Holder, ask_supplement
+from molia.node.held import Held
+from molia.store.ops import Reply
 from tests.node.inside import Inside, config_of, until, with_network
 from tests.node.process import body_of
 from tests.node.test_reading_inside import SIZE, get, silence
@@ -66,6 +69,7 @@ def test_flaky_holders_get_added_parity_that_reads_live_on(
                     await asyncio.sleep(0.2)
         stop.set()
         await keeping
+        await _a_wrong_supplement_is_parted_with(added[-1], cid, told)
 
         silence(nodes[0])
         gone = _those_whose_loss_needs_added_parity(left, cid)
@@ -95,6 +99,26 @@ def _those_whose_loss_needs_added_parity(nodes: list[Inside], cid: Cid) -> list[
             if len(listed) < DATA_SHARES <= len(kept):
                 return list(gone)
     pytest.fail("added parity makes no difference")
+
+
+async def _a_wrong_supplement_is_parted_with(node: Inside, cid: Cid, truth: Supplement) -> None:
+    """One that a stranger gave, as long as any: it goes once the roots were computed."""
+    member, context = node.member, node.node.context
+    held = member.holder.held.find(cid, context.now())
+    assert held is not None
+    false = Supplement(cid, (bytes(32),) * ADDED_SHARES_MAX).encode()
+    taken = Held(cid, replace(held.row, supplement=false), b"")
+    change = member.holder.held.without(held, taken.row)
+    assert await context.home_writer(cid).write(change) is Reply.APPLIED
+    await member.repairs._mender._correct(cid, truth.encode())
+    after = member.holder.held.find(cid, context.now())
+    assert after is not None
+    assert (after.row.supplement, after.row.shares) == (truth.encode(), held.row.shares)
+    added = max(held.row.shares)
+    roots = list(truth.roots)
+    roots[added - TOTAL_SHARES] = bytes(32)
+    wrong = member.repairs._mender._wrong_shares(after, Supplement(cid, tuple(roots)))
+    assert wrong == [added], "a share that is not the blob's goes with it"
 
 
 async def _supplement_of(asker: Inside, holder: Inside, cid: Cid) -> Supplement | None:

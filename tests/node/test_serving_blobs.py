@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, cast
 
 import pytest
 
@@ -17,10 +18,11 @@ from molia.base.errors import ConnectionLost, PeerLacks, PeerRefused, SharesOutO
 from molia.base.hashing import blake3_digest
 from molia.base.limits import SERVED_MAX, SERVED_PER_PEER_MAX, TOTAL_SHARES, WHOLE_SHARE
 from molia.base.views import PutOptions
+from molia.blobs.elastic import Supplement
 from molia.blobs.manifest import Manifest, cid_of_manifest
 from molia.blobs.merkle import verify_path
 from molia.dht.providers import Kind, Provided, ProviderRecord, share_bitmap
-from molia.node import serving_blobs
+from molia.node import fetching, serving_blobs
 from molia.node.app import open_node
 from molia.node.asking_blobs import (
     Block,
@@ -39,13 +41,14 @@ from molia.node.pieces import Pieces
 from molia.node.reads import LocalReader
 from molia.node.serving_blobs import BlobServer
 from molia.node.stream_messages import read_all, read_reply, send_request
-from molia.node.whereabouts import Provider
+from molia.node.whereabouts import Find, Provider
 from molia.store import keys
 from molia.store.keys import Kind as StoreKind
 from molia.store.ops import Delete, Put, Transaction
 from molia.wire import blob_messages as said
 from molia.wire import messages
 from molia.wire.messages import Number
+from molia.wire.scores import Standing
 from tests.node.holders import CONFIG, network_of
 from tests.node.process import body_of
 
@@ -348,6 +351,49 @@ async def test_a_node_mends_its_read_from_others(two: list[Place]) -> None:
 @dataclass
 class _Member:
     fetcher: Fetcher
+
+
+async def test_who_gave_a_wrong_supplement_is_asked_last_and_holders_are_not_blamed_by_it(
+    two: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher, cid = two[1].fetcher, await two[0].put(BODY)
+    names = [bytes((n,)) * 32 for n in range(1, 7)]
+    gives = {key: Supplement(cid, (blake3_digest(key),) * 2) for key in names}
+    asked: list[bytes] = []
+
+    async def ask(_: object, key: bytes, of: Cid) -> Supplement:
+        asked.append(key)
+        return gives[key]
+
+    class Somebody:
+        shares: ClassVar = {key: (14 + n,) for n, key in enumerate(names)}
+
+        def __init__(self, cid: Cid) -> None:
+            self.cid = cid
+
+        def holder(self, key: bytes) -> bytes:
+            return key
+
+    monkeypatch.setattr(fetching, "ask_supplement", ask)
+    find = cast("Find", Somebody(cid))
+    first = [found async for found in fetcher.supplements(find)]
+    assert first == [gives[key] for key in reversed(names[2:])], "four are asked"
+    async for found in fetcher.supplements(find):
+        fetcher.note_untrue(found)
+    assert [found async for found in fetcher.supplements(find)] == [
+        gives[names[1]],
+        gives[names[0]],
+    ]
+
+    told: list[object] = []
+    fetcher.on_lie.append(lambda *lie: told.append(lie))
+    liar = two[0].holder.key
+    for share in (14, 20, 20, 63):
+        fetcher._on_liar(cid, liar.key, share)
+    assert not told, "what an added share must be was a stranger's word"
+    assert two[1].network.admission.standing(liar, 0.0) is Standing.GOOD
+    fetcher._on_liar(cid, liar.key, 3)
+    assert told == [(cid, liar, 3)]
 
 
 # ---------------------------------------------------------------------------- bounds
