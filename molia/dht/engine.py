@@ -147,7 +147,7 @@ class Engine:
         self._settle(now)
 
     def on_rows(self, count: int) -> None:
-        """Take how many rows the shelf holds."""
+        """Take how many records and provider records the shelf holds."""
         self._storing.writes.quotas.rows = count
 
     def on_egress(self, sent_bytes: int, now: Now) -> None:

@@ -36,6 +36,9 @@ _HEAD: Final = Struct(">BQQ")
 """Of a record's row: form, seq, and until when."""
 _ENTRY: Final = Struct(">QH")
 """Of a provider record in its row: since when it is held without a gap, and its size."""
+_ENTRY_TYPICAL: Final = 220
+"""Bytes of a provider record in its row: 210 to 230 with one hint, of one address family or the
+other; 294 at most."""
 _DIGEST_ENTRY: Final = Struct(">8s4sB")
 _CROWD: Final = b"\xff" * 4
 """The summary of a location with so many providers that holders need not agree on them."""
@@ -61,7 +64,7 @@ class AddDecision(NamedTuple):
     row: bytes | None = None
     expires: int = 0
     is_new: bool = False
-    """Whether nothing of this signer was held here."""
+    """Whether one more is held then: nothing of this signer was, and nobody makes room."""
 
 
 class Faded(NamedTuple):
@@ -163,7 +166,13 @@ def add(row: bytes | None, offered: ProviderRecord, *, unix_s: float) -> AddDeci
     new = outline(offered.encoded)
     assert new is not None, "it was checked"
     kept = _with(others, Entry(since, new))
-    return AddDecision(AddCode.OK, _packed(kept), _until(kept), is_new=before is None)
+    is_new = before is None and len(kept) > len(others)
+    return AddDecision(AddCode.OK, _packed(kept), _until(kept), is_new=is_new)
+
+
+def held_in(kind: int, row_size: int) -> int:
+    """Return about how many records a row of so many bytes is, without reading it."""
+    return 1 if kind == RECORD else max(1, round((row_size - 1) / _ENTRY_TYPICAL))
 
 
 def entries(row: bytes | None, *, unix_s: float) -> list[Entry]:

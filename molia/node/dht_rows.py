@@ -18,7 +18,7 @@ from molia.base.errors import Damaged, MoliaError, ShardUnavailable
 from molia.dht import held
 from molia.dht.effects import Store
 from molia.node.context import Context
-from molia.node.shards import ReadShard, keys_of
+from molia.node.shards import ReadShard, rows_of
 from molia.store.keys import Kind
 from molia.store.ops import Delete, Guard, Put, Reply, Transaction
 
@@ -49,7 +49,10 @@ class Rows:
         self._context = context
         self.counters = RowCounters()
         self.held = dict.fromkeys(KINDS.values(), 0)
-        """Rows on the shards of this worker, as counted last and changed since."""
+        """Records of each kind on the shards of this worker, as counted last and changed since.
+
+        A location's row has one record, or up to 64 provider records: how many, its size tells.
+        """
         self._writing = 0
 
     # ------------------------------------------------------------------ reading
@@ -79,20 +82,21 @@ class Rows:
         return [row.key for row in rows]
 
     def count(self) -> None:
-        """Count the rows on the shards of this worker; to be run in a thread.
+        """Count the records on the shards of this worker; to be run in a thread.
 
         Of a kind that cannot be read now the last count stays.
         """
-        for kind in KINDS.values():
+        for kind, named in KINDS.items():
             try:
-                self.held[kind] = sum(
+                self.held[named] = sum(
                     self._count_in(writer.shard, kind) for writer in self._context.shards.own
                 )
             except (Damaged, ShardUnavailable):
                 self.counters.unreadable += 1
 
-    def _count_in(self, shard: ReadShard, kind: Kind) -> int:
-        return sum(1 for _ in keys_of(shard, kind, b"", self._context.now()))
+    def _count_in(self, shard: ReadShard, kind: int) -> int:
+        rows = rows_of(shard, KINDS[kind], b"", self._context.now())
+        return sum(held.held_in(kind, row.size) for row in rows)
 
     # ------------------------------------------------------------------ writing
 
@@ -120,10 +124,14 @@ class Rows:
         return True
 
     def _count_change(self, wanted: Store) -> None:
-        change = (wanted.row is not None) - (wanted.expected is not None)
+        change = _count(wanted.kind, wanted.row) - _count(wanted.kind, wanted.expected)
         if change:
             kind = KINDS[wanted.kind]
             self.held[kind] = max(0, self.held[kind] + change)
+
+
+def _count(kind: int, row: bytes | None) -> int:
+    return 0 if row is None else held.held_in(kind, len(row))
 
 
 def _transaction(wanted: Store) -> Transaction:

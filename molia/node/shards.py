@@ -21,6 +21,7 @@ from molia.node.copier import Copier
 from molia.node.remote import RemoteWriter
 from molia.node.system import SystemClock
 from molia.store.keys import Kind, shard_of
+from molia.store.ops import Row
 from molia.store.shard import Put, Reply, Shard, Transaction
 from molia.store.shared import SharedShard
 
@@ -358,10 +359,15 @@ class ShardSet:
 
 def keys_of(shard: ReadShard, kind: Kind, prefix: bytes, now: Now) -> Iterator[bytes]:
     """Yield all live keys with a prefix, in order; in a thread. Raises ShardUnavailable."""
+    return (row.key for row in rows_of(shard, kind, prefix, now))
+
+
+def rows_of(shard: ReadShard, kind: Kind, prefix: bytes, now: Now) -> Iterator[Row]:
+    """Yield what is known without reading it of all that `keys_of` yields."""
     after, count = b"", KEYS_PAGE
     while count == KEYS_PAGE:
         rows = shard.scan(kind, prefix, now=now, after=after, limit=KEYS_PAGE)
-        yield from (row.key for row in rows)
+        yield from rows
         count = len(rows)
         after = rows[-1].key if rows else after
 

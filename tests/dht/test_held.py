@@ -12,7 +12,7 @@ from molia.base import limits
 from molia.base.cid import Cid, Codec
 from molia.dht import held, providers, records
 from molia.dht.held import Decision, Summary
-from molia.dht.providers import Kind, ProviderRecord
+from molia.dht.providers import Kind, Provided, ProviderRecord, share_bitmap
 from molia.dht.records import SignedRecord
 from molia.wire import messages
 from molia.wire.dht_messages import AddCode, Digest, PutCode
@@ -266,6 +266,28 @@ def test_at_a_full_location_the_old_stay_and_the_newest_come_and_go() -> None:
         assert codes == [AddCode.OK], "a newcomer always gets in"
     kept = [entry.since - NOW for entry in held.entries(row, unix_s=NOW + 100)]
     assert kept == [*range(48), *range(84, 100)]
+
+
+def test_whoever_takes_the_place_of_another_is_none_more() -> None:
+    row: bytes | None = None
+    more: list[bool] = []
+    for n in range(80):
+        decision = held.add(row, provider(n + 1), unix_s=NOW + n)
+        row = decision.row
+        more.append(decision.is_new)
+    assert more == [True] * 64 + [False] * 16
+    assert not held.add(row, provider(1, issued=NOW + 90), unix_s=NOW + 90).is_new, "it is renewed"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+def test_the_size_of_a_row_tells_about_how_many_provider_records_it_has(host: str) -> None:
+    row: bytes | None = None
+    provided = Provided(shares=share_bitmap([13]), hints=((host, 7071),))
+    for count in range(1, 65):
+        row = held.add(row, provider(count, provided=provided), unix_s=NOW).row
+        assert row is not None
+        assert held.held_in(held.PROVIDERS, len(row)) == pytest.approx(count, rel=0.1)
+        assert held.held_in(held.RECORD, len(row)) == 1
 
 
 def test_a_flood_from_thirty_networks_drives_out_none_that_was_there_for_long() -> None:

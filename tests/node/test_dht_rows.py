@@ -16,6 +16,7 @@ from molia.base.errors import ShardUnavailable
 from molia.base.now import Now
 from molia.dht import held
 from molia.dht.effects import Store
+from molia.dht.providers import Provided, share_bitmap
 from molia.node.app import open_node
 from molia.node.dht import Dht
 from molia.node.dht_rows import Rows, _before
@@ -24,6 +25,7 @@ from molia.node.network import Network
 from molia.node.team import Seat, Team
 from molia.store.keys import Kind
 from molia.store.ops import Row
+from tests.dht.record_samples import NOW, provider
 
 RECORD, PROVIDER = held.RECORD, held.PROVIDERS
 FAR = 4_000_000_000
@@ -97,6 +99,25 @@ def test_locations_come_in_order_over_all_shards_from_any_start(tmp_path: Path) 
             assert list(rows.locations(PROVIDER, loc(start), 3)) == expected[:3]
         rows.count()
         assert rows.held == {Kind.RECORD: 0, Kind.PROVIDER: len(numbers)}
+
+    with_rows(tmp_path / "home", act)
+
+
+def test_provider_records_are_counted_one_by_one_and_not_by_their_locations(
+    tmp_path: Path,
+) -> None:
+    async def act(rows: Rows) -> None:
+        row: bytes | None = None
+        provided = Provided(shares=share_bitmap([3]), hints=(("192.0.2.1", 7071),))
+        for number in range(1, 15):
+            offered = provider(number, provided=provided)
+            before, row = row, held.add(row, offered, unix_s=NOW).row
+            assert await rows.write(store(loc(1), row, before, kind=PROVIDER))
+        assert rows.held[Kind.PROVIDER] == pytest.approx(14, abs=1)
+        rows.count()
+        assert rows.held == {Kind.RECORD: 0, Kind.PROVIDER: pytest.approx(14, abs=1)}
+        assert await rows.write(store(loc(1), None, row, kind=PROVIDER))
+        assert rows.held[Kind.PROVIDER] == 0
 
     with_rows(tmp_path / "home", act)
 
