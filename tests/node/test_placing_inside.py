@@ -368,6 +368,35 @@ def test_a_holder_that_moved_is_told_where_the_watch_has_found_it(
     with_network(tmp_path, act, [config_of(), config_of()])
 
 
+def test_a_renewal_that_a_crash_cuts_off_is_made_again_for_all_holders(tmp_path: Path) -> None:
+    async def act(nodes: list[Inside]) -> None:
+        publisher, context = nodes[0], nodes[0].node.context
+        courier, cid = publisher.member.courier, (await publisher.put(body_of(5, SIZE))).cid
+        await _age(publisher, cid)
+        tell, told = courier._tell, list[bytes]()
+
+        async def tell_one(key: bytes, lease: Lease, *more: Any) -> bool:
+            if told:
+                await asyncio.sleep(3_600.0)  # the crash comes first
+            told.append(key)
+            return await tell(key, lease, *more)
+
+        courier._tell = tell_one  # type: ignore[method-assign,assignment]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2.0):
+                await courier.renew_lease(cid)
+        courier._tell = tell  # type: ignore[method-assign]
+        assert await courier.renew_lease(cid) == len(nodes) - 1
+        row = context.catalog.placed(cid, context.now())
+        assert row is not None
+        for node in nodes[1:]:
+            (held,) = node.held()
+            (kept,) = node.member.holder.held.leases(held, context.now()).values()
+            assert kept.signed == row.lease, "a holder was passed over"
+
+    with_network(tmp_path, act, [config_of() for _ in range(4)])
+
+
 def test_a_lease_that_is_renewed_leaves_alone_what_is_placed_meanwhile(tmp_path: Path) -> None:
     async def act(nodes: list[Inside]) -> None:
         publisher, context = nodes[0], nodes[0].node.context
