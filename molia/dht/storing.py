@@ -225,14 +225,19 @@ class Storing:
         self, encoded: bytes, side: Family, now: Now, writer: Asker | None
     ) -> ProviderRecord | None:
         """Return a provider record that is what it says; None, and a note of who sent another."""
-        is_local = side.own is not None and side.own.is_local
+        allow_local = side.own is not None and side.own.is_local
         record = providers.check(
-            encoded, self._hub.space.network, unix_s=now.unix_s, allow_local=is_local
+            encoded, self._hub.space.network, unix_s=now.unix_s, allow_local=allow_local
         )
         if not isinstance(record, Fault):
             return record
         if writer is not None and writer.address is not None:
-            note_fault(self._hub, record, writer.identity, address_of(writer.address))
+            # who has a neighbour at home announces from there, to public nodes as well
+            is_local = record is Fault.PREFIX and isinstance(
+                providers.parse(encoded), ProviderRecord
+            )
+            key = None if is_local else writer.identity
+            note_fault(self._hub, record, key, address_of(writer.address))
         return None
 
     def _count_added(self, rulings: Sequence[Ruling]) -> None:

@@ -12,7 +12,7 @@ from molia.base.ids import PeerKey
 from molia.base.limits import DIGESTS_BURST
 from molia.dht import held
 from molia.dht.blinding import content_loc, locations
-from molia.dht.effects import Finished, Heard, Snapshot
+from molia.dht.effects import Finished, Heard, Penalise, Snapshot
 from molia.dht.outcome import LookupResult
 from molia.dht.providers import Kind, Provided, announce
 from molia.dht.records import RecordAddress, publish
@@ -20,6 +20,7 @@ from molia.dht.results import Announced, Got, ProvidersFound, Stored
 from molia.sim.entropy import SeededEntropy
 from molia.wire.dht_messages import Digest
 from molia.wire.messages import Number, encode
+from tests.dht.record_samples import LOCAL
 from tests.dht.world import NETWORK, FakePeer, Node, World, contacts_of, joined, public
 
 
@@ -199,6 +200,14 @@ def test_provider_records_are_found_by_all_and_forged_ones_by_none() -> None:
     assert announced(world.nodes[2], [bad]).acks == (0,)
     assert [len(providers_of(node).records) for node in world.nodes] == [1] * 10
     assert sum(node.engine.counters.records_forged for node in world.nodes) >= 8
+
+
+def test_who_announces_from_a_local_address_is_refused_and_not_blamed_by_public_nodes() -> None:
+    world = joined(10)
+    home = provider(world, writer(1), LOCAL)
+    assert announced(world.nodes[2], [home]).acks == (0,)
+    assert sum(node.engine.counters.records_malformed for node in world.nodes) >= 8
+    assert not [e for node in world.nodes for e in node.effects if isinstance(e, Penalise)]
 
 
 def test_a_node_comes_back_by_its_snapshot_alone() -> None:
