@@ -27,8 +27,7 @@ class Offence(Enum):
     DEAD_CONTACTS = (-20.0, 2)
     """Most contacts that it relayed were unreachable."""
     FLOOD = (-10.0, 3)
-    TIMEOUT = (-1.0, 4)
-    WRONG_BYTES = (-25.0, 5)
+    WRONG_BYTES = (-25.0, 4)
     """It gave bytes for a blob's that are not."""
 
     @property
