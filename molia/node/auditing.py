@@ -5,7 +5,7 @@ Source: docs/reference/audit-and-repair.md, "Audit".
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -15,6 +15,7 @@ from molia.base.ids import PeerKey
 from molia.blobs import audit as core
 from molia.blobs.audit import Answer, Auditor, AuditTask
 from molia.blobs.placement import Place
+from molia.node.alarm import Alarm
 from molia.node.asking_blobs import Holder
 from molia.node.context import Context
 from molia.node.network import Network
@@ -25,6 +26,9 @@ from molia.wire.messages import Number
 
 log = structlog.get_logger(__name__)
 
+CATCH_UP_S: Final = 1.0
+"""What the rest of a block may take once this process runs again: silence is asked again after six
+hours only."""
 OnJudged = Callable[[AuditTask, Answer], Awaitable[None]]
 
 
@@ -37,7 +41,7 @@ class Auditing:
         self._places: dict[tuple[Cid, Place], Address] = {}
         self._asking: dict[tuple[Cid, Place], asyncio.Task[None]] = {}
         self._noting: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(lambda: self._now_s, self._on_deadline, catch_up_s=CATCH_UP_S)
 
     def add(self, task: AuditTask, address: Address) -> None:
         """Take an audit that is due; address: of the holder. Those beyond the bound stay due."""
@@ -48,8 +52,7 @@ class Auditing:
 
     def close(self) -> None:
         """End what is under way."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         for task in (*self._asking.values(), *self._noting):
             task.cancel()
 
@@ -57,8 +60,7 @@ class Auditing:
     def _now_s(self) -> float:
         return self._context.now().mono_s
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _on_deadline(self) -> None:
         self.core.on_deadline(now_s=self._now_s)
         self._turn()
 
@@ -70,13 +72,7 @@ class Auditing:
                         self._ask(task, effect)
                     case core.Judged(task=task, answer=answer):
                         self._judged(task, answer)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due_s = self.core.next_deadline_s()
-        if due_s is not None:
-            wait_s = max(0.0, due_s - self._now_s)
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+        self._alarm.set(self.core.next_deadline_s())
 
     def _ask(self, task: AuditTask, wanted: core.AskBlock) -> None:
         address = self._places[task.cid, task.place]

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from molia.base.cid import Cid
 from molia.base.errors import Busy, MoliaError
@@ -19,6 +19,7 @@ from molia.blobs.gather import Gather
 from molia.blobs.gather_whole import GatherWhole
 from molia.blobs.one_read import Failed, Liar
 from molia.blobs.sources import Source
+from molia.node.alarm import Alarm
 from molia.node.asking_blobs import BUSY_WAIT_S, Block, Run, ask_manifest, ask_run, ask_whole
 from molia.node.catalog import Bound
 from molia.node.context import Context
@@ -26,8 +27,6 @@ from molia.node.network import Network
 from molia.node.pieces import Pieces
 from molia.node.whereabouts import Find
 
-STOOD_STILL_S: Final = 1.0
-CATCH_UP_S: Final = 0.05
 Ending = cores.Deliver | whole.Whole | cores.Done | Failed
 OnLiar = Callable[[Cid, bytes, int | None], None]
 SourcesOf = Callable[[Find], list[Source]]
@@ -69,14 +68,13 @@ class Gathering:
         self._find, self._here = find, here
         self._sources_of, self._on_liar, self._on_close = sources_of, on_liar, on_close
         self._own, self._pieces = context.peer.key, Pieces(context)
-        self._loop = asyncio.get_running_loop()
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._runs: dict[tuple[bytes, int, int], _Run] = {}
         """Blocks that were asked for, by node, share and stripe."""
         self._new_runs: list[_Run] = []
         self._open_runs: dict[tuple[bytes, int], _Run] = {}
         """Those that are asked for as soon as all effects were looked at."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(lambda: self._now_s, self._on_deadline)
         self._told: dict[bytes, tuple[int, ...]] = {}
         """Sources that the core knows, with their shares."""
         self._out: deque[Ending] = deque()
@@ -103,8 +101,7 @@ class Gathering:
     def close(self) -> None:
         """End everything that is under way."""
         self._find.listeners.remove(self._on_found)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         for task in list(self._tasks.values()):
             task.cancel()
         self._on_close(self)
@@ -127,12 +124,7 @@ class Gathering:
             self.core.on_lookup_over(now_s=self._now_s)
         self._turn()
 
-    def _on_timer(self, due_s: float) -> None:
-        self._timer = None
-        if self._now_s - due_s > STOOD_STILL_S:
-            # this process did not run: what came meanwhile is read before anybody is called late
-            self._timer = self._loop.call_later(CATCH_UP_S, self._on_timer, self._now_s)
-            return
+    def _on_deadline(self) -> None:
         self.core.on_deadline(now_s=self._now_s)
         self._turn()
 
@@ -144,13 +136,7 @@ class Gathering:
             for effect in effects:
                 self._carry_out(effect)
             self._begin_runs()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due_s = self.core.next_deadline_s()
-        if due_s is not None:
-            wait_s = max(0.0, due_s - self._now_s)
-            self._timer = self._loop.call_later(wait_s, self._on_timer, self._now_s + wait_s)
+        self._alarm.set(self.core.next_deadline_s())
 
     def _carry_out(self, effect: cores.Effect | whole.Effect) -> None:
         match effect:
