@@ -18,6 +18,7 @@ from molia.blobs.statements import Statement
 from molia.node.asking_blobs import Holder, ask_have
 from molia.node.held import owner_hash
 from molia.node.stream_messages import read_reply, send_request
+from molia.node.system import SystemClock
 from molia.store.keys import Kind, split_block_key
 from molia.store.ops import Reply, Transaction
 from molia.wire.blob_messages import (
@@ -33,13 +34,14 @@ from molia.wire.blob_messages import (
 )
 from molia.wire.messages import Error, ErrorCode, Message, Number, decode
 from tests.blobs.shell import LEAVES, stored
-from tests.node.inside import OFFER, Inside, config_of, with_network
+from tests.node.inside import OFFER, WAIT_S, Inside, Shifted, config_of, with_network
 from tests.node.scan import assert_no_orphans
 
 MANIFEST, STORE, _ = stored(5_300_000)
 """A blob of three stripes."""
 CID = MANIFEST.cid
 OWNER = Identity(b"o" * 32)
+ASK_S = 30.0
 SMALL = b"kept whole"
 SMALL_CID = Cid(Codec.RAW, blake3_digest(SMALL))
 
@@ -59,14 +61,14 @@ class Asker:
 
     async def ask(self, message: Message) -> Message:
         """Return the answer to a datagram."""
-        return await self.network.ask(self.to.key, self.to.address, message, timeout_s=5.0)
+        return await self.network.ask(self.to.key, self.to.address, message, timeout_s=ASK_S)
 
     async def ask_raw(self, number: int, body: bytes) -> Message | None:
         """Return the answer to bytes that are no message."""
         network = self.network
         request_id = network.transport.ask_at(
             self.to.key, self.to.address, number, body, self.holder.node.context.now(),
-            timeout_s=5.0,
+            timeout_s=ASK_S,
         )  # fmt: skip
         assert request_id is not None
         done = network._waiting[request_id] = asyncio.get_running_loop().create_future()
@@ -114,16 +116,21 @@ def body_of(share: int, first_stripe: int = 0, *, stop: int | None = None) -> by
 
 def _offering(*, offer: int = OFFER, owner_percent: int = 100, min_age_s: int = 3_600) -> Config:
     config = config_of(offer=offer, owner_percent=owner_percent)
-    return replace(config, leases=LeaseConfig(min_age_s=min_age_s))
+    # its pass is made by who tests it: one of its own in the midst of that would take what is to go
+    return replace(config, leases=LeaseConfig(min_age_s=min_age_s, sweep_s=86_400))
 
 
-def with_two(directory: Path, act: Callable[[Asker], Awaitable[None]], **settings: int) -> None:
-    """Act on a node that offers space, through another."""
+def with_two(
+    directory: Path, act: Callable[[Asker], Awaitable[None]], *,
+    clock: Shifted | None = None, **settings: int,
+) -> None:  # fmt: skip
+    """Act on a node that offers space, through another. clock: its own."""
 
     async def both(nodes: list[Inside]) -> None:
         await act(Asker(nodes[0], nodes[1]))
 
-    with_network(directory, both, [config_of(), _offering(**settings)])
+    clocks: dict[int, SystemClock] = {} if clock is None else {1: clock}
+    with_network(directory, both, [config_of(), _offering(**settings)], clocks=clocks)
     assert_no_orphans(directory / "home1")
 
 
@@ -148,7 +155,7 @@ def test_a_share_is_kept_with_its_lease_and_is_there_after_a_restart(tmp_path: P
 
     async def second(asker: Asker) -> None:
         large, small, other = await ask_have(
-            asker.network, asker.to, (CID, SMALL_CID, Cid(Codec.RAW, b"n" * 32)), timeout_s=5.0
+            asker.network, asker.to, (CID, SMALL_CID, Cid(Codec.RAW, b"n" * 32)), timeout_s=ASK_S
         )
         assert (large.shares, large.whole) == ((1 << 11).to_bytes(2, "little"), False)
         assert (small.whole, other.whole, other.shares) == (True, False, b"")
@@ -215,16 +222,16 @@ def test_a_share_that_broke_off_goes_on_where_it_stopped(tmp_path: Path) -> None
             await send_request(stream, asker.share(4))
             await stream.send(body_of(4, stop=2))
             stripes = 0
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 while stripes < 2:  # what is on the disk is not told until the stream ends
                     await asyncio.sleep(0.05)
                     stripes = len(asker.blocks(4)) > 2
                     stripes *= 2
-        async with asyncio.timeout(10):
-            (held,) = await ask_have(asker.network, asker.to, (CID,), timeout_s=5.0)
+        async with asyncio.timeout(WAIT_S):
+            (held,) = await ask_have(asker.network, asker.to, (CID,), timeout_s=ASK_S)
             while not held.partial:
                 await asyncio.sleep(0.05)
-                (held,) = await ask_have(asker.network, asker.to, (CID,), timeout_s=5.0)
+                (held,) = await ask_have(asker.network, asker.to, (CID,), timeout_s=ASK_S)
         assert held.partial == ((4, 2),)
         kept = await asker.send(asker.share(4, first_stripe=2), body_of(4, 2))
         assert (kept.code, kept.stripes) == (KeptCode.KEPT, 3)
@@ -271,7 +278,7 @@ def test_a_share_whose_rows_could_not_be_written_is_asked_for_again_and_kept(
 
         writer.write = busy_once  # type: ignore[method-assign]
         assert (await asker.send(asker.share(4), body_of(4))).code == KeptCode.REFUSED
-        (held,) = await ask_have(asker.network, asker.to, (CID,), timeout_s=5.0)
+        (held,) = await ask_have(asker.network, asker.to, (CID,), timeout_s=ASK_S)
         assert (held.shares, held.partial) == (b"", ((4, 3),))
         kept = await asker.send(asker.share(4, first_stripe=3), body_of(4, 3))
         assert (kept.code, kept.stripes) == (KeptCode.KEPT, 3)

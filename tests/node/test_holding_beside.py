@@ -26,7 +26,7 @@ from molia.wire.blob_messages import (
     ShareKept,
 )
 from molia.wire.messages import Number
-from tests.node.inside import until
+from tests.node.inside import WAIT_S, Shifted, until
 from tests.node.test_holding import (
     CID,
     OWNER,
@@ -48,7 +48,7 @@ def test_a_share_on_its_way_in_stays_whole_when_the_others_of_its_blob_go(tmp_pa
         ) as stream:
             await send_request(stream, asker.share(4, lease=stays.encoded))
             await stream.send(body[:most])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 while len(asker.blocks(4)) < 3:
                     await asyncio.sleep(0.05)
             assert await asker.ask(Lease((ended.encoded,))) == Leased((LeaseCode.TAKEN,))
@@ -79,7 +79,7 @@ def test_a_share_begun_anew_while_what_broke_off_is_removed_stays_whole(tmp_path
 
         context.objects.drop_share = drop_slowly  # type: ignore[method-assign]
         later = Now(broken.until_s, asker.unix_s)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
             tasks.create_task(takings.drop_broken(later))
             await begun.wait()
             sent = tasks.create_task(asker.send(asker.share(4), body_of(4)))
@@ -104,7 +104,7 @@ def test_a_share_begun_anew_while_another_worker_starts_anew_stays_whole(tmp_pat
             found = left_behind(now)
             assert found == [(object_id, 3)]
             sending.call_soon_threadsafe(begin.set)
-            assert begun.wait(10.0)
+            assert begun.wait(WAIT_S)
             return found
 
         sending, begin, begun = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
@@ -136,7 +136,7 @@ def _asleep_after_its_walk(holder: HeldHolder) -> tuple[threading.Event, threadi
     def walk_and_wait(seen: _Seen, now: Now) -> None:
         walk(seen, now)
         looked.set()
-        assert may_go_on.wait(20)
+        assert may_go_on.wait(WAIT_S)
 
     holder.life._walk = walk_and_wait  # type: ignore[method-assign]
     return looked, may_go_on
@@ -148,20 +148,22 @@ def test_a_lease_that_is_renewed_while_a_pass_is_under_way_counts(
 ) -> None:
     """Whether it was the last that wanted the blob, or one that had run out beside another."""
 
+    clock = Shifted()
+
     async def act(asker: Asker) -> None:
         holder, network = asker.holder.member.holder, asker.network.settings.network
-        ends = asker.lease(life_s=1)
+        ends = asker.lease(life_s=120)
         await asker.send(asker.share(1, lease=ends.encoded), body_of(1))
         if not is_last:
             other = asker.lease(owner=Identity(b"p" * 32))
             assert await asker.ask(Lease((other.encoded,))) == Leased((LeaseCode.TAKEN,))
-        await asyncio.sleep(2.0)
+        clock.ahead_s += 121
         looked, may_go_on = _asleep_after_its_walk(holder)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
             swept = tasks.create_task(holder.life.sweep())
             await asyncio.to_thread(looked.wait)
             again = renew(
-                OWNER, network, CID.digest, before=ends, unix_s=asker.unix_s + 2, life_s=3_600
+                OWNER, network, CID.digest, before=ends, unix_s=asker.unix_s + 121, life_s=3_600
             )
             assert await asker.ask(Lease((again.encoded,))) == Leased((LeaseCode.TAKEN,))
             may_go_on.set()
@@ -170,7 +172,7 @@ def test_a_lease_that_is_renewed_while_a_pass_is_under_way_counts(
         leases = holder.held.leases(held, asker.holder.node.context.now())
         assert leases[owner_hash(OWNER.peer_key.key)].signed == again.encoded
 
-    with_two(tmp_path, act, min_age_s=0)
+    with_two(tmp_path, act, clock=clock, min_age_s=0)
 
 
 @pytest.mark.parametrize("when", ["ahead of the walk", "behind the walk"])
@@ -183,7 +185,7 @@ def test_what_comes_and_goes_while_a_pass_looks_is_counted_once(tmp_path: Path, 
 
         def wait() -> None:
             looked.set()
-            assert may_go_on.wait(20)
+            assert may_go_on.wait(WAIT_S)
 
         def all_slowly(now: Now) -> Iterator[Held]:
             if when == "ahead of the walk":
@@ -193,7 +195,7 @@ def test_what_comes_and_goes_while_a_pass_looks_is_counted_once(tmp_path: Path, 
                 wait()
 
         holder.held.all = all_slowly  # type: ignore[method-assign,assignment]
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
             swept = tasks.create_task(holder.life.sweep())
             await asyncio.to_thread(looked.wait)
             assert (await asker.send(asker.share(2), body_of(2))).code == KeptCode.KEPT
@@ -218,7 +220,7 @@ def test_of_two_that_send_one_share_and_wait_for_memory_one_may_send_it(tmp_path
         budget = asker.holder.node.context.budget
         drawn = await budget.draw(1 << 60)
         wrong = body_of(4)[:-1] + b"x"
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
             sent = [
                 tasks.create_task(asker.send(asker.share(4), body))
                 for body in (body_of(4), wrong)
@@ -312,7 +314,7 @@ def test_a_share_that_two_workers_take_at_once_is_kept_whole_or_not_at_all(
         other, holder = await other_worker(asker), asker.holder.member.holder
         await asker.send(asker.share(1), body_of(1))
         body, most = body_of(4), len(body_of(4, stop=2))
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
 
             async def begin(last: bytes) -> tuple[Sent, asyncio.Task[ShareKept]]:
                 sent = Sent(body[:most], last)
@@ -363,7 +365,7 @@ def test_a_pass_that_saw_a_share_leaves_alone_what_comes_in_of_it_anew(tmp_path:
         ) as stream:
             await send_request(stream, asker.share(4))
             await stream.send(body[:most])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 while len(asker.blocks(4)) < 3:
                     await asyncio.sleep(0.05)
             assert not await holder.life._remove(seen, (1, 4), lambda *_: holder.held.end(seen, []))
