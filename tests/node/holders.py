@@ -42,9 +42,10 @@ NETWORK = "test"
 CONFIG = Config(
     network=NETWORK, store=StoreConfig(shards=2, quota_bytes=2 * 2**30, reserve_bytes=0)
 )
-SLOW_PIECE, SLOW_S = 2_048, 0.05
+SLOW_PIECE, SLOW_S = 2_048, 0.5
 NOT_HERE = messages.Error(code=ErrorCode.NOT_HERE)
 BUSY = messages.Busy(retry_after_ms=100, effort_bits=0)
+NEVER_S = 3_600.0
 
 
 @dataclass
@@ -131,7 +132,7 @@ class Holder:
         self.requests += 1
         held = self.whole is not None if asked.share == WHOLE_SHARE else asked.share in self.shares
         if self.manners == "mute":
-            await asyncio.sleep(60)
+            await asyncio.sleep(NEVER_S)
         if self.manners == "refusing":
             await send_reply(stream, messages.Error(code=ErrorCode.REFUSED))
         elif self.manners == "busy" and self.requests < 3:
@@ -158,7 +159,7 @@ class Holder:
                 await stream.send(path + block[:-1])
             case "stalled":
                 await stream.send(path + block[: len(block) // 2])
-                await asyncio.sleep(60)
+                await asyncio.sleep(NEVER_S)
             case "endless":
                 await stream.send(path + block)
                 while True:

@@ -128,6 +128,18 @@ async def until(holds: Callable[[], object], otherwise: str, *, within_s: float 
         raise AssertionError(otherwise) from None
 
 
+async def until_told(
+    holds: Callable[[], Awaitable[bool]], otherwise: str, *, within_s: float = WAIT_S
+) -> None:
+    """Return when something holds that others are asked for; an answer may be late now and then."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not await holds():
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise AssertionError(otherwise) from None
+
+
 async def ended(node: LocalNode, job: str) -> JobView:
     """Return a job once it has ended."""
     view = [await node.job(job)]  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from tests.blobs.remote import coded
 from tests.node import inside
 from tests.node.holders import CONFIG, Holder, World, world
 from tests.node.process import body_of
+from tests.node.test_fetching import PATIENT
 
 BLOB = coded(2_621_440 + 300_000)
 CID = BLOB.manifest.cid
@@ -47,7 +48,7 @@ async def caching(home: Path, percent: int = 10) -> AsyncIterator[World]:
     async with world(home, keepers, config) as it:
         it.found[SMALL_CID] = it.found[CID]
         it.found[CID] = [each.provider for each in fourteen_of(it)]
-        it.fetcher.cache = it.node.cache
+        it.fetcher.cache, it.fetcher.patience = it.node.cache, PATIENT
         it.node.member = Member(it.fetcher)  # type: ignore[assignment]
         yield it
 
@@ -67,7 +68,7 @@ async def get(it: World, cid: Cid, **options: bool) -> bytes:
     return data
 
 
-until = partial(inside.until, otherwise="it did not come about", within_s=10.0)
+until = partial(inside.until, otherwise="it did not come about", within_s=60.0)
 
 
 def asked(it: World) -> int:

@@ -56,7 +56,9 @@ class Watch:
         self.on_gone: list[object] = []
         self.nodes: dict[PeerKey, Claims] = {}
         self.losing: set[PeerKey] = set()
-        """Nodes whose answers come late or never."""
+        """Nodes whose answers never come."""
+        self.is_lost, self.may_fail = asyncio.Event(), asyncio.Event()
+        """Set when one is waited for; when that may end."""
         self.liars: dict[PeerKey, Identity] = {}
         """Holders that were always first, each of them."""
         self.life_s = LIFE_S
@@ -98,7 +100,8 @@ class Watch:
             return Claimed(int(ClaimCode.HEEDED))  # who asks is no other
         said = await claims.heed(CID, claim)
         if key in self.losing:
-            await asyncio.sleep(0.3)
+            self.is_lost.set()
+            await self.may_fail.wait()
             raise TimedOut("it did not answer")
         return said
 
@@ -154,10 +157,11 @@ def test_who_gives_way_while_it_tells_of_its_own_claim_has_not_won(tmp_path: Pat
         watch.losing = {FIRST.peer_key}  # so the second never hears that it was not first
         until_s = int(context.now().unix_s) + LIFE_S
         second = asyncio.ensure_future(watch.nodes[SECOND.peer_key].claim(CID, until_s))
-        await asyncio.sleep(0.1)
+        await watch.is_lost.wait()
         first = claimed(context, FIRST, until_s - LIFE_S)
         said = await watch.nodes[SECOND.peer_key].heed(CID, first)
         assert said.code == ClaimCode.HEEDED
+        watch.may_fail.set()
         assert not await second
         assert watch.nodes[SECOND.peer_key]._own == {}
 

@@ -229,11 +229,7 @@ def test_a_request_of_any_size_goes_over_a_stream_and_comes_back() -> None:
             assert await stream.receive_all(len(body)) == body
             await writing
         assert not ours.network._streams
-        for _ in range(200):
-            if not theirs.network._streams:
-                break
-            await asyncio.sleep(0.01)
-        assert not theirs.network._streams
+        await until(lambda: not theirs.network._streams, "a stream that has ended is kept")
 
     run(work, stream_handlers={ECHO: echo})
 
@@ -277,11 +273,11 @@ def test_of_a_peer_that_opens_a_stream_and_leaves_at_once_nothing_stays() -> Non
         for packet in packets:  # both are there before the other side looks
             assert packet is not None
             ours.network.driver.pumps[0].send([packet], theirs.address)
-        while theirs.network.session_count:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
         left = theirs.network
-        assert [len(left.transport._links), len(left._streams), len(left._tasks)] == [0, 0, 0]
+        await until(lambda: not left.session_count, "it does not leave")
+        await until(
+            lambda: not (left.transport._links or left._streams or left._tasks), "something stays"
+        )
 
     run(work)
 
@@ -294,13 +290,18 @@ def test_streams_that_say_nothing_leave_room_for_those_of_others(
     async def work(made: list[Host]) -> None:
         server, *greedy, other = made
         async with contextlib.AsyncExitStack() as held:
-            for each in greedy:
+            served = server.network._served
+
+            def counts() -> list[int]:
+                return [served[peer] for peer in served]
+
+            for expected, each in zip(([4], [4, 2]), greedy, strict=True):
                 for _ in range(8):
                     silent = each.network.open_stream(server.key, server.address, ECHO)
                     await held.enter_async_context(silent)
-                await asyncio.sleep(0.2)  # what it opened comes
-            served = server.network._served
-            assert [served[peer] for peer in served] == [4, 2]
+                await until(lambda: counts() == expected, "not as many are served")  # noqa: B023
+                await asyncio.sleep(0.2)  # the rest of what it opened comes
+                assert counts() == expected
             async with other.network.open_stream(server.key, server.address, ECHO) as stream:
                 await stream.send(b"x")
                 stream.end()
@@ -382,8 +383,7 @@ def test_the_identity_proof_follows_a_confirmed_address_and_rides_along() -> Non
         ours, theirs = made
         assert ours.network.current_proof() is None
         ours.network.on_external_address(("198.51.100.7", 7071))
-        while ours.network.current_proof() is None:
-            await asyncio.sleep(0.05)
+        await until(ours.network.current_proof, "there is no proof")
         for _ in range(2):  # the second one shows that the session is known on both sides
             await ask(ours, theirs)
         seen = theirs.network.transport.endpoint.find(ours.key)

@@ -261,8 +261,7 @@ async def test_all_pins_have_their_turn_whoever_has_none_of_the_first(
         await _wish(it, *(Cid(Codec.RAW, bytes((0, n, *bytes(30)))) for n in range(absent)))
         await _wish(it, *bodies)
         hands.is_joined = True
-        await until(lambda: all(_is_here(it, cid) for cid in bodies), "a pin is not fetched",
-                    within_s=15.0)  # fmt: skip
+        await until(lambda: all(_is_here(it, cid) for cid in bodies), "a pin is not fetched")
 
 
 async def _wish(node: Inside, *cids: Cid) -> None:

@@ -17,7 +17,7 @@ from molia.blobs.placement import losses_survived
 from molia.blobs.standing import Holding, Presence, Standing
 from molia.blobs.statements import Kind, Statement, state
 from molia.node import whereabouts
-from tests.node.inside import Inside, config_of, join, until, with_network
+from tests.node.inside import Inside, Shifted, config_of, join, until, until_told, with_network
 from tests.node.process import body_of
 from tests.node.test_reading_inside import SIZE, get, silence
 
@@ -117,10 +117,12 @@ def test_with_the_publisher_gone_nodes_that_join_get_what_lay_doubled_up(
 
 
 async def _told(node: Inside, cid: Cid, names: set[str]) -> None:
-    """Return when a node's health names all of these; an answer may be late once or twice."""
-    async with asyncio.timeout(WITHIN_S):
-        while named(await node.node.blob_health(cid)) != names:
-            await asyncio.sleep(0.2)
+    """Return when a node's health names all of these, and nobody else."""
+
+    async def holds() -> bool:
+        return named(await node.node.blob_health(cid)) == names
+
+    await until_told(holds, "health does not name who has shares")
 
 
 def test_full_sets_on_few_nodes_are_thinned_when_others_join_and_the_publisher_sends(
@@ -145,8 +147,11 @@ def test_full_sets_on_few_nodes_are_thinned_when_others_join_and_the_publisher_s
                 return all(len(now[key]) < 10 for key in before)
 
             await until(is_thin, "nobody lets go", within_s=WITHIN_S)
-        health = await nodes[0].node.blob_health(put.cid)
-        assert health.survives >= 2
+
+        async def is_well() -> bool:
+            return (await nodes[0].node.blob_health(put.cid)).survives >= 2
+
+        await until_told(is_well, "two may not vanish any more")
 
     with_network(tmp_path, act, [config] * 3)
 
@@ -182,6 +187,8 @@ def test_a_repair_and_a_spreading_of_one_blob_leave_each_others_claims_alone(
 
 
 def test_claims_of_strangers_and_of_who_came_to_nothing_hold_nobody_back(tmp_path: Path) -> None:
+    clock = Shifted()
+
     async def act(nodes: list[Inside]) -> None:
         node, context = nodes[0], nodes[0].node.context
         spreader, claims = node.member.spreader, node.member.repairs.claims
@@ -208,11 +215,12 @@ def test_claims_of_strangers_and_of_who_came_to_nothing_hold_nobody_back(tmp_pat
 
         spreader.queue.on_crowded(cid, [], loc=bytes(32), now=context.now())
         for who in (stranger, holder):
-            await claims.heed(cid, claim_of(who, 2))
+            await claims.heed(cid, claim_of(who, 120))
             assert spreader.queue.is_claimed(cid, context.now()) is (who is holder)
         assert not await claim_against(claim_of(holder, 600))
-        await asyncio.sleep(unix_s + 2.5 - context.now().unix_s)
+        clock.ahead_s += 121
         assert await claim_against(claim_of(stranger, 600))
         assert await claim_against(claim_of(holder, 600))
 
-    with_network(tmp_path, act, [config_of(repair=replace(QUICK, enabled=False))] * 3)
+    configs = [config_of(repair=replace(QUICK, enabled=False))] * 3
+    with_network(tmp_path, act, configs, clocks={0: clock})
