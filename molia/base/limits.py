@@ -271,8 +271,7 @@ UDP_QUEUE_BYTES_MAX: Final = 4 * MIB
 UDP_ADDRESSES_MAX: Final = 16
 """UDP addresses of a node; each costs a socket a worker."""
 BUFFER_WORKER_MIN_BYTES: Final = 32 * MIB
-"""What a worker may hold of stripes at least: with `PINS_AT_ONCE` blobs being read, four stripes
-each, there must be room to write one of them, or they wait for each other."""
+"""What a worker may hold of stripes at least: four of each of `PINS_AT_ONCE` reads, and one."""
 BUS_HEAD_MAX: Final = 8 * MIB
 """One message between workers, without its values; the longest lists segments or metrics."""
 BUS_BLOB_MAX: Final = BATCH_BYTES_MAX + VALUE_SIZE_MAX
@@ -472,8 +471,7 @@ PROVIDERS_CACHE_MAX: Final = 8
 """Of these, how many may only have it in a cache."""
 PROVIDERS_PER_PREFIX_MAX: Final = 3
 PROVIDERS_TOLD_MAX: Final = 32
-"""Address prefixes of which providers are told while the search goes on: of more that are found,
-those count that most holders know."""
+"""Address prefixes of which a search tells providers so far: those that most holders know."""
 PROVIDERS_OLDEST_TOLD: Final = 10
 PROVIDERS_RANDOM_TOLD: Final = 10
 QUOTA_PEERS_MAX: Final = 8_192
@@ -494,8 +492,7 @@ REGION_CURSOR_MAX: Final = 4_096
 
 # -- dht: the engine
 DHT_ASK_TRIES: Final = 2
-"""Of a PING or FIND_NODE: a lookup asks somebody else meanwhile, and a check that fails is done
-again. Most who say nothing are gone."""
+"""Of a PING or FIND_NODE: most who say nothing are gone, and others are asked meanwhile."""
 DHT_ASKS_MAX: Final = 64
 """Requests of the DHT that are on their way."""
 DHT_ASKS_WAITING_MAX: Final = 1_024
@@ -541,8 +538,7 @@ LOOKUP_ATTACKED_WRITE_PROBES_MAX: Final = 800
 LOOKUP_REGION_MAX: Final = 1_000
 """Nodes in the region that an attacked lookup thinks of asking: 250 bytes each."""
 LOOKUP_DEFERRED_MAX: Final = 800
-"""Nodes put off because two of their address prefix were taken already; as many in the region,
-and a tenth of that outside it."""
+"""Nodes put off, as two of their address prefix were taken: in the region; outside a tenth."""
 LOOKUP_FLIGHT_MAX: Final = 32
 """Requests of one lookup that have not been answered and are not late."""
 LOOKUP_STEPS_MAX: Final = 4_096
