@@ -65,7 +65,6 @@ _BODY_AT: Final = HEAD.size
 _REPLY_SIZE: Final = HEAD.size - 3
 PENALTY_GAP_S: Final = 1.0
 """A flood is one offence a second, however many packets it has."""
-"""How long requests of a peer in bad standing are dropped before its standing is asked again."""
 SILENT_S: Final = 1.0
 """A peer that was heard within this is there, whatever became of a request."""
 BURST: Final = limits.BURST_PACKETS_MAX
@@ -383,8 +382,10 @@ class Transport:
     ) -> bytes | None:
         """Answer the request in an initiation: only what is harmless when it comes twice."""
         handler = self._handlers.get(request[0]) if request and request[0] in EARLY else None
+        if handler is None:
+            return None
         asker = Peer(b"", identity=identity, address=address, timing=WIREGUARD_TIMING)
-        if handler is None or self.is_ignored(asker, now.mono_s):
+        if self.is_ignored(asker, now.mono_s):
             return None
         self.counters.early_requests += 1
         answer = handler(asker, 0, request[1:], now)
