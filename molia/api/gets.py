@@ -2,13 +2,15 @@
 
 The first chunk is read before the head is sent, so that what is unreadable from the start becomes
 a problem document. What breaks later ends the connection: the client sees fewer bytes than
-Content-Length said, never an error inside the bytes.
+Content-Length said, never an error inside the bytes. A client that leaves ends the read, however
+long others are waited for.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -33,7 +35,9 @@ from molia.node.service import BlobReader, NodeService
 log = structlog.get_logger(__name__)
 
 _LONG_BYTES: Final = 2 * limits.MIB
-"""Above this, a download watches whether its client is still there."""
+_LOOK_S: Final = 0.1
+"""From then on it is watched whether a client is still there, and from the start where more than
+`_LONG_BYTES` are sent: most answers are out before."""
 
 
 class GetBlob:
@@ -46,6 +50,10 @@ class GetBlob:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one GET or HEAD."""
+        with _Client(receive) as client:
+            await self._answer(client, scope, receive, send)
+
+    async def _answer(self, client: "_Client", scope: Scope, receive: Receive, send: Send) -> None:
         head = head_of(scope)
         try:
             reader = await self._open(head)
@@ -54,7 +62,7 @@ class GetBlob:
             if is_not_modified(head, cid):
                 await _send_empty(send, 304, self._headers(cid))
                 return
-            await self._send_blob(head, reader, cid, receive, send)
+            await self._send_blob(client, head, reader, cid, send)
         except MoliaError as error:
             # Nothing was sent yet: once the head is out, `_stream` keeps errors to itself.
             await send_problem(error, scope, receive, send)
@@ -70,7 +78,7 @@ class GetBlob:
             raise
 
     async def _send_blob(
-        self, head: Head, reader: BlobReader, cid: str, receive: Receive, send: Send
+        self, client: "_Client", head: Head, reader: BlobReader, cid: str, send: Send
     ) -> None:
         info = reader.info
         part = asked_range(head, etag=cid, size=info.size)
@@ -84,7 +92,7 @@ class GetBlob:
             first = await anext(chunks)
             start = {"type": "http.response.start", "status": status, "headers": headers}
             await send(start)
-            await _stream(info, first, chunks, span.size, receive, send)
+            await _stream(client, info, first, chunks, span.size, send)
 
     def _headers(self, etag: str) -> Headers:
         return [
@@ -109,22 +117,70 @@ class GetBlob:
         return headers
 
 
+class _Client:
+    """Who asked. What is done in its `with` block is cancelled once it has left.
+
+    A cancel scope would do the same, and cost a short answer three times as much.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[object] | None = None
+        self._is_cut_off = False
+
+    def __enter__(self) -> Self:
+        self._work = asyncio.current_task()
+        self._later = asyncio.get_running_loop().call_later(_LOOK_S, self.watch)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:  # fmt: skip
+        work, self._work = self._work, None
+        self._later.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        if not self._is_cut_off or work is None:
+            return False
+        others = work.uncancel()  # who ends the task itself, as the server does when it stops
+        return not others and kind is asyncio.CancelledError
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was seen to leave; its end may come later than this."""
+        return self._watch is not None and self._watch.done()
+
+    def watch(self) -> None:
+        """Watch it from now on."""
+        if self._watch is None:
+            self._watch = asyncio.ensure_future(wait_gone(self._receive))
+            self._watch.add_done_callback(self._look)
+
+    def _look(self, watch: asyncio.Task[None]) -> None:
+        if self._work is not None and not watch.cancelled() and watch.exception() is None:
+            self._is_cut_off = True
+            self._work.cancel()
+
+
 async def _stream(
+    client: _Client,
     info: BlobInfo,
     first: bytes,
     chunks: AsyncIterator[bytes],
     size: int,
-    receive: Receive,
     send: Send,
 ) -> None:
     """Send `size` bytes. On a failure return early: the server then drops the connection."""
     left = size - len(first)
-    watch = asyncio.ensure_future(wait_gone(receive)) if size > _LONG_BYTES else None
+    if size > _LONG_BYTES:
+        client.watch()
     try:
         await _send_chunk(send, first, more=left > 0)
         while left > 0:
             chunk = await anext(chunks)
-            if watch is not None and watch.done():
+            if client.is_gone:
                 return
             left -= len(chunk)
             await _send_chunk(send, chunk, more=left > 0)
@@ -132,9 +188,6 @@ async def _stream(
         log.warning("download_cut_off", blob=info.cid.short, left_bytes=left, reason=error.message)
     except TimeoutError:
         log.info("download_stalled", blob=info.cid.short, left_bytes=left)
-    finally:
-        if watch is not None:
-            watch.cancel()
 
 
 async def _send_chunk(send: Send, chunk: bytes, *, more: bool) -> None:

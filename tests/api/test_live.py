@@ -1,5 +1,6 @@
 """A real server on real sockets: curl, clients that misbehave, shutting down."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -7,10 +8,11 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +21,11 @@ from blake3 import blake3
 
 from molia.api.listeners import bind
 from molia.base import limits
+from molia.base.cid import Ref
 from molia.base.config import ApiConfig
 from molia.base.errors import BadConfig, CannotListen, NoSpace
+from molia.base.views import BlobInfo
+from molia.node.service import BlobReader
 from tests.api.asgi import TOKEN
 from tests.api.fake_node import CHUNK
 from tests.api.live import LiveServer, running
@@ -195,9 +200,48 @@ def test_a_client_that_leaves_a_download_stops_the_reading(live: LiveServer) -> 
     assert live.node.chunks_read < read + 400, "back pressure holds"
 
 
-def _tasks(live: LiveServer) -> list[object]:
-    import asyncio
+@pytest.mark.parametrize("waits_for", ["opening", "the first chunk", "a later chunk"])
+def test_a_client_that_leaves_while_others_are_waited_for_ends_the_read(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    """As a blob is read whose holders say nothing: of any size, and before its head is out."""
+    began, ended = threading.Event(), threading.Event()
 
+    async def wait_long() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60.0)
+        finally:
+            ended.set()
+
+    @dataclass
+    class Silent:
+        info: BlobInfo
+
+        async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+            if waits_for == "a later chunk":
+                yield bytes(10)
+            await wait_long()
+            yield bytes(stop - start)
+
+    body, _ = curl("-T", "-", f"{live.url}/blob", stdin=DATA)
+    info = next(iter(live.node.kept.values())).info
+
+    async def open_blob(_ref: Ref, *, local_only: bool = False) -> BlobReader:
+        del local_only
+        if waits_for == "opening":
+            await wait_long()
+        return Silent(info)
+
+    monkeypatch.setattr(live.node, "open_blob", open_blob)
+    with connect(live) as sock:
+        sock.sendall(f"GET /blob/{body.strip()} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert began.wait(10)
+    assert ended.wait(5), "it is read on for nobody"
+    wait_for(lambda: len(_tasks(live)) == 0)
+
+
+def _tasks(live: LiveServer) -> list[object]:
     async def names() -> list[object]:
         tasks = asyncio.all_tasks()
         return [task for task in tasks if "run_asgi" in repr(task.get_coro())]
