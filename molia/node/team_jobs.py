@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from molia.base.errors import Busy, JobNotFound, ShardUnavailable
+import cbor2
+
+from molia.base import limits
+from molia.base.errors import Busy, JobNotFound, MoliaError, ShardUnavailable
 from molia.base.ids import JobId, new_job_id
 from molia.base.views import JobEvent, JobState, JobView
 from molia.node.context import Context
@@ -17,6 +20,7 @@ from molia.store.keys import Kind
 VERBS: Final = ("jobs", "job", "job_start", "job_cancel", "job_events")
 EVENTS_WAIT_S: Final = 20.0
 AGAIN_S: Final = 1.0
+JOBS_PAGE_BYTES: Final = limits.BUS_HEAD_MAX // 4
 _ID: Final = re.compile(r"[a-z2-7]{26}")
 _DRAWS_MAX: Final = 10_000
 _NO_EVENT: Final = 2**62
@@ -45,10 +49,40 @@ class TeamJobs:
 
     async def views(self) -> tuple[JobView, ...]:
         """Return all jobs, newest first; those of a worker that is starting anew are missing."""
-        views = list(self._jobs.views())
-        for packed in (await self._team.ask_all("jobs")).values():
-            views += [_view(fields) for fields in packed]
+        ready = [index for index in self._team.links if self._team.answers(index)]
+        theirs = await asyncio.gather(*(self._views_of(index) for index in ready))
+        views = [*self._jobs.views(), *(view for some in theirs for view in some)]
         return tuple(sorted(views, key=lambda view: -view.created_unix_ms))
+
+    async def _views_of(self, index: int) -> list[JobView]:
+        """Return the jobs of another worker, asked for page by page: each names what it looks at.
+
+        None of one that ends meanwhile.
+        """
+        found: list[JobView] = []
+        after: tuple[int, str] = (0, "")
+        try:
+            while True:
+                page = await self._team.ask(index, "jobs", after, wait_s=limits.BUS_ASK_S)
+                if not page:
+                    return found
+                found += [_view(fields) for fields in page]
+                after = found[-1].created_unix_ms, found[-1].id
+        except MoliaError:
+            return []
+
+    def _page(self, after: tuple[int, str]) -> list[dict[str, Any]]:
+        """Return the oldest jobs behind one, as many as fit into a message; one at least."""
+        size, page = 0, []
+        views = sorted(self._jobs.views(), key=_age)
+        for view in views:
+            if _age(view) <= after:
+                continue
+            page.append(asdict(view))
+            size += len(cbor2.dumps(page[-1]))
+            if size >= JOBS_PAGE_BYTES:
+                break
+        return page
 
     async def view(self, job_id: JobId) -> JobView:
         """Return one job. Raises JobNotFound."""
@@ -93,7 +127,8 @@ class TeamJobs:
         """Return as CBOR values what another worker asks of the jobs of this one."""
         match verb:
             case "jobs":
-                return [asdict(view) for view in self._jobs.views()]
+                created_unix_ms, job_id = arguments
+                return self._page((created_unix_ms, job_id))
             case "job":
                 return asdict(self._jobs.find(JobId(arguments)).view)
             case "job_start":
@@ -119,6 +154,10 @@ class TeamJobs:
     def _owner(self, job_id: JobId) -> int:
         shard = keys.shard_of(Kind.META, keys.job_key(job_id), self._context.shards.count)
         return self._team.owner(shard)
+
+
+def _age(view: JobView) -> tuple[int, str]:
+    return view.created_unix_ms, view.id
 
 
 def _view(fields: dict[str, Any]) -> JobView:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from molia.base.cid import Cid, Codec
+from molia.base.limits import BUS_HEAD_MAX, JOB_TARGETS_MAX
 from molia.store.keys import Kind, split_block_key
 from tests.node.damage import places
 from tests.node.process import Client, Node, body_of, until
@@ -150,6 +152,26 @@ def test_jobs_are_shown_followed_and_cancelled_by_any_worker(running: Node) -> N
         assert pair[1 - number]("GET", f"/jobs/{job}").status == 404
     for wrong in ("nonsense", "a" * 26, "%F0%9F%8E%89"):
         assert [client("GET", f"/jobs/{wrong}").status for client in pair] == [404, 404]
+
+
+@linux
+def test_a_long_list_of_jobs_is_shown_by_any_worker(running: Node) -> None:
+    """Longer than a message between workers, as jobs name what they are to look at."""
+    pair = one_of_each(running)
+    absent = [str(Cid(Codec.RAW, number.to_bytes(32))) for number in range(JOB_TARGETS_MAX)]
+    count = BUS_HEAD_MAX // sum(map(len, absent)) + 2
+    jobs = {pair[0].start_verify(*absent) for _ in range(count)}
+    try:
+        for client in pair:
+            shown = client("GET", "/jobs").json()["jobs"]
+            assert {view["id"] for view in shown} >= jobs, "a worker's jobs are left out"
+            assert len({view["id"] for view in shown}) == len(shown)
+            made = [view["created_unix_ms"] for view in shown]
+            assert made == sorted(made, reverse=True)
+    finally:
+        for job in jobs:
+            for _ in range(2):  # that forgets it as well
+                pair[0]("DELETE", f"/jobs/{job}")
 
 
 @linux
