@@ -6,7 +6,7 @@ Source: docs/reference/distribution.md.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -216,12 +216,16 @@ class Courier:
             await context.home_writer(cid).write(Transaction((put,), guard))
         return took
 
-    async def end_leases(self, cid: Cid, row: PlacedRow) -> int:
-        """Tell the holders of a blob that it is not wanted any more; return how many heard it."""
+    def end_leases(self, cid: Cid, row: PlacedRow) -> Coroutine[Any, Any, int] | None:
+        """End our lease of a blob that was removed; None: nobody has one.
+
+        What is put from now on has a lease that beats the release; the rest tells the holders, and
+        returns how many heard it.
+        """
         before = lease_of(row)
         if before is None:
-            return 0
-        return await self._tell_holders(cid, holdings_of(row), self._release(cid, before))
+            return None
+        return self._tell_holders(cid, holdings_of(row), self._release(cid, before))
 
     def _release(self, cid: Cid, before: Statement) -> Statement:
         """Return what ends our lease of a blob; the last release, if that does."""

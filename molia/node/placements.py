@@ -301,10 +301,11 @@ class Placements:
             except MoliaError as error:
                 log.warning("holders_not_released", blob=cid.short, reason=str(error))
             return
-        task = asyncio.ensure_future(self._courier.end_leases(cid, row))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
-        await asyncio.sleep(0)  # it has its time by now
+        telling = self._courier.end_leases(cid, row)
+        if telling is not None:
+            task = asyncio.ensure_future(telling)
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
 
     # ------------------------------------------------------------------ the work
 
