@@ -6,10 +6,13 @@ Source: docs/reference/distribution.md.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
+
+import anyio
 
 from molia.base import limits
 from molia.base.errors import MoliaError
@@ -26,6 +29,7 @@ from molia.store.rows import PlacedRow
 
 SAVE_S: Final = 1.0
 """How often what lies where is noted while shares come to rest."""
+SAVE_LAST_S: Final = 5.0
 OnProgress = Callable[[dict[str, Any]], None]
 
 
@@ -192,8 +196,13 @@ class Placing:
                             on_progress({"placed": placed, "total": total, "holders": count})
                         case _:
                             self._carry_out(effect)
-                await self._save_now_and_then()
+                if self._carrier.now_s - self._saved_s >= SAVE_S:
+                    await self._save()
                 await self._wait()
+        except BaseException:
+            with anyio.move_on_after(SAVE_LAST_S, shield=True), contextlib.suppress(MoliaError):
+                await self._save()
+            raise
         finally:
             for task in (*self._tasks.values(), *self._others):
                 task.cancel()
@@ -212,11 +221,11 @@ class Placing:
         await self._carrier.save(self._bound, row)
         return Placed(row, holders, reason)
 
-    async def _save_now_and_then(self) -> None:
-        now_s = self._carrier.now_s
+    async def _save(self) -> None:
+        """Note what lies where, if that is not known."""
         cursor = self._core.cursor
-        if cursor != self.row.cursor and now_s - self._saved_s >= SAVE_S:
-            self._saved_s = now_s
+        if cursor != self.row.cursor:
+            self._saved_s = self._carrier.now_s
             self.row = PlacedRow(
                 is_done=False, survives=max(self._core.survives, 0), lease=self.row.lease,
                 cursor=cursor,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from molia.base.cid import Cid
+from molia.node import placing
 from molia.node.asking_blobs import Holder
 from molia.node.giving import Given, Giver, OnStripes
 from molia.node.held import held_lease
@@ -34,15 +35,22 @@ def wanted(node: Inside, cid: Cid) -> list[bool]:
 class _Held:
     """Holds back what a node gives, once it has been given, until it is let on."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, count: int) -> None:
-        """count: with how many shares that are held back `is_full` is set."""
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, count: int, but_first: bool = False
+    ) -> None:
+        """count: with how many shares that are held back `is_full` is set. but_first: the first
+        that each holder is given is not.
+        """
         self.is_full, self.go = asyncio.Event(), asyncio.Event()
-        give, waiting = Giver.give, [0]
+        give, waiting, served = Giver.give, [0], set[Holder]()
 
         async def give_late(
             giver: Giver, to: Holder, share: int, first_stripe: int, on_stripes: OnStripes
         ) -> Given:
             given = await give(giver, to, share, first_stripe, on_stripes)
+            if but_first and to not in served:
+                served.add(to)
+                return given
             waiting[0] += 1
             if waiting[0] >= count:
                 self.is_full.set()
@@ -95,6 +103,30 @@ def test_a_share_that_comes_to_rest_after_the_release_came_is_released(
         go.set()
         await until(lambda: not publisher.node._placements._ends, "it is placed on and on")
         assert not any(wanted(slow, put.cid))
+
+    with_network(tmp_path, act, [config_of() for _ in range(4)])
+
+
+def test_who_has_shares_of_a_blob_whose_placing_was_cancelled_is_released_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "SAVE_S", 60.0)  # what came to rest last is not noted yet
+
+    async def act(nodes: list[Inside]) -> None:
+        publisher, others = nodes[0], nodes[1:]
+        back = _Held(monkeypatch, count=len(others), but_first=True)
+        put = await publisher.put(body_of(5, SIZE), placed=False)
+        async with asyncio.timeout(20.0):
+            await back.is_full.wait()
+        assert all(wanted(node, put.cid) == [True] for node in others)
+        assert put.job is not None
+        await publisher.node.cancel_job(put.job)
+        await until(lambda: not publisher.node._placements._ends, "it does not end")
+        await publisher.node.delete_blob(put.cid)
+        await until(
+            lambda: not any(any(wanted(node, put.cid)) for node in others),
+            "a holder is forgotten that was given a share before", within_s=10.0,
+        )  # fmt: skip
 
     with_network(tmp_path, act, [config_of() for _ in range(4)])
 
