@@ -49,6 +49,7 @@ from molia.node.identity import (
     sync_directory,
     write_private,
 )
+from molia.node.shards import keys_of
 from molia.node.system import SystemClock
 from molia.store import keys
 from molia.store.keys import Kind, Space
@@ -133,20 +134,14 @@ def _store_lines(home: Path, config: Config, result: BackupResult) -> Iterator[L
 def _rows(
     shard: Shard, prefix: bytes, now: Now, result: BackupResult
 ) -> Iterator[tuple[bytes, bytes]]:
-    after = b""
-    while True:
-        page = shard.scan(Kind.META, prefix, now=now, after=after, limit=1_000)
-        for row in page:
-            try:
-                value = shard.get(Kind.META, row.key, now=now)
-            except Damaged:
-                result.unreadable += 1
-                continue
-            if value is not None:
-                yield row.key, value
-        if len(page) < 1_000:
-            return
-        after = page[-1].key
+    for key in keys_of(shard, Kind.META, prefix, now):
+        try:
+            value = shard.get(Kind.META, key, now=now)
+        except Damaged:
+            result.unreadable += 1
+            continue
+        if value is not None:
+            yield key, value
 
 
 def _shards(home: Path, config: Config) -> Iterator[tuple[Shard, Now]]:

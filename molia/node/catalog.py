@@ -16,13 +16,14 @@ from molia.base.hashing import purpose_digest
 from molia.base.ids import ObjectId, PeerKey
 from molia.base.now import Now
 from molia.base.views import BlobInfo
-from molia.node.shards import ReadShard, ShardSet
+from molia.node.shards import ReadShard, ShardSet, keys_of
 from molia.store import keys
 from molia.store.keys import Kind
 from molia.store.rows import AliasRow, BindRow, LeaseRow, PinRow, PlacedRow, ShareRow
 from molia.store.shard import Delete, Guard, Put, Transaction
 
 OWNER_SIZE: Final = 16
+_LISTING: Final = bytes((keys.Space.LISTING,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Catalog:
     def _second_copy(self, cid: Cid, now: Now) -> bytes | None:
         """Return the blob's BIND row as its LISTING row repeats it, or None."""
         home = self.home(cid)
-        for key in _walk(home, keys.Space.LISTING, now):
+        for key in keys_of(home, Kind.META, _LISTING, now):
             if keys.split_listing_key(key)[1] == cid:
                 return home.get(Kind.META, key, now=now)
         return None
@@ -124,11 +125,10 @@ class Catalog:
 
     def listing(self, after: bytes, limit: int, now: Now) -> list[tuple[bytes, Bound]]:
         """Return up to `limit` blobs behind the listing key `after`, newest first."""
-        prefix = bytes((keys.Space.LISTING,))
         rows = [
             row.key
             for shard in self._shards.shards
-            for row in shard.scan(Kind.META, prefix, now=now, after=after, limit=limit)
+            for row in shard.scan(Kind.META, _LISTING, now=now, after=after, limit=limit)
         ]
         page = []
         for key in sorted(rows)[:limit]:
@@ -151,7 +151,7 @@ class Catalog:
 
     def bound_on(self, shard: ReadShard, now: Now) -> Iterator[Bound]:
         """Yield every readable blob of one shard, newest first. Raises ShardUnavailable."""
-        for key in _walk(shard, keys.Space.LISTING, now):
+        for key in keys_of(shard, Kind.META, _LISTING, now):
             try:
                 bound = self.bound(keys.split_listing_key(key)[1], now)
             except Damaged:
@@ -162,7 +162,7 @@ class Catalog:
     def count_own(self, now: Now) -> int:
         """Return how many blobs are listed on the shards of this process; walks all of them."""
         shards = [writer.shard for writer in self._shards.own]
-        return sum(sum(1 for _ in _walk(shard, keys.Space.LISTING, now)) for shard in shards)
+        return sum(sum(1 for _ in keys_of(shard, Kind.META, _LISTING, now)) for shard in shards)
 
     def is_bound(self, object_id: ObjectId, now: Now) -> bool:
         """Tell whether some blob owns the object: its LEASE row came and goes with BIND."""
@@ -351,19 +351,6 @@ def parse_cursor(text: str | None) -> bytes:
     except ValueError:
         raise BadInput("the cursor is not one that this node gave") from None
     return key
-
-
-def _walk(shard: ReadShard, space: keys.Space, now: Now) -> Iterator[bytes]:
-    """Yield all keys of a namespace on one shard, in order."""
-    after = b""
-    while True:
-        rows = shard.scan(
-            Kind.META, bytes((space,)), now=now, after=after, limit=limits.SCAN_ROWS_MAX
-        )
-        yield from (row.key for row in rows)
-        if len(rows) < limits.SCAN_ROWS_MAX:
-            return
-        after = rows[-1].key
 
 
 def _cached_until(home: ReadShard, cid: Cid, now: Now) -> int | None:

@@ -30,6 +30,7 @@ from molia.base.views import BlobInfo, JobState, JobView, PutOptions, PutResult
 from molia.node.context import Context
 from molia.node.jobs import JobRun
 from molia.node.service import BlobReader
+from molia.node.shards import keys_of
 from molia.node.team_jobs import TeamJobs
 from molia.store import keys
 from molia.store.keys import Kind, Space
@@ -45,7 +46,6 @@ AGAIN_MAX_S: Final = 1_800.0
 JOIN_S: Final = 120.0
 LOOK_S: Final = 0.5
 TELL_S: Final = 0.5
-_SLICE: Final = 1_000
 
 
 class Hands(Protocol):
@@ -215,20 +215,15 @@ class Pinning:
         first, after = self._behind
         for turn in range(len(own) + 1 if own else 0):  # of the first what is before it as well
             at = (first + turn) % len(own)
-            while True:
-                rows = own[at].scan(Kind.META, prefix, now=now, after=after, limit=_SLICE)
-                for row in rows:
-                    try:
-                        cid = keys.split_blob_key(row.key)
-                    except ValueError:
-                        continue
-                    if own[at].size_of(Kind.META, keys.bind_key(cid), now=now) is None:
-                        found[cid] = at
-                    if len(found) >= limits.PINS_COMING_MAX:
-                        return found
-                if len(rows) < _SLICE:
-                    break
-                after = rows[-1].key
+            for key in keys_of(own[at], Kind.META, prefix, now, after=after):
+                try:
+                    cid = keys.split_blob_key(key)
+                except ValueError:
+                    continue
+                if own[at].size_of(Kind.META, keys.bind_key(cid), now=now) is None:
+                    found[cid] = at
+                if len(found) >= limits.PINS_COMING_MAX:
+                    return found
             after = b""
         return found
 

@@ -357,14 +357,21 @@ class ShardSet:
         await asyncio.gather(*(writer.stop() for writer in self.writers))
 
 
-def keys_of(shard: ReadShard, kind: Kind, prefix: bytes, now: Now) -> Iterator[bytes]:
-    """Yield all live keys with a prefix, in order; in a thread. Raises ShardUnavailable."""
-    return (row.key for row in rows_of(shard, kind, prefix, now))
+def keys_of(
+    shard: ReadShard, kind: Kind, prefix: bytes, now: Now, *, after: bytes = b""
+) -> Iterator[bytes]:
+    """Yield all live keys with a prefix, in order; in a thread. Raises ShardUnavailable.
+
+    after: those behind this key alone.
+    """
+    return (row.key for row in rows_of(shard, kind, prefix, now, after=after))
 
 
-def rows_of(shard: ReadShard, kind: Kind, prefix: bytes, now: Now) -> Iterator[Row]:
+def rows_of(
+    shard: ReadShard, kind: Kind, prefix: bytes, now: Now, *, after: bytes = b""
+) -> Iterator[Row]:
     """Yield what is known without reading it of all that `keys_of` yields."""
-    after, count = b"", KEYS_PAGE
+    count = KEYS_PAGE
     while count == KEYS_PAGE:
         rows = shard.scan(kind, prefix, now=now, after=after, limit=KEYS_PAGE)
         yield from rows
