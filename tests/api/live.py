@@ -16,6 +16,7 @@ from tests.api.asgi import TOKEN
 from tests.api.fake_node import FakeNode
 
 T = TypeVar("T")
+WAIT_S = 60.0
 
 
 class LiveServer:
@@ -36,7 +37,7 @@ class LiveServer:
         async def run() -> T:
             return await function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(WAIT_S)
 
 
 @contextmanager
@@ -56,10 +57,10 @@ def running(home: Path, config: ApiConfig | None = None, **more: Any) -> Iterato
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert live.ready.wait(10), "the server did not start"
+    assert live.ready.wait(WAIT_S), "the server did not start"
     try:
         yield live
     finally:
         live.loop.call_soon_threadsafe(live.stop.set)
-        thread.join(20)
+        thread.join(WAIT_S)
         assert not thread.is_alive(), "the server did not stop"

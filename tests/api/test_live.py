@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from molia.base.views import BlobInfo
 from molia.node.service import BlobReader
 from tests.api.asgi import TOKEN
 from tests.api.fake_node import CHUNK
-from tests.api.live import LiveServer, running
+from tests.api.live import WAIT_S, LiveServer, running
 
 DATA = os.urandom(1_000_003)
 
@@ -51,7 +51,7 @@ def live(server: LiveServer, caplog: pytest.LogCaptureFixture) -> Iterator[LiveS
 
 
 def connect(live: LiveServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", live.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", live.port), timeout=WAIT_S)
 
 
 def read_all(sock: socket.socket) -> bytes:
@@ -62,7 +62,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def wait_for(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_S
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
@@ -76,7 +76,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 def curl(*arguments: str, stdin: bytes = b"") -> tuple[str, dict[str, str]]:
     """Run curl; return what it printed and its own figures."""
     figures = "\n%{http_code} %{size_upload} %{exitcode}"
-    command = ["curl", "-sS", "--max-time", "20", "-w", figures, *arguments]
+    command = ["curl", "-sS", "--max-time", "60", "-w", figures, *arguments]
     output = subprocess.run(command, input=stdin, capture_output=True, check=False).stdout
     body, _, line = output.decode("latin-1").rpartition("\n")
     code, uploaded, status = line.split()
@@ -301,8 +301,9 @@ def test_a_connection_on_which_nothing_is_asked_ends_whatever_else_came(
     with running(tmp_path) as live, connect(live) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
         assert b" 200 " in sock.recv(1000)
-        sock.sendall(more)
-        assert b"HTTP" not in read_all(sock)
+        with suppress(ConnectionResetError, BrokenPipeError):  # it may have ended before that came
+            sock.sendall(more)
+            assert b"HTTP" not in read_all(sock)
 
 
 def test_too_many_connections_get_a_503(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +318,7 @@ def test_too_many_connections_get_a_503(live: LiveServer, monkeypatch: pytest.Mo
 
 
 def test_one_connection_serves_many_requests_and_offers_of_http2(live: LiveServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=WAIT_S)
     upgrade = {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAM"}
     for number in range(20):
         connection.request("PUT", "/blob", body=b"%d" % number)
@@ -333,7 +334,7 @@ def test_a_bug_is_a_500_problem_over_the_wire_and_the_server_stays(
     live: LiveServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     live.node.admit_error = ZeroDivisionError("our mistake")
-    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=WAIT_S)
     connection.request("PUT", "/blob", body=b"x")
     with closing(connection), connection.getresponse() as answer:
         assert (answer.status, json.loads(answer.read())["code"]) == (500, "failed")
@@ -345,7 +346,7 @@ def test_a_bug_is_a_500_problem_over_the_wire_and_the_server_stays(
 
 def test_events_arrive_as_they_happen(live: LiveServer) -> None:
     view = live.call(lambda: live.node.start_verify([]))
-    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=WAIT_S)
     connection.request("GET", f"/jobs/{view.id}/events")
     answer = connection.getresponse()
     for number in (1, 2):
@@ -363,7 +364,7 @@ def test_events_arrive_as_they_happen(live: LiveServer) -> None:
 def test_stopping_ends_event_streams_and_removes_the_socket(tmp_path: Path) -> None:
     with running(tmp_path) as live:
         view = live.call(lambda: live.node.start_verify([]))
-        connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=WAIT_S)
         connection.request("GET", f"/jobs/{view.id}/events")
         answer = connection.getresponse()
         began = time.monotonic()

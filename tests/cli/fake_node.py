@@ -104,6 +104,8 @@ class World:
     lost: bool = False
     ignore_ranges: bool = False
     silent_s: float = 0.0
+    hold_s: float = 0.0
+    """How long a body that is cut before its first byte, and a job's events, stay open."""
     garbage: bytes = b""
     events: list[dict[str, object]] = field(default_factory=list)
     progress: dict[str, object] = field(default_factory=dict)
@@ -379,6 +381,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()
+        if not body:
+            time.sleep(self.world.hold_s)
         self.world.down_for = self.world.down_after_cut
         if self.server.address_family != socket.AF_UNIX:
             linger = struct.pack("ii", 1, 0)  # closing sends a reset
@@ -421,6 +425,8 @@ class Handler(BaseHTTPRequestHandler):
             frame = f":\n\nid: {index}\nevent: {event['kind']}\ndata: {data}\n\n".encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(frame), frame))
             sent += 1
+        self.wfile.flush()
+        time.sleep(self.world.hold_s)
         self.wfile.write(b"0\r\n\r\n")
 
     def _problem(self, error: MoliaError) -> None:

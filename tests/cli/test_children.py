@@ -18,7 +18,7 @@ from molia.cli.children import Children
 
 def sleep(pipe):
     os.write(pipe, b"up")
-    time.sleep(60)
+    time.sleep(300)
     return 0
 
 def wait_up(children, count):
@@ -36,7 +36,7 @@ def start(body: str) -> "subprocess.Popen[str]":
 
 def run(body: str) -> str:
     process = start(body)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     return out
 
@@ -130,7 +130,7 @@ except Interrupted:
     pid, group = map(int, process.stdout.readline().split())
     assert pid == group
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "told to stop\n", "")
     assert not is_running(pid)
 
@@ -148,8 +148,8 @@ with Children(stop_s=10) as children:
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert all(map(is_running, pids))
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    until_s = time.monotonic() + 20
+    process.communicate(timeout=120)
+    until_s = time.monotonic() + 60
     while any(map(is_running, pids)) and time.monotonic() < until_s:
         time.sleep(0.01)
     assert not any(map(is_running, pids))

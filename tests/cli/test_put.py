@@ -140,19 +140,19 @@ def test_a_file_that_shrinks_while_it_is_read_stores_nothing(node: FakeNode, mol
     while not node.world.requests:
         time.sleep(0.005)
     os.truncate("f", 0)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 2
     assert stderr == b"error: f: became shorter while it was read. Put f again\n"
     assert not node.world.blobs
 
 
 def test_ctrl_c_is_one_line_and_exit_130(node: FakeNode) -> None:
-    node.world.silent_s = 20
+    node.world.silent_s = 120
     process = spawn("put", "-", stdin=subprocess.PIPE)
     while not node.world.requests:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert (process.returncode, stderr) == (130, b"error: interrupted\n")
 
 
@@ -163,7 +163,7 @@ def test_a_pipe_is_stored_as_it_flows(node: FakeNode) -> None:
         process.stdin.write(piece)
         process.stdin.flush()
         time.sleep(0.01)
-    out, stderr = process.communicate(timeout=30)
+    out, stderr = process.communicate(timeout=120)
     assert (process.returncode, stderr) == (0, b"")
     assert out.decode().strip() == raw_cid(b"one two three")
 

