@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_disk_that_fills_up_within_a_share_costs_no_blob_and_no_node(tmp_path:
         for number in range(TRIES):
             body = body_of(number, SIZE)
             cid = _put_and_fill(publisher, full, body)
-            assert publisher.survives(cid) >= 1
+            until(partial(_is_safe, publisher, cid), "it survives nothing", within_s=PLACE_S)
             for node in (full, crowd.nodes[1]):
                 assert got(cid, node) == body
             publisher.client().delete(cid)
@@ -85,6 +86,10 @@ def test_a_disk_that_fills_up_within_a_share_costs_no_blob_and_no_node(tmp_path:
         _is_used_again(crowd, full)
         full.stop()
         assert_no_orphans(home)
+
+
+def _is_safe(node: Member, cid: str) -> bool:
+    return node.survives(cid) >= 1
 
 
 def _put_and_fill(publisher: Member, full: Member, body: bytes) -> str:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 ROOT: Final = Path(__file__).parents[2]
 MIB: Final = 1024 * 1024
-START_S: Final = 60.0
+START_S: Final = 120.0
 REPLY_S: Final = 120.0
 POLL_S: Final = 0.05
 Body = bytes | Iterable[bytes]
@@ -196,7 +196,10 @@ class Node:
     def wait_ready(self) -> Client:
         """Return a client once `readyz` answers 200."""
         self.wait_up()
-        until(lambda: self.client()("GET", "/readyz").status == 200, "the node is not ready")
+        until(
+            lambda: self.client()("GET", "/readyz").status == 200, "the node is not ready",
+            within_s=START_S,
+        )  # fmt: skip
         return self.client()
 
     def wait_up(self) -> Client:
@@ -270,6 +273,13 @@ class Node:
         except FileNotFoundError:
             return 0.0
         return int(text.split()[1]) / 1e9
+
+
+def close_all(nodes: Iterable[Node]) -> None:
+    """End what still runs of all of these, also where the log of one is not as it should be."""
+    with contextlib.ExitStack() as ends:
+        for node in nodes:
+            ends.callback(node.close)
 
 
 def until(holds: Callable[[], T], otherwise: str, *, within_s: float = 60.0) -> T:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.process import MIB, Client, Node, RawPut, body_of, pieces, until
+from tests.node.process import MIB, REPLY_S, Client, Node, RawPut, body_of, pieces, until
 from tests.node.scan import assert_no_orphans
 
 LARGE, SMALL = 3_000_000, 20_000
@@ -250,7 +250,7 @@ def test_sigterm_lets_an_upload_end_and_refuses_new_ones(node: Node) -> None:
     assert put.send(pieces(body[3_000_000:]))
     answer = put.answer()
     assert answer.status == 201, answer
-    assert node.process.wait(60) == 0
+    assert node.process.wait(REPLY_S) == 0
     node.process = None
     cid = answer.body.decode().strip()
     assert set(assert_no_orphans(node.home)) == {cid} | late
@@ -273,10 +273,15 @@ def test_of_two_nodes_on_one_home_one_runs_and_one_is_exit_11(node: Node) -> Non
     node.start()
     node.stop()
     runs = [node.spawn("run", "--api", "127.0.0.1:0") for _ in range(2)]
-    until(lambda: any(run.poll() is not None for run in runs), "both run")
-    (loser,) = [run for run in runs if run.poll() is not None]
-    (winner,) = [run for run in runs if run is not loser]
-    assert loser.returncode == 11
-    until((node.home / "node.json").exists, "neither runs")
-    winner.send_signal(signal.SIGTERM)
-    assert winner.wait(60) == 0
+    try:
+        until(lambda: any(run.poll() is not None for run in runs), "both run")
+        (loser,) = [run for run in runs if run.poll() is not None]
+        (winner,) = [run for run in runs if run is not loser]
+        assert loser.returncode == 11
+        until((node.home / "node.json").exists, "neither runs")
+        winner.send_signal(signal.SIGTERM)
+        assert winner.wait(REPLY_S) == 0
+    finally:
+        for run in runs:
+            run.kill()
+            run.wait(REPLY_S)

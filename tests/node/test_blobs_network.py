@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from molia.base.hashing import blake3_digest
-from tests.node.process import Node, body_of, until
+from tests.node.process import Node, body_of, close_all, until
 from tests.node.test_dht import address, joined, peer
 
 LARGE, SMALL = body_of(21, 5_300_000), body_of(22, 70_000)
@@ -29,8 +29,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
         joined(made, 2)
         yield made
     finally:
-        for node in made:
-            node.close()
+        close_all(made)
 
 
 @pytest.fixture(scope="module")

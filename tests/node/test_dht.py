@@ -14,9 +14,9 @@ from molia.base.crypto import Identity
 from molia.base.ids import PeerKey, network_id
 from molia.dht.blinding import period_at
 from molia.dht.records import SignedRecord, publish
-from tests.node.process import Answer, Node, body_of, until
+from tests.node.process import Answer, Node, body_of, close_all, until
 
-JOIN_S = 90.0  # who was killed and comes back may be left alone for a minute
+JOIN_S = 150.0  # who was killed and comes back may be left alone for a minute
 WRITERS = 16
 
 
@@ -102,8 +102,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
         joined(made[:4], 3)
         yield made
     finally:
-        for node in made:
-            node.close()
+        close_all(made)
 
 
 @pytest.fixture
@@ -297,8 +296,7 @@ def test_networks_of_other_names_never_meet(network: list[Node], stranger: Node)
         assert peer(stranger) not in {each["peer"] for each in shown}
 
 
-def test_a_bad_bootstrap_address_is_named_and_a_silent_one_is_no_failure(tmp_path: Path) -> None:
-    node = Node(tmp_path / "home")
+def test_a_bad_bootstrap_address_is_named_and_a_silent_one_is_no_failure(node: Node) -> None:
     node.home.mkdir(mode=0o700)
     (node.home / "bootstrap").write_text("# ours\nnot an address\n")
     (node.home / "bootstrap").chmod(0o600)
@@ -309,7 +307,6 @@ def test_a_bad_bootstrap_address_is_named_and_a_silent_one_is_no_failure(tmp_pat
     node.start()
     assert view(node)["is_joined"] is False
     node.stop()
-    node.close()
 
 
 def test_nothing_listens_beyond_loopback(network: list[Node]) -> None:

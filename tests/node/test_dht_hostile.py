@@ -25,7 +25,7 @@ from molia.wire.noise import molia_profile
 from molia.wire.peer import Peer
 from molia.wire.requests import REPLY, Ended, Outcome, pack
 from molia.wire.transport import Answer, Transport
-from tests.node.process import Node, until
+from tests.node.process import Node, close_all, until
 from tests.node.test_dht import get, joined, peer, put_well
 
 NETWORK = network_id("molia")
@@ -245,8 +245,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Nod
     finally:
         for each in hostile:
             each.close()
-        for node in nodes:
-            node.close()  # says so if there is a traceback in the log
+        close_all(nodes)  # says so if there is a traceback in the log
 
 
 def counted(node: Node, metric: str) -> dict[str, float]:

@@ -138,7 +138,7 @@ def running(home: Path, fault: Fault | None = None) -> Iterator[Client]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(30), "the node does not start"
+        assert ready.wait(60), "the node does not start"
         assert not failures, failures[0]
         yield Client(urlsplit(listeners.urls[0]).port or 0)
     finally:
@@ -265,7 +265,7 @@ def test_a_call_is_answered_also_when_the_writer_ends_by_it(tmp_path: Path) -> N
     async def call() -> None:
         writer = ShardWriter(shard_at(tmp_path), 0, SystemClock())
         calls = [asyncio.ensure_future(writer.call(work)) for work in (fails, lambda _: 1)]
-        done, waiting = await asyncio.wait(calls, timeout=10)
+        done, waiting = await asyncio.wait(calls, timeout=60)
         assert not waiting, "nobody answers"
         assert {type(task.exception()) for task in done} == {ShardUnavailable}
         await asyncio.to_thread(writer._thread.join)
@@ -280,7 +280,7 @@ def test_a_call_that_was_made_before_the_writer_stops_is_answered(
 
     def work(_: Shard, now: Now, *, idle: bool) -> None:
         works.set()
-        gate.wait(10)
+        gate.wait(60)
 
     monkeypatch.setattr(Shard, "work", work)
 
@@ -292,7 +292,7 @@ def test_a_call_that_was_made_before_the_writer_stops_is_answered(
         await asyncio.sleep(0)
         gate.set()
         await stopping
-        assert await asyncio.wait_for(calling, 10) == 7
+        assert await asyncio.wait_for(calling, 60) == 7
 
     asyncio.run(call())
 

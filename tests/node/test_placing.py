@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.process import Node, body_of, until
+from tests.node.process import Node, body_of, close_all, until
 from tests.node.test_dht import address, joined, peer, stay
 
 OFFER = "256MiB"
@@ -44,8 +44,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
         start_network(made)
         yield made
     finally:
-        for node in made:
-            node.close()
+        close_all(made)
 
 
 def health(node: Node, cid: str) -> dict[str, Any]:
@@ -163,8 +162,7 @@ def test_what_was_put_before_anybody_was_there_is_placed_once_somebody_is(
             until(partial(names, first, cid, peer(second)), f"{cid} is not placed")
             assert second.client().get(cid) == body
     finally:
-        first.close()
-        second.close()
+        close_all([first, second])
 
 
 def test_a_worker_that_writes_no_shard_answers_when_a_blob_is_placed(tmp_path: Path) -> None:
@@ -182,5 +180,4 @@ def test_a_worker_that_writes_no_shard_answers_when_a_blob_is_placed(tmp_path: P
         assert {each.status for each in told} == {201}
         assert {each.json()["holders"] for each in told[8:]} == {2}
     finally:
-        first.close()
-        second.close()
+        close_all([first, second])

@@ -26,6 +26,7 @@ QUICK = RepairConfig(
 NODES = 18
 FEW = 6
 HOUR_S = 3_600
+WITHIN_S = 120.0
 
 
 def hurry(nodes: list[Inside]) -> None:
@@ -71,9 +72,11 @@ def test_four_holders_and_the_publisher_gone_the_others_bring_back_all_fourteen_
         left = [node for node in nodes if node not in gone]
         assert len(set(shares_at(left, put.cid))) == DATA_SHARES
         everything = set(range(TOTAL_SHARES))
-        await until(lambda: set(shares_at(left, put.cid)) == everything, "it was not repaired")
-        await until(lambda: len(holders(left, small.cid)) >= 5, "the small one was not repaired")
-        await until(lambda: _made(left) >= 4, "nobody counts what was made")
+        await until(lambda: set(shares_at(left, put.cid)) == everything, "it was not repaired",
+                    within_s=WITHIN_S)  # fmt: skip
+        await until(lambda: len(holders(left, small.cid)) >= 5, "the small one was not repaired",
+                    within_s=WITHIN_S)  # fmt: skip
+        await until(lambda: _made(left) >= 4, "nobody counts what was made", within_s=WITHIN_S)
         assert len(shares_at(left, put.cid)) <= TOTAL_SHARES + 4, "many made the same"
         assert _made(left) <= 8
         # some may hold two, where others answered too late to be chosen

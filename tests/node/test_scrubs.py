@@ -116,7 +116,7 @@ async def test_what_a_scrub_found_and_a_full_disk_keeps_from_being_healed_is_hea
         for writer, write in zip(writers, writes, strict=True):
             writer.write = write  # type: ignore[method-assign]
         await node._scrub_watch.look()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not node.context.metrics.blocks_healed._value.get():
                 await asyncio.sleep(0.02)
         assert await node._scrub_watch.look() == 0

@@ -176,7 +176,7 @@ async def take(reader: object, start: int, stop: int) -> bytes:
 async def test_blocks_come_with_their_proofs(two: list[Place]) -> None:
     cid = await two[0].put(BODY)
     asker, holder = two[1].network, two[0].holder
-    data = await ask_manifest(asker, holder, cid, timeout_s=5.0)
+    data = await ask_manifest(asker, holder, cid, timeout_s=30.0)
     assert data is not None
     assert cid_of_manifest(data) == cid
     manifest = Manifest.decode(data)
@@ -200,7 +200,7 @@ async def test_a_run_of_blocks_comes_by_one_request_up_to_what_is_not_here(
 ) -> None:
     cid = await two[0].put(BODY)
     asker, holder = two[1].network, two[0].holder
-    data = await ask_manifest(asker, holder, cid, timeout_s=5.0)
+    data = await ask_manifest(asker, holder, cid, timeout_s=30.0)
     assert data is not None
     manifest = Manifest.decode(data)
     shapes = [manifest.geometry.stripe(index) for index in range(3)]
@@ -283,7 +283,7 @@ async def test_what_is_not_here_is_said(two: list[Place]) -> None:
             asker, holder, cid, share=share, stripe_index=0, size=262_144, leaf_count=3
         ) is None  # fmt: skip
     nothing = Cid(cid.codec, bytes(32))
-    assert await ask_manifest(asker, holder, nothing, timeout_s=5.0) is None
+    assert await ask_manifest(asker, holder, nothing, timeout_s=30.0) is None
     async with asker.open_stream(*holder, Number.GET_LEAVES) as stream:
         await send_request(stream, said.GetLeaves(cid, 5))
         stream.end()

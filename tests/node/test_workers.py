@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from molia.store.keys import Kind, split_block_key
 from tests.node.damage import places
 from tests.node.process import Client, Node, body_of, until
 from tests.node.scan import assert_no_orphans
+from tests.node.test_dht import stay
 
 TWO = {"MOLIA_WORKERS": "2"}
 linux = pytest.mark.skipif(
@@ -45,19 +45,12 @@ def node(tmp_path: Path) -> Iterator[Node]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node of two workers that runs, and has run other tests before perhaps."""
     made = Node(tmp_path_factory.mktemp("two") / "home", dict(TWO))
-    made.settings["MOLIA_UDP__LISTEN"] = f"127.0.0.1:{free_udp_port()}"
     try:
         made.start()
+        stay(made)  # its port is known then
         yield made
     finally:
         made.close()
-
-
-def free_udp_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def sockets_of(pid: int) -> set[str]:
