@@ -138,6 +138,7 @@ def test_a_wish_outlives_a_restart_and_a_failure_and_is_taken_back(
         home = tmp_path / "pinner"
         told = replace(config_of(offer=0), dht=nodes[1].node.context.config.dht)
         async with running(home, told) as pinner:
+            pinner.node._pinning._hands = _Hands(pinner.node, {}, is_joined=False)
             await _wish(pinner, wanted, given_up)
             assert await pinner.node._pinning.end(given_up)
             with pytest.raises(BlobNotFound):
