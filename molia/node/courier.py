@@ -19,7 +19,7 @@ from molia.blobs import distribution as core
 from molia.blobs.distribution import DistributionConfig
 from molia.blobs.leases import release, renew, renewal_due_s
 from molia.blobs.placement import Candidate, Place
-from molia.blobs.statements import Kind, Statement, parse
+from molia.blobs.statements import Kind, Statement, check, parse
 from molia.dht import providers
 from molia.dht.blinding import content_loc
 from molia.dht.providers import ProviderRecord
@@ -92,7 +92,8 @@ class Courier:
 
         self.on_placed: list[OnPlaced] = []
         self._ended: dict[Cid, Statement] = {}
-        """Our last releases: what is put again before a second has passed is to beat its own."""
+        """What was said last of blobs that were removed: what is put again is to beat it, also
+        before a second has passed."""
         self.copies: Callable[[Cid], int] = lambda _: limits.COPIES_MIN
         """On how many nodes a small blob shall be."""
         self.supplement = b""
@@ -229,16 +230,41 @@ class Courier:
 
     def _release(self, cid: Cid, before: Statement) -> Statement:
         """Return what ends our lease of a blob; the last release, if that does."""
-        ended = self._ended.pop(cid, None)
+        ended = self._ended.get(cid)
         if ended is None or not ended.beats(before):
             ended = release(
                 self._identity, self._context.network, cid.digest, before=before,
                 unix_s=self._context.now().unix_s,
             )  # fmt: skip
+        self._note_ended(cid, ended)
+        return ended
+
+    def _note_ended(self, cid: Cid, ended: Statement) -> None:
+        self._ended.pop(cid, None)
         while len(self._ended) >= limits.RELEASES_KEPT_MAX:
             del self._ended[next(iter(self._ended))]
         self._ended[cid] = ended
-        return ended
+
+    async def beat(self, bound: Bound, to: Holder, lease: bytes) -> bytes | None:
+        """See `Carrier.beat`."""
+        context, cid = self._context, bound.cid
+        try:
+            told = Lease((lease,))
+            answer = await self._network.ask(to.key, to.address, told, timeout_s=LEASE_S)
+        except MoliaError:
+            return None
+        if not isinstance(answer, Leased) or not answer.held:
+            return None
+        theirs = check(
+            Kind.LEASE, answer.held[0], context.network, unix_s=context.now().unix_s
+        )  # fmt: skip
+        if not isinstance(theirs, Statement):
+            return None
+        if (theirs.signer, theirs.digest) != (context.peer, cid.digest):
+            return None
+        self._note_ended(cid, theirs)
+        newer = self._lease(bound, replace(WAITING, lease=lease)).encoded
+        return None if newer == lease else newer
 
     async def _release_reached(self, cid: Cid, placing: Placing) -> None:
         """Tell whom a placing reached that the blob was removed meanwhile."""

@@ -26,10 +26,13 @@ from molia.node.giving import Given, Giver
 from molia.node.held import cost_of
 from molia.store import keys
 from molia.store.rows import PlacedRow
+from molia.wire.blob_messages import KeptCode
 
 SAVE_S: Final = 1.0
 """How often what lies where is noted while shares come to rest."""
 SAVE_LAST_S: Final = 5.0
+BAD_LEASE: Final = KeptCode.BAD_LEASE.name.lower()
+LEASE_TRIES: Final = 2
 OnProgress = Callable[[dict[str, Any]], None]
 
 
@@ -106,6 +109,10 @@ class Carrier(Protocol):
 
     def is_own(self, key: bytes) -> bool:
         """Tell whether it is this node."""
+        ...
+
+    async def beat(self, bound: Bound, to: Holder, lease: bytes) -> bytes | None:
+        """Return a lease that beats what a holder has in place of ours; None: it has nothing."""
         ...
 
     def count(self, outcome: str) -> None:
@@ -288,7 +295,10 @@ class Placing:
             def on_stripes(stripes: int) -> None:
                 self._core.on_progress(key, share, stripes=stripes, now_s=self._carrier.now_s)
 
+            lease = self.row.lease
             given = await self._giver.give(to, share, wanted.first_stripe, on_stripes)
+            if given.outcome == BAD_LEASE and await self._has_newer_lease(to, lease):
+                given = await self._giver.give(to, share, wanted.first_stripe, on_stripes)
         self._tasks.pop((key, share), None)
         self._carrier.count(given.outcome)
         self._core.on_sent(
@@ -306,10 +316,26 @@ class Placing:
         to = self._carrier.holder(key)
         if to is None:
             return b""
-        try:
-            return await self._giver.renew(to, share)
-        except (MoliaError, TimeoutError):
-            return b""
+        for _ in range(LEASE_TRIES):
+            lease = self.row.lease
+            try:
+                return await self._giver.renew(to, share)
+            except (MoliaError, TimeoutError):
+                if not await self._has_newer_lease(to, lease):
+                    break
+        return b""
+
+    async def _has_newer_lease(self, to: Holder, lease: bytes) -> bool:
+        """Tell whether there is a lease by now that a holder may take, who did not take this one.
+
+        It may know of a release that was forgotten here, and would let go of what it has.
+        """
+        if lease == self.row.lease:
+            newer = await self._carrier.beat(self._bound, to, lease)
+            if newer is not None and lease == self.row.lease:
+                self.row = replace(self.row, lease=newer)
+                self._giver = self._carrier.giver(self._bound, newer)
+        return lease != self.row.lease
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def guarded() -> None:

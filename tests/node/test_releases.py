@@ -12,7 +12,7 @@ from molia.node.asking_blobs import Holder
 from molia.node.giving import Given, Giver, OnStripes
 from molia.node.held import held_lease
 from molia.node.taking import Taken
-from tests.node.inside import Inside, config_of, until, with_network
+from tests.node.inside import Inside, Shifted, config_of, until, with_network
 from tests.node.process import body_of
 
 SIZE = 1_300_000
@@ -169,3 +169,30 @@ def test_what_is_put_removed_and_put_within_a_second_is_placed_each_time(
         assert [wanted(node, put.cid) for node in others] == [[True]] * len(others)
 
     with_network(tmp_path, act, [config_of() for _ in range(4)])
+
+
+@BODIES
+def test_a_release_that_is_not_known_any_more_is_learned_of_and_beaten(
+    tmp_path: Path, body: bytes
+) -> None:
+    """As after a restart with a clock that was set right."""
+    clock = Shifted()
+    clock.ahead_s = 1_000
+
+    async def act(nodes: list[Inside]) -> None:
+        publisher, others = nodes[0], nodes[1:]
+        put = await publisher.put(body)
+        await publisher.node.delete_blob(put.cid)
+        await until(
+            lambda: all(wanted(node, put.cid) == [False] for node in others), "none is released"
+        )
+        publisher.member.courier._ended.clear()
+        clock.ahead_s = 500
+        assert (await publisher.put(body)).holders == len(nodes), "its holders refuse its lease"
+        assert [wanted(node, put.cid) for node in others] == [[True]] * len(others)
+        await publisher.node.delete_blob(put.cid)
+        await until(
+            lambda: all(wanted(node, put.cid) == [False] for node in others), "none is released"
+        )
+
+    with_network(tmp_path, act, [config_of() for _ in range(4)], clocks={0: clock})
