@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from molia.base.crypto import ExchangeKey
@@ -23,6 +24,8 @@ from molia.wire.noise import NO_PSK
 
 TOOLS = ("wireguard-go", "wg", "ip", "ping")
 INNER, OURS = ("10.66.0.1", "fd66::1"), ("10.66.0.2", "fd66::2")
+PING_S = 20
+"""How long answers to pings may be away, beyond what it takes to send these."""
 _PREFIX = "mo"
 _numbers = iter(range(1000))
 
@@ -73,12 +76,28 @@ class WireguardGo:
         return ("127.0.0.1", self.port)
 
     def ping(self, address: str, *, count: int = 3, interval_s: float = 0.2) -> int:
-        """Ping an inner address from its side; return how many were answered."""
-        words = ("ping", "-n", "-c", str(count), "-i", str(interval_s), "-W", "8", address)
-        wait_s = 30.0 + count * interval_s
-        done = _run("ip", "netns", "exec", self.name, *words, check=False, wait_s=wait_s)
-        found = re.search(r"(\d+) received", done.stdout)
-        return int(found.group(1)) if found else 0
+        """Ping an inner address from its side; return how many of the first `count` were answered.
+
+        Without -w `ping` waits no longer than twice what the first answer took. With it, it goes on
+        until so many answers have come.
+        """
+        within_s = PING_S + ceil(count * interval_s)
+        words = (
+            "ping",
+            "-n",
+            "-c",
+            str(count),
+            "-i",
+            str(interval_s),
+            "-w",
+            str(within_s),
+            address,
+        )
+        done = _run(
+            "ip", "netns", "exec", self.name, *words, check=False, wait_s=within_s + 30.0
+        )  # fmt: skip
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", done.stdout)}
+        return len(answered & set(range(1, count + 1)))
 
     def point_at(self, peer: bytes, endpoint: Address) -> None:
         """Tell it where its peer is."""
