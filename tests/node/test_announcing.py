@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -30,6 +30,7 @@ from molia.node.local import LocalNode
 from molia.wire.dht_messages import AddCode, Added, AddProvider
 from molia.wire.messages import Message
 from tests.node import inside
+from tests.node.bad_shard import unlisted
 from tests.node.process import body_of
 
 
@@ -258,21 +259,15 @@ def test_what_cannot_be_read_at_the_start_is_announced_once_it_can_be(
         homes = {cid: node.context.catalog.home(cid) for cid in cids}
         assert set(homes.values()) == set(node.context.shards.shards), "both have some"
         bad, good = node.context.shards.shards
-        scan = type(bad).scan
-
-        def unreadable(shard: object, *args: object, **named: object) -> object:
-            if shard is bad:
-                raise error
-            return scan(shard, *args, **named)  # type: ignore[arg-type]
-
-        with monkeypatch.context() as patch:
-            patch.setattr(type(bad), "scan", unreadable)
+        spoilt = ExitStack()
+        with spoilt:
+            spoilt.enter_context(unlisted(bad, error))
             async with announcing(node, home) as (made, world):
                 readable = {cid for cid in cids if homes[cid] is good}
                 network = node.context.network
                 await until(lambda: {content_loc(network, cid) for cid in readable} == world.locs())
                 await until(lambda: made.unread > 1)
-                patch.undo()
+                spoilt.close()
                 await until(lambda: {content_loc(network, cid) for cid in cids} == world.locs())
 
     with_node(home, act)

@@ -33,6 +33,7 @@ from molia.node.home import init_home
 from molia.node.identity import read_identity
 from molia.node.member import Member
 from molia.node.own_records import OwnRecords
+from tests.node.bad_shard import unlisted
 from tests.node.inside import until
 
 TOOK: Stored = Stored(
@@ -186,28 +187,19 @@ def test_records_that_cannot_be_read_at_the_start_are_put_again_once_they_can_be
 
     async def act(own: OwnRecords, network: Network, again: Callable[[], OwnRecords]) -> None:
         shards = own._context.shards
-        for name in range(8):
-            await own.put(bytes((name,)), b"value")
-        bad = shards.shards[0]
-        scan = type(bad).scan
-        there = len(list(own._rows(shards.shards[1])))
-        assert 0 < there < 8, "both shards have some"
+        count, there = 0, [0, 0]
+        while not all(there):  # both shards are to have some; the node's key is drawn
+            await own.put(count.to_bytes(2), b"value")
+            count += 1
+            there = [len(list(own._rows(shard))) for shard in shards.shards]
         network.puts.clear()
-
-        def unreadable(shard: object, *args: object, **named: object) -> object:
-            if shard is bad:
-                raise error
-            return scan(shard, *args, **named)  # type: ignore[arg-type]
-
-        with monkeypatch.context() as patch:
-            patch.setattr(type(bad), "scan", unreadable)
+        with unlisted(shards.shards[0], error):
             after = again()
             running = asyncio.ensure_future(after.run())
             await until(lambda: running.done() or after.unread > 1, "it is not read again")
-            await until(lambda: len(network.puts) == there, "what can be read waits")
-            patch.undo()
-            await until(lambda: len(network.puts) == 8, "the rest is never put")
-            running.cancel()
+            await until(lambda: len(network.puts) == there[1], "what can be read waits")
+        await until(lambda: len(network.puts) == count, "the rest is never put")
+        running.cancel()
 
     with_records(tmp_path / "home", act)
 
