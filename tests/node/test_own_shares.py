@@ -13,7 +13,7 @@ from molia.node.own_shares import take_own
 from molia.node.taking import Incoming
 from molia.wire.blob_messages import KeptCode, ShareKept
 
-PIECES = 12
+PIECES = 14
 
 
 class Slow:
@@ -37,11 +37,11 @@ class Slow:
 
 
 def taken(monkeypatch: pytest.MonkeyPatch, slow: Slow) -> Given:
-    monkeypatch.setattr(own_shares, "STUCK_S", 0.3)
+    monkeypatch.setattr(own_shares, "STUCK_S", 3.0)
     return asyncio.run(take_own(cast("Holder", slow), cast("Giver", slow), 3))
 
 
-@pytest.mark.parametrize(("give_s", "keep_s"), [(0.05, 0.0), (0.0, 0.05)])
+@pytest.mark.parametrize(("give_s", "keep_s"), [(0.3, 0.0), (0.0, 0.3)])
 def test_a_share_that_comes_slowly_is_kept(
     monkeypatch: pytest.MonkeyPatch, give_s: float, keep_s: float
 ) -> None:

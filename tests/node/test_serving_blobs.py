@@ -254,8 +254,8 @@ async def test_a_long_leaf_list_has_the_time_that_its_bytes_take_on_a_thin_line(
     cid, size = await two[0].put(BODY), 12 * limits.STREAM_WINDOW_START
     monkeypatch.setattr(Pieces, "leaves", lambda *_: bytes(size))
     monkeypatch.setattr(serving_blobs, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(limits, "SERVED_BYTES_PER_S_MIN", size / 2.0)
-    for rest_s, is_whole in ((1.5, True), (5.0, False)):
+    monkeypatch.setattr(limits, "SERVED_BYTES_PER_S_MIN", size / 6.0)
+    for rest_s, is_whole in ((1.5, True), (9.0, False)):
         async with two[1].network.open_stream(*two[0].holder, Number.GET_LEAVES) as stream:
             await send_request(stream, said.GetLeaves(cid, 3))
             stream.end()
