@@ -63,7 +63,7 @@ class Writers:
             if answer.status in (200, 201) and answer.whole:
                 self.acknowledged[number] = (answer.body.decode().strip(), entry)
                 return
-            if answer.status not in (429, 503):
+            if answer.whole and answer.status not in (429, 503):  # else it was killed meanwhile
                 self.failures.append(f"blob {number}: {answer}")
         self.retried += 1
         time.sleep(0.1)
