@@ -4,6 +4,7 @@ import asyncio
 import errno
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -155,21 +156,23 @@ async def test_leaf_lists_of_the_largest_blob_fit_what_workers_send_each_other(
 
 
 WORKER = """
-import socket, sys
-control = socket.socket(fileno=int(sys.argv[1]))
+import os, socket, sys, time
+control = socket.socket(fileno=int(sys.argv[2]))
 for word in (b"loaded", b"ready"):
     control.recv(1 << 20)
     control.sendall(word + b"\\n")
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
 """
 
 
 async def test_a_worker_is_started_again_also_when_the_system_had_no_process_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker ends as soon as it is ready; the next start of it is refused."""
+    """The worker ends once the node is ready; the next start of it is refused."""
     monkeypatch.setattr(workers, "FIRST_PAUSE_S", 0.01)
     real, starts = asyncio.create_subprocess_exec, [0]
-    again, stop = asyncio.Event(), asyncio.Event()
+    again, stop, end = asyncio.Event(), asyncio.Event(), tmp_path / "end"
 
     async def start(*arguments: Any, **options: Any) -> Any:
         starts[0] += 1
@@ -182,17 +185,17 @@ async def test_a_worker_is_started_again_also_when_the_system_had_no_process_for
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     (bus,) = listen_on_bus(bus_paths(tmp_path, 1))
     handed = Handed(
-        command=(sys.executable, "-c", WORKER), plan={}, api=(), udp=UdpGroup(((),), ()),
+        command=(sys.executable, "-c", WORKER, str(end)), plan={}, api=(), udp=UdpGroup(((),), ()),
         bus=[bus], lock=bus.fileno(),
     )  # fmt: skip
-    running = asyncio.ensure_future(Supervisor(handed, 1).run(stop=stop, ready=lambda: None))
-    try:
-        async with asyncio.timeout(120):
-            await again.wait()
-    finally:
-        stop.set()
-        await running
-        bus.close()
+    with closing(bus):
+        running = asyncio.ensure_future(Supervisor(handed, 1).run(stop=stop, ready=end.touch))
+        try:
+            async with asyncio.timeout(120):
+                await again.wait()
+        finally:
+            stop.set()
+            await running
 
 
 async def test_a_node_starts_also_while_a_shard_is_too_slow_to_be_swept(
