@@ -9,6 +9,7 @@ import pytest
 from molia.base.errors import Damaged, ShardUnavailable
 from molia.base.limits import UNREADABLE_PAGES_MAX
 from molia.store.keys import Kind
+from molia.store.ops import RecoveryReport
 from molia.store.segment import HEADER_SIZE
 from molia.store.shard import Shard
 from molia.store.unreadable import PatchedFile, Patience
@@ -53,21 +54,27 @@ EVERYTHING: dict[Named, bytes | None] = {
 }
 
 
-@pytest.mark.parametrize("rebuild", [False, True])
-def test_a_header_that_cannot_be_read_is_damage_and_loses_nothing(
-    tmp_path: Path, rebuild: bool
-) -> None:
-    disk = filled(tmp_path)
-    spoil(disk, segments(tmp_path)[-1], 0)
+def opens_with_everything(disk: BadSector, *, rebuild: bool) -> RecoveryReport:
+    """Check that a shard has all that was put, and takes more; return what its opening found."""
     shard, report = open_shard(disk, WIDE, rebuild=rebuild)
     try:
-        assert [damage.reason for damage in report.damaged] == ["the segment's header is damaged"]
         assert contents(shard) == EVERYTHING
         put(shard, b"new", b"value")
     finally:
         shard._release()
     with opened(disk, WIDE) as shard:
         assert contents(shard) == EVERYTHING | {(Kind.META, b"new"): b"value"}
+    return report
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_header_that_cannot_be_read_is_damage_and_loses_nothing(
+    tmp_path: Path, rebuild: bool
+) -> None:
+    disk = filled(tmp_path)
+    spoil(disk, segments(tmp_path)[-1], 0)
+    report = opens_with_everything(disk, rebuild=rebuild)
+    assert [damage.reason for damage in report.damaged] == ["the segment's header is damaged"]
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
@@ -79,15 +86,7 @@ def test_a_footer_that_cannot_be_read_is_damage_and_loses_nothing(
         pass  # what was open is sealed
     sealed = segments(tmp_path)[0]
     spoil(disk, sealed, sealed.stat().st_size - 100)
-    shard, report = open_shard(disk, WIDE, rebuild=rebuild)
-    try:
-        assert report.damage_count > 0
-        assert contents(shard) == EVERYTHING
-        put(shard, b"new", b"value")
-    finally:
-        shard._release()
-    with opened(disk, WIDE) as shard:
-        assert contents(shard) == EVERYTHING | {(Kind.META, b"new"): b"value"}
+    assert opens_with_everything(disk, rebuild=rebuild).damage_count > 0
 
 
 @pytest.mark.parametrize("inside", [-20, 5_000])
